@@ -1,0 +1,132 @@
+"""FaceRenderer: Coefficients -> Rendering, with one rasterization for everything that is drawn of a face."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from renderers.camera import default_intrinsics, euler_to_rotation, project, transform
+from renderers.coefficients import Coefficients
+from renderers.interpolation import interpolate
+from renderers.morphable_model.model import MorphableModel
+from renderers.rasterizer import rasterize
+from renderers.fragments import Fragments
+from renderers.reflectance import lambertian
+
+
+@dataclass
+class Rendering:
+    """A drawn face. B images of H x W pixels; pictures are drawn when first asked for, and kept.
+
+    Attributes:
+        shape: (B, V, 3) model space, decimetres.
+        vertices: (B, V, 3) posed, x_cam = R x + t, decimetres.
+        vertices_image: (B, V, 3) x, y in pixels, z the positive depth in decimetres.
+        landmarks: (B, 68, 2) pixels.
+        vertex_normals: (B, V, 3) unit, camera space.
+        vertex_albedo: (B, V, 3) RGB.
+        vertex_colors: (B, V, 3) shaded RGB.
+        rotation: (B, 3, 3).
+        translation: (B, 3) decimetres.
+        faces: (F, 3).
+        fragments: the rasterization that every picture below shares.
+    """
+
+    shape: Tensor
+    vertices: Tensor
+    vertices_image: Tensor
+    landmarks: Tensor
+    vertex_normals: Tensor
+    vertex_albedo: Tensor
+    vertex_colors: Tensor
+    rotation: Tensor
+    translation: Tensor
+    faces: Tensor
+    fragments: Fragments
+
+    def draw(self, attributes: Tensor) -> Tensor:
+        """(B, V, C) vertex attributes -> (B, C, H, W), 0 on background."""
+        return interpolate(self.fragments, self.faces, attributes)
+
+    @cached_property
+    def image(self) -> Tensor:
+        """(B, 3, H, W) shaded face on black, in [0, 1] before clamping."""
+        return self.draw(self.vertex_colors)
+
+    @cached_property
+    def albedo(self) -> Tensor:
+        """(B, 3, H, W)"""
+        return self.draw(self.vertex_albedo)
+
+    @cached_property
+    def normals(self) -> Tensor:
+        """(B, 3, H, W) camera-space normals, interpolated (not renormalised)."""
+        return self.draw(self.vertex_normals)
+
+    @property
+    def mask(self) -> Tensor:
+        """(B, 1, H, W) bool: the projected face."""
+        return self.fragments.mask.unsqueeze(1)
+
+    @property
+    def depth(self) -> Tensor:
+        """(B, 1, H, W) decimetres, 0 on background."""
+        return self.fragments.depth.unsqueeze(1)
+
+
+class FaceRenderer(nn.Module):
+    """Decodes, poses, lights and draws faces.
+
+    Args:
+        face_model: the decoder.
+        size: (H, W) or one number for square images, pixels.
+        backend: rasterizer, see `renderers.rasterizer.rasterize`.
+    """
+
+    intrinsics: Tensor
+
+    def __init__(self, face_model: MorphableModel, size: int | tuple[int, int] = 224, backend: str = "auto") -> None:
+        super().__init__()
+        self.face_model = face_model
+        self.size = (size, size) if isinstance(size, int) else size
+        self.backend = backend
+        self.register_buffer("intrinsics", default_intrinsics(self.size[0]), persistent=False)
+
+    def forward(self, coefficients: Coefficients, intrinsics: Tensor | None = None) -> Rendering:
+        """Draw B faces.
+
+        Args:
+            coefficients: of B images.
+            intrinsics: (B, 3, 3); the default camera where absent.
+        """
+        model = self.face_model
+        shape = model.shape(coefficients.identity, coefficients.expression)
+        rotation = euler_to_rotation(coefficients.angles)
+        vertices = transform(shape, rotation, coefficients.translation)
+        if intrinsics is None:
+            intrinsics = self.intrinsics.expand(len(shape), 3, 3)
+        vertices_image = project(vertices, intrinsics)
+        normals = model.normals(vertices)
+        albedo = model.albedo(coefficients.albedo)
+        return Rendering(
+            shape=shape,
+            vertices=vertices,
+            vertices_image=vertices_image,
+            landmarks=vertices_image[:, model.landmark_indices, :2],
+            vertex_normals=normals,
+            vertex_albedo=albedo,
+            vertex_colors=lambertian(albedo, normals, coefficients.illumination),
+            rotation=rotation,
+            translation=coefficients.translation,
+            faces=model.faces,
+            fragments=rasterize(vertices_image, model.faces, self.size, self.backend),
+        )
+
+
+def mean_coefficients(face_model: MorphableModel, batch: int, device: torch.device | str = "cpu") -> Coefficients:
+    """The mean face, frontal, at the origin, under the ambient light: all zeros."""
+    layout = face_model.layout()
+    return layout.split(torch.zeros(batch, layout.length, device=device))

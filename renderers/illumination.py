@@ -1,0 +1,55 @@
+"""Spherical-harmonics illumination: real basis, bands 0 to 2, nine weights a colour channel."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+# Basis functions' constants times the clamped cosine's weights (Ramamoorthi and Hanrahan 2001), these scaled by 1,
+# sqrt(3) and sqrt(8) for bands 0, 1, 2: the constants that public Deep3D-style checkpoints were trained with.
+BAND_0 = math.pi / math.sqrt(4 * math.pi)
+BAND_1 = (2 * math.pi / math.sqrt(3)) * (math.sqrt(3) / math.sqrt(4 * math.pi))
+BAND_2 = (2 * math.pi / math.sqrt(8)) * (3 * math.sqrt(5) / math.sqrt(12 * math.pi))
+AMBIENT = 0.8  # added to the first weight, so that zero weights show the face
+
+
+def spherical_harmonics_basis(normals: Tensor) -> Tensor:
+    """H_b of MGCNet section 3.2, with the clamped cosine's weights folded in.
+
+    Args:
+        normals: (..., 3) unit vectors.
+
+    Returns:
+        (..., 9); for (0, 0, 1): (.886227, 0, 1.772454, 0, 0, 0, 1.401248, 0, 0).
+    """
+    x, y, z = normals.unbind(-1)
+    basis = [
+        torch.full_like(x, BAND_0),
+        -BAND_1 * y,
+        BAND_1 * z,
+        -BAND_1 * x,
+        BAND_2 * x * y,
+        -BAND_2 * y * z,
+        BAND_2 / (2 * math.sqrt(3)) * (3 * z * z - 1),
+        -BAND_2 * x * z,
+        BAND_2 / 2 * (x * x - y * y),
+    ]
+    return torch.stack(basis, dim=-1)
+
+
+def irradiance(normals: Tensor, illumination: Tensor) -> Tensor:
+    """Light that arrives at a surface, sum_b theta_b H_b(normal).
+
+    Args:
+        normals: (B, N, 3) unit vectors in camera space.
+        illumination: (B, 27) weights, channel after channel; `AMBIENT` is added to each channel's first.
+
+    Returns:
+        (B, N, 3) RGB irradiance; zero weights give 0.708982 for every normal.
+    """
+    weights = illumination.unflatten(-1, (3, 9))
+    ambient = torch.zeros(9, dtype=weights.dtype, device=weights.device)
+    ambient[0] = AMBIENT
+    return spherical_harmonics_basis(normals) @ (weights + ambient).transpose(-1, -2)

@@ -1,0 +1,202 @@
+"""MorphableModel: the linear decoder that every paper shares, whatever file it was read from."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from renderers.coefficients import CoefficientLayout
+from renderers.errors import UserError
+
+LANDMARKS = 68
+
+
+class MorphableModel(nn.Module):
+    """Linear face model: buffers only, nothing to train.
+
+    V vertices, F faces, I identity, E expression and A albedo coefficients. Basis columns are already scaled, so that a
+    coefficient of 1 is one standard deviation (or one full blend shape).
+
+    Args:
+        name: what messages call it, for example "default" or "bfm2009".
+        mean_shape: (V, 3) decimetres, x right, y up, z towards the viewer, centred on the origin.
+        identity_basis: (V, 3, I) decimetres.
+        expression_basis: (V, 3, E) decimetres.
+        mean_albedo: (V, 3) RGB in [0, 1].
+        albedo_basis: (V, 3, A) RGB.
+        faces: (F, 3) vertex indices, counter-clockwise seen from outside.
+        landmark_indices: (68,) vertex indices of the iBUG 68 points.
+        uv: (V, 2) in [0, 1], origin bottom-left, v up.
+        regions: named vertex index arrays; `skin` is always there.
+        mean_specular: (V, 3) specular albedo, where the model has one.
+        specular_basis: (V, 3, A) sharing the albedo's coefficients, where the model has one.
+
+    Raises:
+        UserError: arrays whose sizes do not agree, or that hold values that are not finite.
+    """
+
+    mean_shape: Tensor
+    shape_basis: Tensor
+    mean_albedo: Tensor
+    flat_albedo_basis: Tensor
+    faces: Tensor
+    landmark_indices: Tensor
+    uv: Tensor
+    vertex_faces: Tensor
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        mean_shape: np.ndarray,
+        identity_basis: np.ndarray,
+        expression_basis: np.ndarray,
+        mean_albedo: np.ndarray,
+        albedo_basis: np.ndarray,
+        faces: np.ndarray,
+        landmark_indices: np.ndarray,
+        uv: np.ndarray,
+        regions: Mapping[str, np.ndarray],
+        mean_specular: np.ndarray | None = None,
+        specular_basis: np.ndarray | None = None,
+    ) -> None:
+        super().__init__()
+        self.name = name
+        vertices = len(mean_shape)
+        sizes = {
+            "mean_shape": (mean_shape, (vertices, 3)),
+            "identity_basis": (identity_basis, (vertices, 3, identity_basis.shape[-1])),
+            "expression_basis": (expression_basis, (vertices, 3, expression_basis.shape[-1])),
+            "mean_albedo": (mean_albedo, (vertices, 3)),
+            "albedo_basis": (albedo_basis, (vertices, 3, albedo_basis.shape[-1])),
+            "faces": (faces, (len(faces), 3)),
+            "landmark_indices": (landmark_indices, (LANDMARKS,)),
+            "uv": (uv, (vertices, 2)),
+        }
+        for field, (array, expected) in sizes.items():
+            if array.shape != expected:
+                raise UserError(f"face model {name}: {field} has shape {array.shape}, expected {expected}")
+            if not np.isfinite(array).all():
+                raise UserError(f"face model {name}: {field} holds values that are not finite")
+        for field, indices in {"faces": faces, "landmark_indices": landmark_indices, **regions}.items():
+            if indices.size and not 0 <= indices.min() <= indices.max() < vertices:
+                raise UserError(f"face model {name}: {field} names a vertex outside 0..{vertices - 1}")
+        if "skin" not in regions:
+            raise UserError(f"face model {name}: it names no `skin` region")
+
+        self.identity_size = identity_basis.shape[-1]
+        self.expression_size = expression_basis.shape[-1]
+        self.albedo_size = albedo_basis.shape[-1]
+        shape_basis = np.concatenate([identity_basis, expression_basis], axis=-1)
+        self._store("mean_shape", mean_shape)
+        self._store("shape_basis", _as_rows(shape_basis))
+        self._store("mean_albedo", mean_albedo)
+        self._store("flat_albedo_basis", _as_rows(albedo_basis))
+        self._store("uv", uv)
+        self.register_buffer("faces", torch.as_tensor(faces.astype(np.int64)), persistent=False)
+        self.register_buffer("landmark_indices", torch.as_tensor(landmark_indices.astype(np.int64)), persistent=False)
+        self.register_buffer("vertex_faces", torch.as_tensor(_vertex_faces(faces, vertices)), persistent=False)
+        self.regions = {key: torch.as_tensor(value.astype(np.int64)) for key, value in regions.items()}
+        self.has_specular = mean_specular is not None and specular_basis is not None
+        if mean_specular is not None and specular_basis is not None:
+            self._store("mean_specular", mean_specular)
+            self._store("flat_specular_basis", _as_rows(specular_basis))
+
+    def _store(self, name: str, array: np.ndarray) -> None:
+        # Not persistent: a checkpoint must never carry a licensed face model.
+        self.register_buffer(name, torch.as_tensor(array.astype(np.float32)), persistent=False)
+
+    @property
+    def vertex_count(self) -> int:
+        return self.mean_shape.shape[0]
+
+    @property
+    def identity_basis(self) -> Tensor:
+        """(V, 3, I), a view of the joint basis."""
+        return self.shape_basis[: self.identity_size].T.unflatten(0, (-1, 3))
+
+    @property
+    def expression_basis(self) -> Tensor:
+        """(V, 3, E), a view of the joint basis."""
+        return self.shape_basis[self.identity_size :].T.unflatten(0, (-1, 3))
+
+    @property
+    def albedo_basis(self) -> Tensor:
+        """(V, 3, A)"""
+        return self.flat_albedo_basis.T.unflatten(0, (-1, 3))
+
+    def layout(self, extra: Mapping[str, int] | None = None) -> CoefficientLayout:
+        """The regressed vector's layout for this model, with what a paper adds."""
+        return CoefficientLayout(self.identity_size, self.expression_size, self.albedo_size, extra)
+
+    def shape(self, identity: Tensor, expression: Tensor) -> Tensor:
+        """S = S_mean + A_id alpha + B_exp beta (MGCNet, equation 1).
+
+        Args:
+            identity: (B, I).
+            expression: (B, E).
+
+        Returns:
+            (B, V, 3) decimetres, model space.
+        """
+        weights = torch.cat([identity, expression], dim=-1)
+        return torch.addmm(self.mean_shape.flatten(), weights, self.shape_basis).unflatten(-1, (-1, 3))
+
+    def albedo(self, coefficients: Tensor) -> Tensor:
+        """T = T_mean + T_id gamma (MGCNet, equation 1): (B, A) -> (B, V, 3) RGB, not clamped."""
+        return torch.addmm(self.mean_albedo.flatten(), coefficients, self.flat_albedo_basis).unflatten(-1, (-1, 3))
+
+    def specular(self, coefficients: Tensor) -> Tensor:
+        """Specular albedo from the same (B, A) coefficients as the diffuse one: (B, V, 3).
+
+        Raises:
+            UserError: the model has no specular albedo.
+        """
+        if not self.has_specular:
+            raise UserError(f"face model {self.name} has no specular albedo")
+        mean, basis = self.get_buffer("mean_specular"), self.get_buffer("flat_specular_basis")
+        return torch.addmm(mean.flatten(), coefficients, basis).unflatten(-1, (-1, 3))
+
+    def normals(self, vertices: Tensor) -> Tensor:
+        """Unit vertex normals, outward; the area-weighted mean of the adjacent faces.
+
+        Args:
+            vertices: (B, V, 3) in any Cartesian frame.
+
+        Returns:
+            (B, V, 3)
+        """
+        a, b, c = (vertices[:, self.faces[:, corner]] for corner in range(3))
+        face_normals = torch.linalg.cross(b - a, c - a)
+        # Row F is the null face, so that vertices with fewer neighbours gather zeros.
+        padded = torch.nn.functional.pad(face_normals, (0, 0, 0, 1))
+        return torch.nn.functional.normalize(padded[:, self.vertex_faces].sum(dim=2), dim=-1, eps=1e-12)
+
+    def fingerprint(self) -> str:
+        """Twelve hexadecimal digits that change with anything that changes a decoded face."""
+        digest = hashlib.sha256()
+        for tensor in (self.mean_shape, self.shape_basis, self.mean_albedo, self.flat_albedo_basis, self.faces):
+            digest.update(str(tuple(tensor.shape)).encode())
+            digest.update(tensor.cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:12]
+
+
+def _as_rows(basis: np.ndarray) -> np.ndarray:
+    """(V, 3, K) -> (K, 3V), contiguous: one matrix product decodes a batch."""
+    return np.ascontiguousarray(basis.reshape(-1, basis.shape[-1]).T)
+
+
+def _vertex_faces(faces: np.ndarray, vertices: int) -> np.ndarray:
+    """(V, K) the faces around each vertex, padded with F."""
+    corners = faces.reshape(-1)
+    order = np.argsort(corners, kind="stable")
+    counts = np.bincount(corners, minlength=vertices)
+    starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
+    slots = np.arange(len(corners)) - np.repeat(starts, counts)
+    table = np.full((vertices, counts.max(initial=1)), len(faces), dtype=np.int64)
+    table[corners[order], slots] = order // 3
+    return table

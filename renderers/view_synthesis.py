@@ -1,0 +1,124 @@
+"""One view seen from another: which pixels two views share, and what the second one tells about the first.
+
+P is the number of (target, source) pairs. Poses are those of `renderers.camera.relative_pose`: c_s = R c_t + t between
+camera-centred points (x right, y down, z forward).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from renderers.camera import NEAR
+from renderers.interpolation import pixel_centres
+
+
+def covisible_map(target: Tensor, source: Tensor, faces: Tensor, vertex_count: int) -> Tensor:
+    """C_s of MGCNet section 3.4: the target's pixels whose face touches a vertex that both views show.
+
+    A view shows a vertex when some pixel sees a face with that corner; vertices that both show are the covisible
+    points; every face adjacent to one is covisible, and so are the target's pixels that see such a face. Never waits
+    for the device.
+
+    Args:
+        target: (P, H, W) face index seen by each pixel of the target view, -1 for background.
+        source: (P, H', W') the same for the source view.
+        faces: (F, 3) vertex indices.
+        vertex_count: V, above every index in `faces`.
+
+    Returns:
+        (P, 1, H, W) bool.
+    """
+    # Row 0 is the background's face; its corners are one vertex more, which no view shows.
+    corners = torch.cat([faces.new_full((1, 3), vertex_count), faces]).long()
+    in_target = corners[target.long() + 1].flatten(1)
+    in_source = corners[source.long() + 1].flatten(1)
+    shown = torch.zeros(2, len(target), vertex_count + 1, dtype=torch.bool, device=faces.device)
+    shown[0].scatter_(1, in_target, True)
+    shown[1].scatter_(1, in_source, True)
+    covisible = shown[0] & shown[1]
+    covisible[:, vertex_count] = False
+    return covisible.gather(1, in_target).view(*target.shape, 3).any(dim=-1).unsqueeze(1)
+
+
+def rays(points: Tensor, intrinsics: Tensor) -> Tensor:
+    """K^-1 p: the camera-centred directions of pixels, scaled to z = 1.
+
+    Args:
+        points: (P, ..., 2) pixels.
+        intrinsics: (P, 3, 3), zero skew.
+
+    Returns:
+        (P, ..., 3)
+    """
+    per_view = (len(intrinsics),) + (1,) * (points.dim() - 2) + (2,)
+    focal = torch.stack([intrinsics[:, 0, 0], intrinsics[:, 1, 1]], dim=-1).view(per_view)
+    principal = intrinsics[:, :2, 2].view(per_view)
+    return functional.pad((points - principal) / focal, (0, 1), value=1.0)
+
+
+@dataclass(frozen=True)
+class SynthesizedView:
+    """The target view as the source view knows it.
+
+    Attributes:
+        image: (P, C, H, W) the source's picture, sampled.
+        depth: (P, 1, H, W) the source's depth map, sampled and carried into the target's camera; decimetres. With exact
+            poses it equals the target's own depth wherever both views see the same point.
+        inside: (P, 1, H, W) bool: the target pixel shows the face, lies in front of the source camera and within its
+            image, and none of the source pixels it was sampled from is background. Elsewhere `image` and `depth` mean
+            nothing, but are finite.
+    """
+
+    image: Tensor
+    depth: Tensor
+    inside: Tensor
+
+
+def synthesize_view(
+    source: Tensor,
+    depth_source: Tensor,
+    depth_target: Tensor,
+    intrinsics_target: Tensor,
+    intrinsics_source: Tensor,
+    rotation: Tensor,
+    translation: Tensor,
+) -> SynthesizedView:
+    """Bilinear samples of the source view at p_s ~ K_s [R | t] D_t(p_t) K_t^-1 p_t (MGCNet, equation 2).
+
+    The sampled depth D_s(p_s) lies in the source's frame. The paper compares a synthesized *target* depth map with D_t,
+    so the point D_s(p_s) K_s^-1 p_s is taken back through the inverse relative pose; its z is the synthesized depth.
+    Differentiable in the pictures, the depths and the pose.
+
+    Args:
+        source: (P, C, H', W') the source view's picture.
+        depth_source: (P, 1, H', W') its depth map, decimetres, 0 on background.
+        depth_target: (P, 1, H, W) the target's depth map, decimetres, 0 on background.
+        intrinsics_target: (P, 3, 3) pixels, zero skew.
+        intrinsics_source: (P, 3, 3) pixels, zero skew.
+        rotation: (P, 3, 3) from target to source, see `renderers.camera.relative_pose`.
+        translation: (P, 3) decimetres.
+    """
+    channels, height, width = source.shape[1:]
+    centres = pixel_centres(depth_target.shape[2], depth_target.shape[3], like=depth_target)
+    centres = centres.expand(len(source), -1, -1, -1)
+    points = rays(centres, intrinsics_target) * depth_target.permute(0, 2, 3, 1)
+    moved = torch.einsum("pij,phwj->phwi", rotation, points) + translation[:, None, None]
+    in_front = (depth_target.squeeze(1) > NEAR) & (moved[..., 2] > NEAR)
+    # What is not in front is divided by 1, so that no value and no gradient is ever 0 * inf.
+    z = torch.where(in_front, moved[..., 2], torch.ones_like(moved[..., 2]))
+    pixels = torch.einsum("pij,phwj->phwi", intrinsics_source, moved / z[..., None])[..., :2]
+
+    # grid_sample without aligned corners has the image's borders at -1 and 1: a continuous x lies at 2 x / W - 1.
+    grid = torch.stack([2 * pixels[..., 0] / width - 1, 2 * pixels[..., 1] / height - 1], dim=-1)
+    layers = torch.cat([source, depth_source, (depth_source <= 0).to(source.dtype)], dim=1)
+    sampled = functional.grid_sample(layers, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    image, depth, background = sampled.split([channels, 1, 1], dim=1)
+    inside = (in_front & (grid.abs() <= 1).all(dim=-1)).unsqueeze(1) & (background <= 0)
+
+    seen = rays(pixels, intrinsics_source) * depth.permute(0, 2, 3, 1) - translation[:, None, None]
+    depth_back = torch.einsum("pj,phwj->phw", rotation[:, :, 2], seen)  # z of R^T (c_s - t)
+    return SynthesizedView(image, depth_back.unsqueeze(1), inside)
