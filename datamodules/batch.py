@@ -1,0 +1,83 @@
+"""Typed batches: shapes, units and ranges are stated here, once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+B = TypeVar("B", bound="_Movable")
+
+
+class _Movable:
+    """Lets Lightning move a batch to its device, field by field."""
+
+    def to(self: B, *args: Any, **kwargs: Any) -> B:
+        moved = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
+        return replace(  # type: ignore[type-var]
+            self, **{name: value.to(*args, **kwargs) for name, value in moved.items() if hasattr(value, "to")}
+        )
+
+
+@dataclass
+class Truth(_Movable):
+    """What a synthetic image was made from. B images.
+
+    Attributes:
+        coefficients: (B, L) in the layout of the face model that drew them.
+        depth: (B, 1, H, W) decimetres, 0 where there is no face; `depth > 0` is the exact mask.
+    """
+
+    coefficients: Tensor
+    depth: Tensor
+
+
+@dataclass
+class FaceBatch(_Movable):
+    """B aligned face images.
+
+    Attributes:
+        image: (B, 3, H, W) sRGB in [0, 1].
+        landmarks: (B, 68, 2) pixels, continuous, origin at the image's top-left corner.
+        skin: (B, 1, H, W) skin weight in [0, 1].
+        intrinsics: (B, 3, 3) pixels.
+        truth: where the images are synthetic.
+    """
+
+    image: Tensor
+    landmarks: Tensor
+    skin: Tensor
+    intrinsics: Tensor
+    truth: Truth | None = None
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W)"""
+        return self.image.shape[-2], self.image.shape[-1]
+
+
+@dataclass
+class MultiViewBatch(FaceBatch):
+    """Images of which some are views of one person with one expression.
+
+    Attributes:
+        views: (G, N) rows of `image` that show the same face, the target view in the middle column. Images that no row
+            names are single views: they feed the 2D terms only. G may be 0.
+    """
+
+    views: Tensor | None = None
+
+    def pairs(self) -> tuple[Tensor, Tensor]:
+        """(target, source) rows of `image`, each (G * (N - 1),): every source view beside its group's target."""
+        if self.views is None or self.views.numel() == 0:
+            nothing = torch.zeros(0, dtype=torch.long, device=self.image.device)
+            return nothing, nothing
+        middle = self.views.shape[1] // 2
+        sources = torch.cat([self.views[:, :middle], self.views[:, middle + 1 :]], dim=1)
+        targets = self.views[:, middle : middle + 1].expand_as(sources)
+        return targets.flatten(), sources.flatten()

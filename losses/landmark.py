@@ -1,0 +1,40 @@
+"""Landmark term: the face model's projected 68 points against the detected ones."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from renderers.camera import REFERENCE_SIZE
+
+LANDMARKS = 68
+NOSE = slice(27, 36)
+INNER_MOUTH = slice(60, 68)
+STRONG = 10.0
+
+
+def landmark_weights() -> Tensor:
+    """Confidences c_lm of MGCNet section 3.3: 10 for the nose and the inner mouth, 1 elsewhere. (68,), iBUG order."""
+    weights = torch.ones(LANDMARKS)
+    weights[NOSE] = STRONG
+    weights[INNER_MOUTH] = STRONG
+    return weights
+
+
+def landmark_loss(predicted: Tensor, target: Tensor, weights: Tensor, image_size: int) -> Tensor:
+    """L_lm = mean_i c_lm^i (q_gt^i - q^i)^2 (MGCNet, section 3.3; the paper prints a sum, its release takes the mean).
+
+    Distances are expressed in pixels of a 224 px image, so that the term's weight holds for every image size.
+
+    Args:
+        predicted: (B, 68, 2) pixels.
+        target: (B, 68, 2) pixels.
+        weights: (68,) confidences.
+        image_size: pixels along the image's side.
+
+    Returns:
+        (B,) square pixels at 224 px.
+    """
+    scale = REFERENCE_SIZE / image_size
+    squared = (scale * (predicted - target)).square().sum(dim=-1)
+    return (weights * squared).mean(dim=-1)

@@ -1,0 +1,39 @@
+"""The landmark loss and its confidences."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from losses.landmark import landmark_loss, landmark_weights
+
+
+def test_weights_are_strong_on_nose_and_inner_mouth_only() -> None:
+    weights = landmark_weights()
+    strong = set(range(27, 36)) | set(range(60, 68))
+    assert weights.shape == (68,)
+    assert [weights[i].item() for i in range(68)] == [10.0 if i in strong else 1.0 for i in range(68)]
+
+
+def test_one_point_off_by_three_and_four_pixels() -> None:
+    target = torch.rand(2, 68, 2) * 224
+    predicted = target.clone()
+    predicted[0, 30] += torch.tensor([3.0, 4.0])  # on the nose
+    predicted[1, 0] += torch.tensor([-3.0, 4.0])
+    loss = landmark_loss(predicted, target, landmark_weights(), 224)
+    assert loss.tolist() == pytest.approx([10 * 25 / 68, 25 / 68], rel=1e-4)
+
+
+@pytest.mark.parametrize("size", [64, 112, 448])
+def test_the_same_face_in_another_size_has_the_same_loss(size: int) -> None:
+    predicted, target = torch.rand(2, 3, 68, 2, dtype=torch.float64) * 224
+    scale = size / 224
+    expected = landmark_loss(predicted, target, landmark_weights(), 224)
+    torch.testing.assert_close(landmark_loss(predicted * scale, target * scale, landmark_weights(), size), expected)
+
+
+def test_gradcheck() -> None:
+    predicted = torch.rand(2, 68, 2, dtype=torch.float64, requires_grad=True)
+    target = torch.rand(2, 68, 2, dtype=torch.float64)
+    weights = landmark_weights().double()
+    assert torch.autograd.gradcheck(lambda p: landmark_loss(p, target, weights, 64), (predicted,))

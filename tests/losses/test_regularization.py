@@ -1,0 +1,32 @@
+"""The prior on the coefficients."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from losses.regularization import coefficient_regularization
+from renderers.coefficients import CoefficientLayout
+
+LAYOUT = CoefficientLayout(identity=4, expression=3, albedo=2)
+
+
+def test_each_group_has_the_papers_weight() -> None:
+    vector = torch.zeros(4, LAYOUT.length)
+    vector[0, 0:4] = torch.tensor([1.0, -2.0, 0.0, 2.0])  # identity: squares sum to 9
+    vector[1, 4:7] = torch.tensor([1.0, 1.0, -1.0])  # expression: 3
+    vector[2, 7:9] = torch.tensor([10.0, -20.0])  # albedo: 500
+    vector[3, 9:] = 5.0  # pose and light: free
+    loss = coefficient_regularization(LAYOUT.split(vector))
+    assert loss.tolist() == pytest.approx([9.0, 0.8 * 3, 3e-3 * 500, 0.0])
+
+
+def test_weights_can_be_chosen() -> None:
+    vector = torch.ones(1, LAYOUT.length)
+    loss = coefficient_regularization(LAYOUT.split(vector), identity=2.0, expression=3.0, albedo=5.0)
+    assert loss.tolist() == pytest.approx([2 * 4 + 3 * 3 + 5 * 2])
+
+
+def test_gradcheck() -> None:
+    vector = torch.randn(2, LAYOUT.length, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda v: coefficient_regularization(LAYOUT.split(v)), (vector,))
