@@ -119,12 +119,6 @@ def test_states_add_over_processes(name: str) -> None:
     torch.testing.assert_close(total.compute(), whole.compute())
 
 
-def test_states_hold_no_graph() -> None:
-    metric = VertexRMSE()
-    metric.update(torch.rand(2, 4, 3, requires_grad=True), torch.rand(2, 4, 3))
-    assert not metric.compute().requires_grad
-
-
 def test_faces_without_overlap_are_left_out() -> None:
     g = _generator(4)
     true_points = torch.rand(2, 68, 2, generator=g) * 50
