@@ -1,0 +1,180 @@
+"""MGCNet's own training list: 300W-LP and Multi-PIE triples mixed with single CelebA and LS3D-W photographs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from lightning import LightningDataModule
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from datamodules.batch import MultiViewBatch
+from renderers.camera import default_intrinsics
+from renderers.errors import UserError
+
+VIEWS = 3
+POINTS = 68
+MULTI_VIEW_FLAG = "1"
+
+
+@dataclass(frozen=True)
+class ListedSample:
+    """One row of `train.txt`: whether its three views are of one face, and the path its files' names begin with."""
+
+    multi_view: bool
+    stem: Path
+
+    def file(self, ending: str) -> Path:
+        return self.stem.with_name(self.stem.name + ending)
+
+
+def read_list(root: Path, name: str = "train.txt") -> list[ListedSample]:
+    """Rows "flag subdirectory identifier" of the list.
+
+    Raises:
+        UserError: no such list, an empty one, or a row of another form.
+    """
+    path = root / name
+    if not path.is_file():
+        raise UserError(f"no training list {path}: the folder of MGCNet's prepared data holds {name}")
+    samples = []
+    for number, line in enumerate(path.read_text().splitlines(), start=1):
+        if not line.strip():
+            continue
+        words = line.split()
+        if len(words) != 3 or words[0] not in ("0", "1"):
+            raise UserError(f"{path}, line {number}: expected 'flag subdirectory identifier', found {line!r}")
+        samples.append(ListedSample(words[0] == MULTI_VIEW_FLAG, root / words[1] / words[2]))
+    if not samples:
+        raise UserError(f"{path} lists no sample")
+    return samples
+
+
+def read_landmarks(path: Path) -> np.ndarray:
+    """(3, 68, 2) continuous pixels of a `_cam.txt`: three lines of intrinsics, then per view a header and 68 "x,y" lines.
+
+    The file's intrinsics are left unread: they are the release's assumed camera, and every crop here is taken as seen by
+    the default one.
+
+    Raises:
+        UserError: a file of another form.
+    """
+    lines = [line for line in path.read_text().splitlines() if line.strip()]
+    if len(lines) != 3 + VIEWS * (1 + POINTS):
+        raise UserError(f"{path}: expected {3 + VIEWS * (1 + POINTS)} lines, found {len(lines)}")
+    views = np.array(lines[3:], dtype=object).reshape(VIEWS, 1 + POINTS)[:, 1:]
+    try:
+        points = [[[float(number) for number in line.split(",")] for line in view] for view in views]
+        landmarks = np.array(points, dtype=np.float32).reshape(VIEWS, POINTS, 2)
+    except ValueError as error:
+        raise UserError(f"{path}: a landmark line is not 'x,y' ({error})") from error
+    return landmarks + 0.5
+
+
+def _read_strip(path: Path, mode: str) -> np.ndarray:
+    """A picture of three square views side by side -> (3, side, side, channels) uint8."""
+    try:
+        with Image.open(path) as picture:
+            pixels = np.asarray(picture.convert(mode))
+    except (FileNotFoundError, UnidentifiedImageError, OSError) as error:
+        raise UserError(f"{path}: not a readable image ({error})") from error
+    height, width = pixels.shape[:2]
+    if width != VIEWS * height:
+        raise UserError(f"{path}: expected {VIEWS} square views side by side, found {width} x {height} pixels")
+    return pixels.reshape(height, VIEWS, height, -1).swapaxes(0, 1)
+
+
+class ListedFaces(Dataset[MultiViewBatch]):
+    """Samples of the list: three images of a multi-view row, the middle image alone of a single-view one."""
+
+    def __init__(self, samples: Sequence[ListedSample], size: int) -> None:
+        self.samples, self.size = samples, size
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> MultiViewBatch:
+        sample = self.samples[index]
+        image = _to_tensor(_read_strip(sample.file(".jpg"), "RGB"))
+        skin = _to_tensor(_read_strip(sample.file("_skin.jpg"), "L"))
+        landmarks = torch.as_tensor(read_landmarks(sample.file("_cam.txt")))
+        rows = slice(None) if sample.multi_view else slice(VIEWS // 2, VIEWS // 2 + 1)
+        scale = self.size / image.shape[-1]
+        count = len(image[rows])
+        return MultiViewBatch(
+            image=self._resize(image[rows]),
+            landmarks=landmarks[rows] * scale,
+            skin=self._resize(skin[rows]),
+            intrinsics=default_intrinsics(self.size).repeat(count, 1, 1),
+            views=torch.arange(VIEWS).view(1, VIEWS) if sample.multi_view else torch.zeros(0, VIEWS, dtype=torch.long),
+        )
+
+    def _resize(self, image: Tensor) -> Tensor:
+        if image.shape[-1] == self.size:
+            return image
+        return torch.nn.functional.interpolate(image, size=(self.size, self.size), mode="bilinear", antialias=True)
+
+
+def _to_tensor(pixels: np.ndarray) -> Tensor:
+    return torch.from_numpy(pixels.copy()).movedim(-1, 1).float() / 255
+
+
+def collate_views(samples: Sequence[MultiViewBatch]) -> MultiViewBatch:
+    """Join samples with different numbers of images; `views` keeps naming its own rows."""
+    starts = np.cumsum([0] + [len(sample) for sample in samples[:-1]])
+    parts = [s.views + int(start) for s, start in zip(samples, starts, strict=True) if s.views is not None]
+    joined = {f: torch.cat([getattr(s, f) for s in samples]) for f in ("image", "landmarks", "skin", "intrinsics")}
+    return MultiViewBatch(**joined, views=torch.cat(parts))
+
+
+class MGCNetList(LightningDataModule):
+    """The mix of data sets that the paper trains on, in the layout its authors prepared it in.
+
+    Args:
+        root: the folder that holds `train.txt` and its subdirectories.
+        size: image side in pixels.
+        batch_size: samples a batch; a multi-view sample brings three images, a single-view one brings one.
+        val_count: samples at the end of the list that are kept for validation.
+        num_workers: processes that read images.
+    """
+
+    def __init__(
+        self, root: str, size: int = 224, batch_size: int = 5, val_count: int = 100, num_workers: int = 4
+    ) -> None:
+        super().__init__()
+        self.root, self.size, self.batch_size = Path(root), size, batch_size
+        self.val_count, self.num_workers = val_count, num_workers
+
+    def setup(self, stage: str) -> None:
+        samples = read_list(self.root)
+        kept = min(self.val_count, len(samples) // 2) or len(samples)
+        self.train_samples = samples[:-kept] or samples
+        self.val_samples = samples[-kept:]
+
+    def _loader(self, samples: Sequence[ListedSample], shuffle: bool) -> DataLoader[MultiViewBatch]:
+        return DataLoader(
+            ListedFaces(samples, self.size),
+            batch_size=self.batch_size,
+            shuffle=shuffle,
+            drop_last=shuffle and len(samples) >= self.batch_size,
+            num_workers=self.num_workers,
+            collate_fn=collate_views,
+            persistent_workers=self.num_workers > 0,
+        )
+
+    def train_dataloader(self) -> DataLoader[MultiViewBatch]:
+        return self._loader(self.train_samples, shuffle=True)
+
+    def val_dataloader(self) -> DataLoader[MultiViewBatch]:
+        return self._loader(self.val_samples, shuffle=False)
+
+    def test_dataloader(self) -> DataLoader[MultiViewBatch]:
+        return self._loader(self.val_samples, shuffle=False)
+
+    def predict_dataloader(self) -> DataLoader[MultiViewBatch]:
+        return self._loader(self.val_samples, shuffle=False)

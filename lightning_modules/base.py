@@ -1,0 +1,113 @@
+"""FaceModule: what every paper's LightningModule shares."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal
+
+import torch
+from lightning import LightningModule
+from torch import Tensor
+from torch.optim import Optimizer
+
+from datamodules.batch import FaceBatch
+from lightning_modules.components.backbones import CoefficientRegressor, ResNet
+from lightning_modules.components.evaluation import ReconstructionMetrics
+from losses.encoders import FaceEncoder
+from renderers.coefficients import Coefficients
+from renderers.errors import UserError
+from renderers.face_renderer import FaceRenderer
+from renderers.morphable_model.model import MorphableModel
+
+Stage = Literal["train", "val", "test"]
+WARMUP_STEPS = 50
+
+
+class FaceModule(LightningModule):
+    """A backbone that regresses coefficients, a renderer that draws them, and the metrics every paper reports.
+
+    Args:
+        face_model: the decoder.
+        backbone: image encoder.
+        identity_encoder: frozen face-recognition network, for the identity terms and the identity metric.
+        image_size: side of the square images, pixels.
+        optimizer: from parameters to an optimizer.
+        schedule: `cosine` warms up and then falls to 0 at the last step.
+    """
+
+    def __init__(
+        self,
+        face_model: MorphableModel,
+        backbone: ResNet,
+        identity_encoder: FaceEncoder,
+        image_size: int,
+        optimizer: Callable[[Iterable], Optimizer],
+        schedule: Literal["constant", "cosine"] = "constant",
+    ) -> None:
+        super().__init__()
+        self.face_model = face_model
+        self.image_size = image_size
+        self.renderer = FaceRenderer(face_model, image_size)
+        self.regressor = CoefficientRegressor(backbone, face_model.layout())
+        self.identity_encoder = identity_encoder
+        self.metrics = ReconstructionMetrics(face_model, identity_encoder)
+        self.make_optimizer, self.schedule = optimizer, schedule
+
+    def forward(self, image: Tensor) -> Coefficients:
+        """(B, 3, H, W) sRGB in [0, 1] -> Coefficients."""
+        return self.regressor(image)
+
+    @torch.no_grad()
+    def reconstruct(self, image: Tensor) -> Coefficients:
+        """Coefficients of aligned crops of any size, resized to the one this module was trained at."""
+        size = (self.image_size, self.image_size)
+        if image.shape[-2:] != size:
+            image = torch.nn.functional.interpolate(image, size=size, mode="bilinear", antialias=True)
+        return self.eval()(image)
+
+    def predict_step(self, batch: FaceBatch, batch_idx: int) -> Coefficients:
+        return self(batch.image)
+
+    def log_terms(self, stage: Stage, terms: Mapping[str, Tensor], loss: Tensor, batch_size: int) -> None:
+        """Log every unweighted term and the weighted sum as `stage/...`."""
+        named = {f"{stage}/{name}": value.detach() for name, value in terms.items()}
+        self.log_dict(named, batch_size=batch_size, on_step=stage == "train", on_epoch=stage != "train", sync_dist=stage != "train")
+        self.log(f"{stage}/loss", loss.detach(), batch_size=batch_size, prog_bar=True, sync_dist=stage != "train")
+
+    def log_metrics(self, stage: Stage) -> None:
+        """Log and reset what the metrics gathered over the epoch; metrics that saw nothing are left out."""
+        for name, value in self.metrics.compute().items():
+            self.log(f"{stage}/{name}", value, prog_bar=name == "nme")
+        self.metrics.reset()
+
+    def on_validation_epoch_end(self) -> None:
+        self.log_metrics("val")
+
+    def on_test_epoch_end(self) -> None:
+        self.log_metrics("test")
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self.make_optimizer([p for p in self.parameters() if p.requires_grad])
+        if self.schedule == "constant":
+            return optimizer
+        total = int(self.trainer.estimated_stepping_batches)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: cosine_factor(step, total))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["face_model"] = {"name": self.face_model.name, "fingerprint": self.face_model.fingerprint()}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        made_for, mine = checkpoint.get("face_model"), self.face_model
+        if made_for is not None and made_for["fingerprint"] != mine.fingerprint():
+            raise UserError(
+                f"the checkpoint was made for face model {made_for['name']} ({made_for['fingerprint']}), "
+                f"this run uses {mine.name} ({mine.fingerprint()}): give the face model it was trained with"
+            )
+
+
+def cosine_factor(step: int, total: int) -> float:
+    """Learning-rate factor: a linear warm-up over `WARMUP_STEPS`, then half a cosine down to 0 at `total`."""
+    warm = min(1.0, (step + 1) / min(WARMUP_STEPS, max(total, 1)))
+    return warm * 0.5 * (1 + math.cos(math.pi * min(step / max(total, 1), 1.0)))

@@ -1,0 +1,87 @@
+"""Image encoders, and the head that turns their features into one coefficient vector."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import get_model, get_model_weights
+
+from renderers.coefficients import CoefficientLayout, Coefficients
+
+# Output units of the head: how far one unit of the last layer moves a coefficient. Angles and translation live on a
+# smaller scale than standard deviations, and blend weights on a smaller one than identity.
+HEAD_SCALES: Mapping[str, float] = {
+    "expression": 0.5,
+    "angles": 0.5,
+    "illumination": 0.3,
+    "translation": 0.3,
+}
+
+
+class ResNet(nn.Module):
+    """A torchvision ResNet without its classifier: (B, 3, H, W) sRGB in [0, 1] -> (B, features).
+
+    Args:
+        depth: 18, 34 or 50 layers.
+        pretrained: start from torchvision's ImageNet weights, which it fetches; random where they cannot be had.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, depth: Literal[18, 34, 50] = 50, pretrained: bool = False) -> None:
+        super().__init__()
+        name = f"resnet{depth}"
+        network = _pretrained(name) if pretrained else get_model(name)
+        self.features: int = network.fc.in_features
+        network.fc = nn.Identity()
+        self.network = network.to(memory_format=torch.channels_last)
+        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, image: Tensor) -> Tensor:
+        normalized = (image - self.mean) / self.std
+        return self.network(normalized.contiguous(memory_format=torch.channels_last))
+
+
+def _pretrained(name: str) -> nn.Module:
+    """The network with its ImageNet weights, or a warning and random ones where they cannot be fetched."""
+    try:
+        return get_model(name, weights=get_model_weights(name).DEFAULT)
+    except OSError as error:
+        warnings.warn(f"{name}: ImageNet weights could not be fetched ({error}); starting from random ones", stacklevel=2)
+        return get_model(name)
+
+
+class CoefficientRegressor(nn.Module):
+    """Backbone and one linear layer: the image's coefficients.
+
+    The last layer starts at zero, so that an untrained regressor answers the mean face, frontal, under ambient light.
+
+    Args:
+        backbone: an image encoder with an attribute `features`, its output's length.
+        layout: the regressed vector.
+        scales: units of the head's outputs by coefficient name; 1 where absent.
+    """
+
+    scale: Tensor
+
+    def __init__(
+        self, backbone: ResNet, layout: CoefficientLayout, scales: Mapping[str, float] = HEAD_SCALES
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.layout = layout
+        self.head = nn.Linear(backbone.features, layout.length)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+        units = [torch.full((size,), scales.get(name, 1.0)) for name, size in layout.sizes.items()]
+        self.register_buffer("scale", torch.cat(units), persistent=False)
+
+    def forward(self, image: Tensor) -> Coefficients:
+        """(B, 3, H, W) sRGB in [0, 1] -> Coefficients of B images."""
+        return self.layout.split(self.head(self.backbone(image)) * self.scale)

@@ -1,0 +1,68 @@
+"""The metrics that every paper reports, gathered over an epoch."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import MetricCollection
+
+from datamodules.batch import FaceBatch
+from losses.encoders import FaceEncoder
+from losses.metrics import DepthError, IdentitySimilarity, LandmarkNME, MaskedPSNR, PoseError, VertexRMSE
+from renderers.coefficients import Coefficients
+from renderers.face_renderer import Rendering
+from renderers.morphable_model.model import MorphableModel
+
+
+class ReconstructionMetrics(nn.Module):
+    """Landmark NME, PSNR and identity similarity on every batch; vertex, depth and pose errors where the truth is known.
+
+    PSNR is taken inside the true face where it is known, else inside the drawn one.
+    """
+
+    def __init__(self, face_model: MorphableModel, identity_encoder: FaceEncoder) -> None:
+        super().__init__()
+        self.face_model, self.identity_encoder = face_model, identity_encoder
+        self.layout = face_model.layout()
+        self.always = MetricCollection(
+            {"nme": LandmarkNME(), "psnr": MaskedPSNR(), "identity_similarity": IdentitySimilarity()},
+            compute_groups=False,
+        )
+        self.with_truth = MetricCollection(
+            {
+                "vertex_rmse_mm": VertexRMSE(),
+                "depth_error_mm": DepthError(),
+                "absolute_depth_error_mm": DepthError(up_to_scale=False),
+                "yaw_error_deg": PoseError("yaw"),
+                "pitch_error_deg": PoseError("pitch"),
+                "roll_error_deg": PoseError("roll"),
+            },
+            compute_groups=False,
+        )
+
+    @torch.no_grad()
+    def update(self, batch: FaceBatch, coefficients: Coefficients, rendering: Rendering) -> None:
+        """Count one batch."""
+        truth = batch.truth
+        self.always["nme"].update(rendering.landmarks, batch.landmarks)
+        self.always["psnr"].update(rendering.image, batch.image, rendering.mask if truth is None else truth.depth > 0)
+        drawn = self.identity_encoder(rendering.image.clamp(0, 1), rendering.landmarks)
+        self.always["identity_similarity"].update(drawn, self.identity_encoder(batch.image, batch.landmarks))
+        if truth is None:
+            return
+        true, known = self.layout.split(truth.coefficients), self.with_truth
+        known["vertex_rmse_mm"].update(rendering.shape, self.face_model.shape(true.identity, true.expression))
+        for name in ("depth_error_mm", "absolute_depth_error_mm"):
+            known[name].update(rendering.depth, truth.depth)
+        for name in ("yaw_error_deg", "pitch_error_deg", "roll_error_deg"):
+            known[name].update(coefficients.angles, true.angles)
+
+    def compute(self) -> dict[str, Tensor]:
+        """Every metric that has seen something, by the name it is logged under."""
+        metrics = [*self.always.items(), *self.with_truth.items()]
+        return {name: metric.compute() for name, metric in metrics if metric.update_called}
+
+    def reset(self) -> None:
+        """Forget everything seen."""
+        self.always.reset()
+        self.with_truth.reset()

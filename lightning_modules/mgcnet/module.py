@@ -1,0 +1,183 @@
+"""MGCNet: multi-view geometry consistency in training, one image at inference (Shang et al., ECCV 2020)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.optim import Adam, Optimizer
+
+from datamodules.batch import MultiViewBatch
+from lightning_modules.base import FaceModule, Stage
+from lightning_modules.components.backbones import ResNet
+from lightning_modules.components.panels import face_panels
+from losses.encoders import FaceEncoder
+from losses.identity import identity_loss
+from losses.landmark import landmark_loss, landmark_weights
+from losses.multiview import depth_consistency_loss, epipolar_loss, pixel_consistency_loss
+from losses.photometric import render_loss, saturate_skin
+from losses.regularization import coefficient_regularization
+from renderers.camera import relative_pose
+from renderers.coefficients import Coefficients
+from renderers.face_renderer import Rendering
+from renderers.morphable_model.model import MorphableModel
+from renderers.view_synthesis import covisible_map, synthesize_view
+
+
+@dataclass(frozen=True)
+class MGCNetWeights:
+    """Weights of equation 6 and section 3.3; a term of weight 0 is not computed.
+
+    Attributes:
+        render, landmark, identity, regularization: the 2D feature losses.
+        pixel, depth, epipolar: the multi-view losses (3), (4), (5).
+        prior_identity, prior_expression, prior_albedo: inside the regularization term.
+    """
+
+    render: float = 1.9
+    landmark: float = 1e-3
+    identity: float = 0.2
+    regularization: float = 1e-4
+    pixel: float = 0.15
+    depth: float = 1e-4
+    epipolar: float = 1e-3
+    prior_identity: float = 1.0
+    prior_expression: float = 0.8
+    prior_albedo: float = 3e-3
+
+    def terms(self) -> dict[str, float]:
+        """The weights of equation 6's terms by name."""
+        return {name: value for name, value in asdict(self).items() if not name.startswith("prior_")}
+
+
+class MGCNet(FaceModule):
+    """One network for every view; equation 6 as its loss.
+
+    Args:
+        face_model, backbone, identity_encoder, image_size, optimizer, schedule: see `FaceModule`.
+        weights: of the loss terms; a row of the paper's table 3 is a choice of them.
+        identity_views: the images whose identity term is computed: all, or only the target of each group of views (and
+            every single view), which costs a third.
+        covisible: restrict the multi-view terms to the covisible map of section 3.4; else to the target's whole face.
+    """
+
+    landmark_weights: Tensor
+
+    def __init__(
+        self,
+        face_model: MorphableModel,
+        backbone: ResNet,
+        identity_encoder: FaceEncoder,
+        image_size: int = 224,
+        weights: MGCNetWeights = MGCNetWeights(),
+        identity_views: Literal["all", "targets"] = "all",
+        covisible: bool = True,
+        optimizer: Callable[[Iterable], Optimizer] = Adam,
+        schedule: Literal["constant", "cosine"] = "constant",
+    ) -> None:
+        super().__init__(face_model, backbone, identity_encoder, image_size, optimizer, schedule)
+        self.weights = weights
+        self.identity_views: Literal["all", "targets"] = identity_views
+        self.covisible = covisible
+        self.register_buffer("landmark_weights", landmark_weights(), persistent=False)
+
+    def training_step(self, batch: MultiViewBatch, batch_idx: int) -> Tensor:
+        terms, loss, _, _ = self._losses(batch)
+        self.log_terms("train", terms, loss, len(batch))
+        return loss
+
+    def validation_step(self, batch: MultiViewBatch, batch_idx: int) -> None:
+        self._evaluate("val", batch)
+
+    def test_step(self, batch: MultiViewBatch, batch_idx: int) -> None:
+        self._evaluate("test", batch)
+
+    def _evaluate(self, stage: Stage, batch: MultiViewBatch) -> None:
+        terms, loss, coefficients, rendering = self._losses(batch)
+        self.log_terms(stage, terms, loss, len(batch))
+        self.metrics.update(batch, coefficients, rendering)
+
+    def _losses(self, batch: MultiViewBatch) -> tuple[dict[str, Tensor], Tensor, Coefficients, Rendering]:
+        coefficients = self(batch.image)
+        rendering = self.renderer(coefficients, batch.intrinsics)
+        terms = self.feature_terms(batch, coefficients, rendering) | self.multi_view_terms(batch, rendering)
+        weights = self.weights.terms()
+        loss = torch.stack([weights[name] * value for name, value in terms.items()]).sum()
+        return terms, loss, coefficients, rendering
+
+    def feature_terms(
+        self, batch: MultiViewBatch, coefficients: Coefficients, rendering: Rendering
+    ) -> dict[str, Tensor]:
+        """The 2D feature losses of section 3.3, each a mean over all images; only those with a weight."""
+        weights = self.weights
+        terms: dict[str, Tensor] = {}
+        if weights.render:
+            skin = saturate_skin(batch.skin)
+            terms["render"] = render_loss(rendering.image, batch.image, rendering.mask, skin).mean()
+        if weights.landmark:
+            distances = landmark_loss(rendering.landmarks, batch.landmarks, self.landmark_weights, self.image_size)
+            terms["landmark"] = distances.mean()
+        if weights.identity:
+            rows = batch.targets() if self.identity_views == "targets" else slice(None)
+            with torch.no_grad():
+                wanted = self.identity_encoder(batch.image[rows], batch.landmarks[rows])
+            drawn = self.identity_encoder(rendering.image[rows], rendering.landmarks[rows])
+            terms["identity"] = identity_loss(drawn, wanted).mean()
+        if weights.regularization:
+            terms["regularization"] = coefficient_regularization(
+                coefficients, weights.prior_identity, weights.prior_expression, weights.prior_albedo
+            ).mean()
+        return terms
+
+    def multi_view_terms(self, batch: MultiViewBatch, rendering: Rendering) -> dict[str, Tensor]:
+        """The multi-view losses of sections 3.4 to 3.7, each a mean over all (target, source) pairs.
+
+        Images that belong to no group of views take no part; without groups every term is 0.
+        """
+        weights = self.weights
+        if not (weights.pixel or weights.depth or weights.epipolar):
+            return {}
+        target, source = batch.pairs()
+        pairs = max(len(target), 1)
+        rotation, translation = relative_pose(
+            rendering.rotation[target], rendering.translation[target],
+            rendering.rotation[source], rendering.translation[source],
+        )  # fmt: skip
+        cameras = batch.intrinsics[target], batch.intrinsics[source]
+        terms: dict[str, Tensor] = {}
+        if weights.pixel or weights.depth:
+            depth_target, depth_source = rendering.depth[target], rendering.depth[source]
+            view = synthesize_view(batch.image[source], depth_source, depth_target, *cameras, rotation, translation)
+            shared = view.inside & self.covisible_map(rendering, target, source)
+            if weights.pixel:
+                terms["pixel"] = pixel_consistency_loss(view.image, batch.image[target], shared).sum() / pairs
+            if weights.depth:
+                terms["depth"] = depth_consistency_loss(view.depth, depth_target, shared).sum() / pairs
+        if weights.epipolar:
+            distances = epipolar_loss(batch.landmarks[target], batch.landmarks[source], *cameras, rotation, translation)
+            terms["epipolar"] = distances.sum() / pairs
+        return terms
+
+    def covisible_map(self, rendering: Rendering, target: Tensor, source: Tensor) -> Tensor:
+        """(P, 1, H, W) bool: section 3.4's map for each pair, or the target's face where the map is switched off."""
+        if not self.covisible:
+            return rendering.mask[target]
+        seen = rendering.fragments.pix_to_face
+        return covisible_map(seen[target], seen[source], rendering.faces, self.face_model.vertex_count)
+
+    @torch.no_grad()
+    def panels(self, batch: MultiViewBatch) -> dict[str, Tensor]:
+        """Pictures of a batch by name, each (B, 3, H, W) in [0, 1]; the covisible map is that of a target's first source.
+
+        Images that are no target show the map of their own view with the target.
+        """
+        rendering = self.renderer(self(batch.image), batch.intrinsics)
+        pictures = face_panels(batch.image, rendering)
+        target, source = batch.pairs()
+        shared = torch.zeros_like(batch.image)
+        for first, second in ((target.flip(0), source.flip(0)), (source, target)):
+            shared[first] = self.covisible_map(rendering, first, second).expand(-1, 3, -1, -1).to(shared)
+        return pictures | {"covisible map": 0.25 * batch.image + 0.75 * shared * batch.image}

@@ -1,0 +1,85 @@
+"""The reader of MGCNet's prepared training list, on files drawn here in its layout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from datamodules.mgcnet_list import MGCNetList, collate_views, read_landmarks, read_list
+from renderers.errors import UserError
+
+
+def write_sample(root: Path, name: str, side: int = 32, value: int = 0) -> np.ndarray:
+    """One sample: view k is uniformly 60 k + value, its landmarks are (i / 4, k)."""
+    folder = root / "sub"
+    folder.mkdir(exist_ok=True)
+    strip = np.concatenate([np.full((side, side, 3), 60 * k + value, np.uint8) for k in range(3)], axis=1)
+    Image.fromarray(strip).save(folder / f"{name}.jpg", quality=100)
+    Image.fromarray(strip[..., 0]).save(folder / f"{name}_skin.jpg", quality=100)
+    lines = ["4700 0 112", "0 4700 112", "0 0 1"]
+    for view in range(3):
+        lines += [f"view {view}"] + [f"{i / 4},{view}" for i in range(68)]
+    (folder / f"{name}_cam.txt").write_text("\n".join(lines) + "\n")
+    return strip
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    for index in range(4):
+        write_sample(tmp_path, f"{index:03d}", value=10 * index)
+    (tmp_path / "train.txt").write_text("0 sub 000\n1 sub 001\n1 sub 002\n0 sub 003\n")
+    return tmp_path
+
+
+def test_mixed_batch_names_only_the_multi_view_rows(root: Path) -> None:
+    data = MGCNetList(str(root), size=32, batch_size=3, val_count=1, num_workers=0)
+    data.setup("fit")
+    batch = collate_views([data.train_dataloader().dataset[i] for i in range(3)])
+    assert batch.image.shape == (1 + 3 + 3, 3, 32, 32)
+    assert batch.views is not None and batch.views.tolist() == [[1, 2, 3], [4, 5, 6]]
+    # The single-view sample gives its middle image alone.
+    levels = (batch.image.mean(dim=(1, 2, 3)) * 255).round()
+    torch.testing.assert_close(levels, torch.tensor([60.0, 10, 70, 130, 20, 80, 140]), atol=1.0, rtol=0)
+    torch.testing.assert_close(batch.skin.mean(dim=(1, 2, 3)), batch.image.mean(dim=(1, 2, 3)), atol=0.01, rtol=0)
+    targets, sources = batch.pairs()
+    assert targets.tolist() == [2, 2, 5, 5] and sources.tolist() == [1, 3, 4, 6]
+
+
+def test_landmarks_become_continuous_and_follow_the_size(root: Path) -> None:
+    landmarks = read_landmarks(root / "sub" / "001_cam.txt")
+    np.testing.assert_allclose(landmarks[2, 8], [8 / 4 + 0.5, 2.5])
+    data = MGCNetList(str(root), size=64, num_workers=0)
+    data.setup("fit")
+    sample = data.train_dataloader().dataset[1]
+    np.testing.assert_allclose(sample.landmarks.numpy(), 2 * landmarks)
+    assert sample.size == (64, 64)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"), [("1 sub", "line 1"), ("7 sub 001", "line 1"), ("", "lists no sample")]
+)
+def test_a_bad_list_is_named(tmp_path: Path, line: str, message: str) -> None:
+    (tmp_path / "train.txt").write_text(line + "\n")
+    with pytest.raises(UserError, match=message):
+        read_list(tmp_path)
+
+
+def test_bad_files_are_named(root: Path) -> None:
+    data = MGCNetList(str(root), num_workers=0)
+    data.setup("fit")
+    faces = data.train_dataloader().dataset
+    (root / "sub" / "000.jpg").write_bytes(b"not an image")
+    with pytest.raises(UserError, match=r"000\.jpg: not a readable image"):
+        faces[0]
+    Image.new("RGB", (64, 32)).save(root / "sub" / "001.jpg")
+    with pytest.raises(UserError, match="3 square views"):
+        faces[1]
+    (root / "sub" / "002_cam.txt").write_text("1\n2\n3\n")
+    with pytest.raises(UserError, match="expected 210 lines, found 3"):
+        read_landmarks(root / "sub" / "002_cam.txt")
+    with pytest.raises(UserError, match="no training list"):
+        read_list(root / "nowhere")

@@ -1,0 +1,205 @@
+"""MGCNet's module: which terms run, on which images, and that the truth is a minimum of what they measure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from datamodules.batch import MultiViewBatch
+from lightning_modules.base import cosine_factor
+from lightning_modules.components.backbones import ResNet
+from lightning_modules.mgcnet import MGCNet, MGCNetWeights
+from losses.encoders import FaceEncoder
+from losses.landmark import landmark_loss, landmark_weights
+from renderers.coefficients import Coefficients
+from renderers.errors import UserError
+from tests.conf.scenes import exact_batch, small_face_model
+
+SIZE = 48
+
+
+class SmallEncoder(FaceEncoder):
+    """A fixed linear look at the chip, which counts how often it is asked."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        super().__init__(nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 8)), 16, "dlib", 0.5, 0.5)
+        self.calls = 0
+
+    def forward(self, images: Tensor, landmarks: Tensor) -> Tensor:
+        self.calls += 1
+        return super().forward(images, landmarks)
+
+
+class Told(nn.Module):
+    """A regressor that answers what it was told."""
+
+    def __init__(self, answer: Coefficients) -> None:
+        super().__init__()
+        self.answer = answer
+
+    def forward(self, image: Tensor) -> Coefficients:
+        return self.answer
+
+
+def make_module(weights: MGCNetWeights = MGCNetWeights(), covisible: bool = True) -> MGCNet:
+    torch.manual_seed(0)
+    return MGCNet(small_face_model(), ResNet(18), SmallEncoder(), SIZE, weights, covisible)
+
+
+def told(module: MGCNet, answer: Coefficients) -> MGCNet:
+    module.regressor = Told(answer)  # type: ignore[assignment]
+    return module
+
+
+NOTHING = MGCNetWeights(**dict.fromkeys(MGCNetWeights().terms(), 0.0))
+
+
+def test_untrained_answer_is_the_mean_face() -> None:
+    module = make_module()
+    coefficients = module(torch.rand(2, 3, SIZE, SIZE))
+    assert all((value == 0).all() for value in coefficients.named().values())
+
+
+def test_the_truth_is_consistent_and_a_wrong_pose_is_not() -> None:
+    batch, truth = exact_batch(small_face_model(), faces=2, size=96)
+    module = make_module()
+    module.renderer.size = (96, 96)
+    exact = told(module, truth).multi_view_terms(batch, module.renderer(truth, batch.intrinsics))
+    assert exact["epipolar"] < 0.05  # float32 pixels, summed over 68 landmarks
+    assert exact["pixel"] < 0.02  # interpolation alone
+    assert exact["depth"] < 2.5  # millimetres
+    angles, identity = truth.angles.clone(), truth.identity.clone()
+    angles[0::3, 1] += 0.25
+    identity[0::3, 0] += 3
+    # One rigid face is consistent in depth under any poses: depth tells of shapes that differ between views.
+    wrong_pose = module.multi_view_terms(batch, module.renderer(replace(truth, angles=angles), batch.intrinsics))
+    wrong_shape = module.multi_view_terms(batch, module.renderer(replace(truth, identity=identity), batch.intrinsics))
+    assert wrong_pose["epipolar"] > 100 * exact["epipolar"]
+    assert wrong_pose["pixel"] > 1.5 * exact["pixel"]
+    assert wrong_shape["depth"] > 1.5 * exact["depth"]
+
+
+def test_single_views_feed_only_the_2d_terms() -> None:
+    """Flags [0, 1, 1]: the multi-view terms are those of the two groups alone, the 2D terms see all images."""
+    batch, truth = exact_batch(small_face_model(), faces=3, size=SIZE)
+    assert batch.views is not None
+    mixed = MultiViewBatch(batch.image, batch.landmarks, batch.skin, batch.intrinsics, None, batch.views[1:])
+    both = MultiViewBatch(
+        batch.image[3:], batch.landmarks[3:], batch.skin[3:], batch.intrinsics[3:], None, batch.views[:2]
+    )
+    estimate = replace(truth, angles=truth.angles + 0.1 * torch.randn(9, 3, generator=torch.manual_seed(1)))
+    module = make_module()
+    all_terms = module.multi_view_terms(mixed, module.renderer(estimate, batch.intrinsics))
+    own_terms = module.multi_view_terms(both, module.renderer(estimate.index(slice(3, None)), both.intrinsics))
+    for name, value in all_terms.items():
+        torch.testing.assert_close(value, own_terms[name], msg=name)
+    features = module.feature_terms(mixed, estimate, module.renderer(estimate, batch.intrinsics))
+    of_all = landmark_loss(module.renderer(estimate).landmarks, batch.landmarks, landmark_weights(), SIZE)
+    torch.testing.assert_close(features["landmark"], of_all.mean())
+
+
+@pytest.mark.parametrize("covisible", [True, False])
+def test_a_batch_without_groups_trains_on(covisible: bool) -> None:
+    batch, _ = exact_batch(small_face_model(), faces=1, size=SIZE)
+    alone = replace(batch, views=torch.zeros(0, 3, dtype=torch.long))
+    module = make_module(covisible=covisible)
+    terms, loss, _, _ = module._losses(alone)
+    assert terms["pixel"] == terms["depth"] == terms["epipolar"] == 0
+    loss.backward()
+    gradients = [p.grad for p in module.regressor.parameters() if p.grad is not None]
+    assert gradients and all(g.isfinite().all() for g in gradients)
+
+
+def test_a_weight_of_zero_switches_off_the_term_and_its_cost() -> None:
+    batch, _ = exact_batch(small_face_model(), faces=1, size=SIZE)
+    for name, value in MGCNetWeights().terms().items():
+        module = make_module(replace(NOTHING, **{name: value}))
+        terms, loss, _, _ = module._losses(batch)
+        assert list(terms) == [name]
+        torch.testing.assert_close(loss, value * terms[name])
+        assert (module.identity_encoder.calls > 0) == (name == "identity")
+
+
+@pytest.mark.parametrize("name", ["render", "landmark", "identity", "pixel", "depth", "epipolar"])
+def test_every_term_moves_the_regressor(name: str) -> None:
+    batch, truth = exact_batch(small_face_model(), faces=1, size=SIZE)
+    module = make_module(replace(NOTHING, **{name: 1.0}))
+    layout = small_face_model().layout()
+    vector = (layout.join(truth) + 0.05 * torch.randn(3, layout.length, generator=torch.manual_seed(2))).requires_grad_()
+    terms, loss, _, _ = told(module, layout.split(vector))._losses(batch)
+    loss.backward()
+    assert vector.grad is not None and vector.grad.isfinite().all()
+    assert vector.grad.abs().max() > 0
+    moved = {key for key, value in layout.split(vector.grad).named().items() if value.abs().max() > 0}
+    expected = {
+        "render": {"identity", "expression", "albedo", "angles", "illumination", "translation"},
+        "landmark": {"identity", "expression", "angles", "translation"},
+        "identity": {"identity", "expression", "albedo", "angles", "illumination", "translation"},
+        "pixel": {"identity", "expression", "angles", "translation"},
+        "depth": {"identity", "expression", "angles", "translation"},
+        "epipolar": {"angles", "translation"},
+    }
+    assert moved == expected[name]
+
+
+def test_identity_of_the_targets_alone() -> None:
+    batch, truth = exact_batch(small_face_model(), faces=3, size=SIZE)
+    assert batch.views is not None
+    mixed = replace(batch, views=batch.views[1:])
+    module = make_module(replace(NOTHING, identity=1.0))
+    module.identity_views = "targets"
+    rows = torch.tensor([0, 1, 2, 4, 7])
+    assert mixed.targets().tolist() == rows.tolist()
+    estimate = replace(truth, albedo=truth.albedo + 1)
+    rendering = module.renderer(estimate, batch.intrinsics)
+    drawn = module.identity_encoder(rendering.image[rows], rendering.landmarks[rows])
+    wanted = module.identity_encoder(batch.image[rows], batch.landmarks[rows])
+    expected = 1 - torch.cosine_similarity(drawn, wanted).mean()
+    torch.testing.assert_close(module.feature_terms(mixed, estimate, rendering)["identity"], expected)
+
+
+def test_without_the_covisible_map_the_whole_face_counts() -> None:
+    batch, truth = exact_batch(small_face_model(), faces=1, size=SIZE)
+    target, source = batch.pairs()
+    rendering = make_module().renderer(truth, batch.intrinsics)
+    shared = make_module().covisible_map(rendering, target, source)
+    whole = make_module(covisible=False).covisible_map(rendering, target, source)
+    assert torch.equal(whole, rendering.mask[target])
+    assert shared.sum() < whole.sum() and not (shared & ~whole).any()
+
+
+def test_checkpoints_hold_no_face_model_and_refuse_another(tmp_path) -> None:
+    module = make_module()
+    face_model_tensors = {tuple(b.shape) for b in module.face_model.buffers()}
+    assert not {tuple(v.shape) for v in module.state_dict().values()} & face_model_tensors
+    checkpoint: dict = {}
+    module.on_save_checkpoint(checkpoint)
+    module.on_load_checkpoint(checkpoint)
+    other = MGCNet(small_face_model(seed=1), ResNet(18), SmallEncoder(), SIZE)
+    with pytest.raises(UserError, match="made for face model"):
+        other.on_load_checkpoint(checkpoint)
+
+
+def test_reconstruct_resizes_to_the_trained_size() -> None:
+    batch, _ = exact_batch(small_face_model(), faces=1, size=2 * SIZE)
+    assert make_module().reconstruct(batch.image).identity.shape == (3, small_face_model().identity_size)
+
+
+def test_panels_are_pictures() -> None:
+    batch, truth = exact_batch(small_face_model(), faces=2, size=SIZE)
+    pictures = told(make_module(), truth).panels(batch)
+    assert list(pictures) == ["input", "render", "overlay", "shape", "albedo", "depth", "covisible map"]
+    for name, picture in pictures.items():
+        assert picture.shape == batch.image.shape, name
+        assert picture.min() >= 0 and picture.max() <= 1, name
+
+
+def test_cosine_schedule_warms_up_and_ends_at_zero() -> None:
+    factors = [cosine_factor(step, 400) for step in range(401)]
+    assert factors[0] < 0.05 and factors[400] == 0
+    assert max(factors) == max(factors[40:60]) and factors[49:] == sorted(factors[49:], reverse=True)
+    assert cosine_factor(0, 0) >= 0
