@@ -81,3 +81,9 @@ class MultiViewBatch(FaceBatch):
         sources = torch.cat([self.views[:, :middle], self.views[:, middle + 1 :]], dim=1)
         targets = self.views[:, middle : middle + 1].expand_as(sources)
         return targets.flatten(), sources.flatten()
+
+    def targets(self) -> Tensor:
+        """Rows of `image` that are no source view: the middle of every group, and the single views."""
+        is_target = torch.ones(len(self), dtype=torch.bool, device=self.image.device)
+        is_target[self.pairs()[1]] = False
+        return is_target.nonzero().squeeze(1)

@@ -20,6 +20,17 @@ class TinyWeights:
     prior: float = 0.0
 
 
+class TinyPart:
+    """Stands for a class in whose place a configuration puts something else."""
+
+    def __init__(self, name: str = "") -> None:
+        self.name = name
+
+
+def make_part(prefix: str, count: int = 1) -> TinyPart:
+    return TinyPart(prefix * count)
+
+
 class TinyModule(LightningModule):
     """Learns the mean colour of an image; `interrupt_at` stands for a user's Ctrl-C at that step."""
 
@@ -29,12 +40,16 @@ class TinyModule(LightningModule):
         hidden: int = 8,
         weights: TinyWeights = TinyWeights(),  # noqa: B008
         face_model: str = "first",
+        part: TinyPart | None = None,
         interrupt_at: int | None = None,
         diverge_at: int | None = None,
         optimizer: OptimizerCallable = torch.optim.Adam,
     ) -> None:
         super().__init__()
+        if face_model == "missing":
+            raise UserError("missing: no such face model")
         self.image_size, self.weights, self.face_model = image_size, weights, face_model
+        self.part = part
         self.interrupt_at, self.diverge_at, self.make_optimizer = interrupt_at, diverge_at, optimizer
         size = 3 * image_size * image_size
         self.network = nn.Sequential(nn.Flatten(), nn.Linear(size, hidden), nn.Tanh(), nn.Linear(hidden, 3))

@@ -11,20 +11,16 @@ from PIL import Image
 
 from datamodules.mgcnet_list import MGCNetList, collate_views, read_landmarks, read_list
 from renderers.errors import UserError
+from tests.conf.fake_mgcnet_list import write_strip
 
 
-def write_sample(root: Path, name: str, side: int = 32, value: int = 0) -> np.ndarray:
+def write_sample(root: Path, name: str, side: int = 32, value: int = 0) -> None:
     """One sample: view k is uniformly 60 k + value, its landmarks are (i / 4, k)."""
-    folder = root / "sub"
-    folder.mkdir(exist_ok=True)
-    strip = np.concatenate([np.full((side, side, 3), 60 * k + value, np.uint8) for k in range(3)], axis=1)
-    Image.fromarray(strip).save(folder / f"{name}.jpg", quality=100)
-    Image.fromarray(strip[..., 0]).save(folder / f"{name}_skin.jpg", quality=100)
-    lines = ["4700 0 112", "0 4700 112", "0 0 1"]
-    for view in range(3):
-        lines += [f"view {view}"] + [f"{i / 4},{view}" for i in range(68)]
-    (folder / f"{name}_cam.txt").write_text("\n".join(lines) + "\n")
-    return strip
+    levels = (60 * np.arange(3) + value).astype(np.uint8)
+    skin = np.broadcast_to(levels[:, None, None], (3, side, side))
+    views = np.repeat(skin[..., None], 3, axis=-1)
+    landmarks = np.stack(np.broadcast_arrays(np.arange(68) / 4, np.arange(3)[:, None]), axis=-1)
+    write_strip(root / "sub", name, views, skin, landmarks)
 
 
 @pytest.fixture

@@ -1,0 +1,79 @@
+# Lines that begin with "## " are what `make help` prints.
+PYTHON ?= python3
+CONFIG ?= default
+SEEDS ?= 3
+CONSTRAINTS ?= constraints.txt
+
+BIN := .venv/bin
+MONOFACE := $(BIN)/python -m experiments
+INSTALLED := .venv/.installed
+PAPERS := $(patsubst experiments/%/default.yaml,%,$(wildcard experiments/*/default.yaml))
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup test lint bench reconstruct sheet prepare-photos
+.PHONY: $(PAPERS:%=train-%) $(PAPERS:%=debug-%) $(PAPERS:%=table-%)
+
+## help                                         this list
+help:
+	@echo "PAPER is one of: $(PAPERS)"
+	@sed -n 's/^## /  make /p' $(firstword $(MAKEFILE_LIST))
+
+## setup                                        .venv with everything in it; the other targets call it
+setup: $(INSTALLED)
+
+# .installing stays behind when an installation was cut off: its packages may be halves, so the next one starts afresh.
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || \
+	  { echo "monoface needs Python 3.10 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1). Try: make $(or $(MAKECMDGOALS),setup) PYTHON=python3.11"; exit 2; }
+	@if [ -e .venv/.installing ] || ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
+	  $(PYTHON) -m venv --clear .venv || { echo "$(PYTHON) cannot make .venv; on Debian and Ubuntu: apt-get install python3-venv"; exit 2; }; \
+	fi
+	@echo "Setting up .venv, once: some minutes, about 7 GB"
+	@touch .venv/.installing
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[dev]'
+	@rm .venv/.installing
+	@touch $@
+
+## train-PAPER [CONFIG=default] [ARGS=...]      train; CONFIG=paper is the paper's full setting, ARGS goes to the CLI
+$(PAPERS:%=train-%): train-%: $(INSTALLED)
+	@$(MONOFACE) fit --config experiments/$*/$(CONFIG).yaml $(ARGS)
+
+## debug-PAPER [CONFIG=default] [ARGS=...]      one batch of training and validation, nothing written
+$(PAPERS:%=debug-%): debug-%: $(INSTALLED)
+	@$(MONOFACE) fit --config experiments/$*/$(CONFIG).yaml --trainer.fast_dev_run=true $(ARGS)
+
+## table-PAPER [SEEDS=3] [ARGS=...]             the paper's ablation table, ours beside the paper's; resumes
+$(PAPERS:%=table-%): table-%: $(INSTALLED)
+	@$(MONOFACE) table $* --seeds $(SEEDS) $(ARGS)
+
+train-% debug-% table-%:
+	@echo "no paper named $*; there are: $(PAPERS)"; exit 2
+
+## reconstruct [IMAGE=] [OUT=] [CHECKPOINT=]    photograph, folder or frames to meshes and a report
+reconstruct: $(INSTALLED)
+	@$(MONOFACE) reconstruct $(if $(IMAGE),'$(IMAGE)') $(if $(OUT),--out '$(OUT)') $(if $(CHECKPOINT),--checkpoint '$(CHECKPOINT)') $(ARGS)
+
+## prepare-photos DIR= OUT=                     align and annotate a folder of photographs for training
+prepare-photos: $(INSTALLED)
+	@test -n '$(DIR)' && test -n '$(OUT)' || { echo "say which folder and where to: make prepare-photos DIR=photos OUT=prepared"; exit 2; }
+	@$(MONOFACE) prepare photos '$(DIR)' --out '$(OUT)' $(ARGS)
+
+## sheet [ARGS=...]                             contact sheet of random default faces
+sheet: $(INSTALLED)
+	@$(MONOFACE) sheet $(ARGS)
+
+## bench [ARGS=...]                             the rasterizers against each other
+bench: $(INSTALLED)
+	@$(MONOFACE) bench $(ARGS)
+
+## test [ARGS=...]                              every test, with coverage; ARGS=tests/renderers runs a part, without it
+test: $(INSTALLED)
+	@$(BIN)/python -m pytest $(or $(ARGS),--cov --cov-report=term:skip-covered --cov-fail-under=85)
+
+## lint                                         ruff, mypy and the import arrows
+lint: $(INSTALLED)
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/lint-imports
