@@ -56,10 +56,10 @@ def read_list(root: Path, name: str = "train.txt") -> list[ListedSample]:
 
 
 def read_landmarks(path: Path) -> np.ndarray:
-    """(3, 68, 2) continuous pixels of a `_cam.txt`: three lines of intrinsics, then per view a header and 68 "x,y" lines.
+    """(3, 68, 2) continuous pixels of a `_cam.txt`.
 
-    The file's intrinsics are left unread: they are the release's assumed camera, and every crop here is taken as seen by
-    the default one.
+    The file holds three lines of intrinsics, then per view a header and 68 "x,y" lines. Its intrinsics are left unread:
+    they are the release's assumed camera, and every crop here is taken as seen by the default one.
 
     Raises:
         UserError: a file of another form.
@@ -128,8 +128,13 @@ def collate_views(samples: Sequence[MultiViewBatch]) -> MultiViewBatch:
     """Join samples with different numbers of images; `views` keeps naming its own rows."""
     starts = np.cumsum([0] + [len(sample) for sample in samples[:-1]])
     parts = [s.views + int(start) for s, start in zip(samples, starts, strict=True) if s.views is not None]
-    joined = {f: torch.cat([getattr(s, f) for s in samples]) for f in ("image", "landmarks", "skin", "intrinsics")}
-    return MultiViewBatch(**joined, views=torch.cat(parts))
+    return MultiViewBatch(
+        image=torch.cat([sample.image for sample in samples]),
+        landmarks=torch.cat([sample.landmarks for sample in samples]),
+        skin=torch.cat([sample.skin for sample in samples]),
+        intrinsics=torch.cat([sample.intrinsics for sample in samples]),
+        views=torch.cat(parts),
+    )
 
 
 class MGCNetList(LightningDataModule):

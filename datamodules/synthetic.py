@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from dataclasses import asdict, dataclass
@@ -141,7 +140,7 @@ class SyntheticFaces(Dataset[MultiViewBatch]):
         generators = [np.random.default_rng([self.seed, SPLITS.index(self.split), index]) for index in indices]
         scenes = [sample_scene(self.face_model, self.settings, generator) for generator in generators]
         joined = {name: np.concatenate([scene[name] for scene in scenes]) for name in scenes[0]}
-        coefficients = Coefficients(**{name: torch.as_tensor(value) for name, value in joined.items()})
+        coefficients = Coefficients.from_named({name: torch.as_tensor(value) for name, value in joined.items()})
         rendering = self.renderer(coefficients)
         views = self.settings.views
         backgrounds = np.stack([sample_background(self.size, g) for g in generators for _ in range(views)])
@@ -216,7 +215,7 @@ def write_cache(faces: SyntheticFaces, folder: Path) -> None:
         for array in files.values():
             array.flush()  # type: ignore[attr-defined]
         try:
-            os.replace(temporary, folder)
+            temporary.replace(folder)
         except OSError:
             if not folder.is_dir():
                 raise  # Else another process drew the same faces first.
@@ -277,9 +276,7 @@ class SyntheticMultiView(LightningDataModule):
         folder = self.folder(split)
         if not folder.is_dir():
             count = self.counts[split]
-            write_cache(
-                SyntheticFaces(self.face_model, split, count, self.size, self.seed, self.settings), folder
-            )
+            write_cache(SyntheticFaces(self.face_model, split, count, self.size, self.seed, self.settings), folder)
         return folder
 
     def _loader(self, split: Split) -> DataLoader[MultiViewBatch]:
@@ -289,7 +286,7 @@ class SyntheticMultiView(LightningDataModule):
             shuffle=split == "train",
             drop_last=split == "train",
             num_workers=self.num_workers,
-            collate_fn=_as_it_is,
+            collate_fn=_as_it_is,  # type: ignore[arg-type]  # CachedFaces builds whole batches
         )
 
     def train_dataloader(self) -> DataLoader[MultiViewBatch]:
@@ -306,4 +303,4 @@ class SyntheticMultiView(LightningDataModule):
 
 
 def _as_it_is(batch: MultiViewBatch) -> MultiViewBatch:
-    return batch  # CachedFaces builds whole batches.
+    return batch

@@ -72,8 +72,9 @@ class FaceModule(LightningModule):
     def log_terms(self, stage: Stage, terms: Mapping[str, Tensor], loss: Tensor, batch_size: int) -> None:
         """Log every unweighted term and the weighted sum as `stage/...`."""
         named = {f"{stage}/{name}": value.detach() for name, value in terms.items()}
-        self.log_dict(named, batch_size=batch_size, on_step=stage == "train", on_epoch=stage != "train", sync_dist=stage != "train")
-        self.log(f"{stage}/loss", loss.detach(), batch_size=batch_size, prog_bar=True, sync_dist=stage != "train")
+        per_epoch = stage != "train"
+        self.log_dict(named, batch_size=batch_size, on_step=not per_epoch, on_epoch=per_epoch, sync_dist=per_epoch)
+        self.log(f"{stage}/loss", loss.detach(), batch_size=batch_size, prog_bar=True, sync_dist=per_epoch)
 
     def log_metrics(self, stage: Stage) -> None:
         """Log and reset what the metrics gathered over the epoch; metrics that saw nothing are left out."""

@@ -96,8 +96,10 @@ def relative_pose(
     formula belongs to another convention).
 
     Args:
-        rotation_target, rotation_source: (..., 3, 3).
-        translation_target, translation_source: (..., 3) in decimetres.
+        rotation_target: (..., 3, 3).
+        translation_target: (..., 3) decimetres.
+        rotation_source: (..., 3, 3).
+        translation_source: (..., 3) decimetres.
 
     Returns:
         R_c (..., 3, 3) and t_c (..., 3) in decimetres.

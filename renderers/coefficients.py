@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,28 +39,30 @@ class Coefficients:
         own = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "extra"}
         return {**own, **self.extra}
 
+    @classmethod
+    def from_named(cls, named: Mapping[str, Tensor]) -> Coefficients:
+        """The inverse of `named`: names that are no field are a paper's own."""
+        own = {f.name for f in fields(cls)} & set(named)
+        known: dict[str, Any] = {name: named[name] for name in own}
+        return cls(**known, extra={name: value for name, value in named.items() if name not in own})
+
     def index(self, rows: Tensor | slice) -> Coefficients:
         """The coefficients of some of the images: `rows` indexes the first dimension."""
-        named = {name: value[rows] for name, value in self.named().items()}
-        extra = {name: named.pop(name) for name in self.extra}
-        return Coefficients(**named, extra=extra)
+        return Coefficients.from_named({name: value[rows] for name, value in self.named().items()})
 
     def detach(self) -> Coefficients:
         """The same values, cut from the graph."""
-        named = {name: value.detach() for name, value in self.named().items()}
-        extra = {name: named.pop(name) for name in self.extra}
-        return Coefficients(**named, extra=extra)
+        return Coefficients.from_named({name: value.detach() for name, value in self.named().items()})
 
 
 class CoefficientLayout:
     """Named slices of the regressed vector.
 
-    The order is identity, expression, albedo, angles, illumination, translation, then what a paper adds; with BFM 2009's
-    80, 64, 80 the length is 257 and the order is that of public Deep3D-style checkpoints.
+    The order is identity, expression, albedo, angles, illumination, translation, then what a paper adds; with BFM
+    2009's 80, 64, 80 the length is 257 and the order is that of public Deep3D-style checkpoints.
     """
 
     def __init__(self, identity: int, expression: int, albedo: int, extra: Mapping[str, int] | None = None) -> None:
-        self.extra = dict(extra or {})
         self.sizes: dict[str, int] = {
             "identity": identity,
             "expression": expression,
@@ -67,7 +70,7 @@ class CoefficientLayout:
             "angles": 3,
             "illumination": ILLUMINATION_SIZE,
             "translation": 3,
-            **self.extra,
+            **(extra or {}),
         }
         self.length = sum(self.sizes.values())
 
@@ -79,9 +82,8 @@ class CoefficientLayout:
         """
         if vector.shape[-1] != self.length:
             raise ValueError(f"the vector has {vector.shape[-1]} coefficients, this layout has {self.length}")
-        parts = dict(zip(self.sizes, vector.split(list(self.sizes.values()), dim=-1), strict=True))
-        extra = {name: parts.pop(name) for name in self.extra}
-        return Coefficients(**parts, extra=extra)
+        parts = vector.split(list(self.sizes.values()), dim=-1)
+        return Coefficients.from_named(dict(zip(self.sizes, parts, strict=True)))
 
     def join(self, coefficients: Coefficients) -> Tensor:
         """Coefficients -> (B, length), the inverse of `split`."""

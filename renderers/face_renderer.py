@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from renderers.camera import default_intrinsics, euler_to_rotation, project, transform
 from renderers.coefficients import Coefficients
+from renderers.fragments import Fragments
 from renderers.interpolation import interpolate
 from renderers.morphable_model.model import MorphableModel
 from renderers.rasterizer import rasterize
-from renderers.fragments import Fragments
 from renderers.reflectance import lambertian
 
 

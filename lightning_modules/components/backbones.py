@@ -12,6 +12,7 @@ from torchvision.models import get_model, get_model_weights
 
 from renderers.coefficients import CoefficientLayout, Coefficients
 
+FEATURES: Mapping[int, int] = {18: 512, 34: 512, 50: 2048}
 # Output units of the head: how far one unit of the last layer moves a coefficient. Angles and translation live on a
 # smaller scale than standard deviations, and blend weights on a smaller one than identity.
 HEAD_SCALES: Mapping[str, float] = {
@@ -36,16 +37,14 @@ class ResNet(nn.Module):
     def __init__(self, depth: Literal[18, 34, 50] = 50, pretrained: bool = False) -> None:
         super().__init__()
         name = f"resnet{depth}"
-        network = _pretrained(name) if pretrained else get_model(name)
-        self.features: int = network.fc.in_features
-        network.fc = nn.Identity()
-        self.network = network.to(memory_format=torch.channels_last)
+        self.features = FEATURES[depth]
+        self.network = _pretrained(name) if pretrained else get_model(name)
+        self.network.fc = nn.Identity()
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, image: Tensor) -> Tensor:
-        normalized = (image - self.mean) / self.std
-        return self.network(normalized.contiguous(memory_format=torch.channels_last))
+        return self.network((image - self.mean) / self.std)
 
 
 def _pretrained(name: str) -> nn.Module:
@@ -53,7 +52,7 @@ def _pretrained(name: str) -> nn.Module:
     try:
         return get_model(name, weights=get_model_weights(name).DEFAULT)
     except OSError as error:
-        warnings.warn(f"{name}: ImageNet weights could not be fetched ({error}); starting from random ones", stacklevel=2)
+        warnings.warn(f"{name}: could not fetch ImageNet weights ({error}); starting from random ones", stacklevel=2)
         return get_model(name)
 
 
@@ -70,9 +69,7 @@ class CoefficientRegressor(nn.Module):
 
     scale: Tensor
 
-    def __init__(
-        self, backbone: ResNet, layout: CoefficientLayout, scales: Mapping[str, float] = HEAD_SCALES
-    ) -> None:
+    def __init__(self, backbone: ResNet, layout: CoefficientLayout, scales: Mapping[str, float] = HEAD_SCALES) -> None:
         super().__init__()
         self.backbone = backbone
         self.layout = layout

@@ -15,7 +15,7 @@ from renderers.morphable_model.model import MorphableModel
 
 
 class ReconstructionMetrics(nn.Module):
-    """Landmark NME, PSNR and identity similarity on every batch; vertex, depth and pose errors where the truth is known.
+    """Landmark NME, PSNR, identity similarity on every batch; vertex, depth and pose errors where the truth is known.
 
     PSNR is taken inside the true face where it is known, else inside the drawn one.
     """

@@ -170,9 +170,9 @@ class MGCNet(FaceModule):
 
     @torch.no_grad()
     def panels(self, batch: MultiViewBatch) -> dict[str, Tensor]:
-        """Pictures of a batch by name, each (B, 3, H, W) in [0, 1]; the covisible map is that of a target's first source.
+        """Pictures of a batch by name, each (B, 3, H, W) in [0, 1].
 
-        Images that are no target show the map of their own view with the target.
+        The covisible map of a target is that with its first source, of a source that with its target.
         """
         rendering = self.renderer(self(batch.image), batch.intrinsics)
         pictures = face_panels(batch.image, rendering)

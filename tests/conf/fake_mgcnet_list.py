@@ -14,6 +14,8 @@ def write_strip(folder: Path, name: str, views: np.ndarray, skin: np.ndarray, la
     """One sample of the list.
 
     Args:
+        folder: where its files go.
+        name: what their names begin with.
         views: (3, side, side, 3) uint8, the target in the middle.
         skin: (3, side, side) uint8.
         landmarks: (3, 68, 2) pixels as a detector counts them, pixel centres at whole numbers.

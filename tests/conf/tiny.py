@@ -10,6 +10,7 @@ from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
+from torchmetrics import MeanMetric
 
 from renderers.errors import UserError
 
@@ -52,6 +53,7 @@ class TinyModule(LightningModule):
         self.part = part
         self.interrupt_at, self.diverge_at, self.make_optimizer = interrupt_at, diverge_at, optimizer
         size = 3 * image_size * image_size
+        self.color_error = MeanMetric()
         self.network = nn.Sequential(nn.Flatten(), nn.Linear(size, hidden), nn.Tanh(), nn.Linear(hidden, 3))
 
     def forward(self, image: Tensor) -> Tensor:
@@ -69,7 +71,11 @@ class TinyModule(LightningModule):
         return self.weights.color * color + self.weights.prior * prior
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        self.log("val/color_error", (self(batch["image"]) - batch["color"]).abs().mean())
+        self.color_error.update((self(batch["image"]) - batch["color"]).abs())
+
+    def on_validation_epoch_end(self) -> None:
+        self.log("val/color_error", self.color_error.compute())
+        self.color_error.reset()
 
     def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         self.log("test/color_error", (self(batch["image"]) - batch["color"]).abs().mean())

@@ -55,9 +55,7 @@ def test_landmarks_become_continuous_and_follow_the_size(root: Path) -> None:
     assert sample.size == (64, 64)
 
 
-@pytest.mark.parametrize(
-    ("line", "message"), [("1 sub", "line 1"), ("7 sub 001", "line 1"), ("", "lists no sample")]
-)
+@pytest.mark.parametrize(("line", "message"), [("1 sub", "line 1"), ("7 sub 001", "line 1"), ("", "lists no sample")])
 def test_a_bad_list_is_named(tmp_path: Path, line: str, message: str) -> None:
     (tmp_path / "train.txt").write_text(line + "\n")
     with pytest.raises(UserError, match=message):

@@ -78,9 +78,8 @@ def test_truth_is_exact() -> None:
     posed = transform(model.shape(truth.identity, truth.expression), euler_to_rotation(truth.angles), truth.translation)
     points = posed[:, model.landmark_indices].numpy()
     focal, centre = 1015 * SIZE / 224, SIZE / 2
-    expected = np.stack(
-        [centre + focal * points[..., 0] / (10 - points[..., 2]), centre - focal * points[..., 1] / (10 - points[..., 2])], -1
-    )
+    depth = 10 - points[..., 2]
+    expected = np.stack([centre + focal * points[..., 0] / depth, centre - focal * points[..., 1] / depth], axis=-1)
     np.testing.assert_allclose(batch.landmarks.numpy(), expected, atol=1e-3)
     torch.testing.assert_close(batch.landmarks, project(posed, batch.intrinsics)[:, model.landmark_indices, :2])
     rendering = FaceRenderer(model, SIZE)(truth)

@@ -1,0 +1,116 @@
+"""Every shipped configuration trains: the default and the photographs in little, the paper's at full size."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from experiments.__main__ import main
+from renderers.morphable_model.bfm2009 import load_bfm2009
+from tests.conf.fake_bfm import write_fake_bfm
+from tests.conf.fake_mgcnet_list import write_list
+from tests.conf.scenes import exact_batch
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = sorted((ROOT / "experiments").glob("**/*.yaml"))
+LITTLE = [
+    "--trainer.max_steps=2",
+    "--trainer.val_check_interval=1",
+    "--data.init_args.batch_size=2",
+    "--data.init_args.train_faces=4",
+    "--data.init_args.val_faces=2",
+]
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Runs and data of these tests lie in a folder of their own; the face model's cache is the user's."""
+    from renderers.cache import cache_dir
+
+    model_files = [path for path in cache_dir().glob("*") if path.is_file()]
+    monkeypatch.setenv("MONOFACE_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "cache").mkdir()
+    for path in model_files:
+        (tmp_path / "cache" / path.name).symlink_to(path)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "experiments").symlink_to(ROOT / "experiments")
+    yield tmp_path
+
+
+def run_folder(root: Path) -> Path:
+    (folder,) = (root / "runs" / "mgcnet").iterdir()
+    return folder
+
+
+def test_no_configuration_is_forgotten() -> None:
+    """Whoever adds a YAML adds it to a test here, or to a file that one of these includes."""
+    names = {str(path.relative_to(ROOT / "experiments")) for path in CONFIGS}
+    assert names == {
+        "mgcnet/default.yaml",
+        "mgcnet/paper.yaml",
+        "mgcnet/table.yaml",
+        "shared/data_photos.yaml",
+        "shared/face_model_bfm2009.yaml",
+        "shared/face_model_default.yaml",
+        "shared/trainer.yaml",
+    }
+
+
+def test_default(elsewhere: Path) -> None:
+    assert main(["fit", "--config", "experiments/mgcnet/default.yaml", *LITTLE]) == 0
+    folder = run_folder(elsewhere)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    for name in ("nme", "psnr", "vertex_rmse_mm", "depth_error_mm", "yaw_error_deg", "identity_similarity"):
+        assert np.isfinite(metrics["initial"][f"val/{name}"]) and np.isfinite(metrics["final"][f"val/{name}"])
+    assert metrics["final"]["val/loss"] != metrics["initial"]["val/loss"]
+    with Image.open(folder / "preview.png") as picture:
+        assert picture.width > 7 * 64
+    checkpoint = folder / "checkpoints" / "last.ckpt"
+    arguments = ["--config", str(folder / "config.yaml"), "--ckpt_path", str(checkpoint)]
+    assert main(["validate", *arguments]) == 0
+    assert main(["fit", *arguments, "--trainer.max_steps=3"]) == 0
+
+
+def test_photographs(elsewhere: Path) -> None:
+    from skimage.data import astronaut
+
+    (elsewhere / "photos").mkdir()
+    for index, turned in enumerate((astronaut(), astronaut()[:, ::-1])):
+        Image.fromarray(np.ascontiguousarray(turned)).save(elsewhere / "photos" / f"{index}.jpg")
+    assert main(["prepare", "photos", "photos", "--out", "data/photos"]) == 0
+    command = ["fit", "--config", "experiments/mgcnet/default.yaml", "--data", "experiments/shared/data_photos.yaml"]
+    little = ["--data.init_args.num_workers=0", "--trainer.max_steps=2", "--trainer.val_check_interval=1"]
+    assert main([*command, *little]) == 0
+    metrics = json.loads((run_folder(elsewhere) / "metrics.json").read_text())
+    assert metrics["final"]["val/pixel"] == 0 and metrics["final"]["val/landmark"] > 0
+    assert "val/vertex_rmse_mm" not in metrics["final"]  # nobody knows the truth of a photograph
+
+
+@pytest.mark.slow
+def test_paper_at_full_size(elsewhere: Path) -> None:
+    """ResNet-50, 224 px, 35,709 vertices: a real step on files of random numbers in the right layouts."""
+    face_model = load_bfm2009(write_fake_bfm(elsewhere / "data.mat", full_size=True))
+    assert face_model.vertex_count == 35_709
+    (elsewhere / "data").mkdir()
+    (elsewhere / "data.mat").rename(elsewhere / "data" / "BFM_model_front.mat")
+    batch, _ = exact_batch(face_model, faces=3, size=224)
+    write_list(elsewhere / "data" / "mgcnet", batch, flags="011")
+    little = ["--data.init_args.batch_size=2", "--data.init_args.val_count=1", "--data.init_args.num_workers=0"]
+    one_process = ["--trainer.devices=1", "--trainer.strategy=auto", "--trainer.max_steps=1"]
+    command = ["fit", "--config", "experiments/mgcnet/paper.yaml", *little, *one_process]
+    offline = ["--model.init_args.backbone.init_args.pretrained=false", "--trainer.val_check_interval=1"]
+    assert main([*command, *offline]) == 0
+    metrics = json.loads((run_folder(elsewhere) / "metrics.json").read_text())
+    assert metrics["final"]["val/landmark"] != metrics["initial"]["val/landmark"]
+
+
+def test_table_rows_are_the_seven_of_the_paper() -> None:
+    rows = yaml.safe_load((ROOT / "experiments/mgcnet/table.yaml").read_text())["rows"]
+    assert len(rows) == 7
+    assert [row["paper"]["MICC cooperative"] for row in rows] == [1.83, 1.80, 1.77, 1.79, 1.76, 1.80, 1.73]

@@ -1,0 +1,94 @@
+"""Every command of the README, as `make` would run it: with a small budget where it trains, and really."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments.__main__ import main
+
+ROOT = Path(__file__).parents[1]
+READMES = [ROOT / "README.md", *sorted(ROOT.glob("*/*/README.md"))]
+# What makes a command small. A command of a README that is not here fails the test.
+SMALL = {
+    "make train-mgcnet": [
+        "--trainer.max_steps=1", "--trainer.val_check_interval=1", "--data.init_args.train_faces=8",
+        "--data.init_args.val_faces=2",
+    ],
+    "make reconstruct IMAGE=me.jpg": [],
+    "make prepare-photos DIR=photos OUT=data/photos": [],
+    'make train-mgcnet ARGS="--data experiments/shared/data_photos.yaml"': [
+        "--trainer.max_steps=1", "--trainer.val_check_interval=1", "--data.init_args.num_workers=0",
+    ],
+}  # fmt: skip
+# Run elsewhere: the first by `.ci/run`, the others by the tests named.
+ELSEWHERE = {
+    "make help": "tests/test_house.py",
+    "make test": ".ci/run",
+    "make lint": ".ci/run",
+    "make bench": "tests/experiments/test_bench.py",
+    "make sheet": "tests/renderers/test_default_model.py",
+    "make table-mgcnet": "tests/experiments/test_table.py",
+    "make train-mgcnet CONFIG=paper": "tests/experiments/test_configs.py",
+}
+
+
+def commands() -> list[str]:
+    """Lines of the READMEs' code blocks and inline code that begin with make, in order."""
+    found = []
+    for readme in READMES:
+        text = readme.read_text(encoding="utf-8")
+        found += re.findall(r"^    (make .*)$", text, flags=re.MULTILINE)
+        found += re.findall(r"`(make [^`]+)`", text.replace("\n", " "))
+    return list(dict.fromkeys(line.strip() for line in found))
+
+
+def arguments(command: str) -> list[str]:
+    """What `make` hands to `python -m experiments`."""
+    words = [*shlex.split(command), "--dry-run", "--no-print-directory", "-C", str(ROOT)]
+    printed = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    (line,) = [line for line in printed.splitlines() if "-m experiments" in line]
+    return shlex.split(line.split("-m experiments", 1)[1])
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder with a photograph, in which the README's relative paths hold."""
+    from skimage.data import astronaut
+
+    (tmp_path / "experiments").symlink_to(ROOT / "experiments")
+    (tmp_path / "photos").mkdir()
+    for path in (tmp_path / "me.jpg", tmp_path / "photos" / "one.jpg"):
+        Image.fromarray(np.asarray(astronaut())).save(path)
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+
+
+def test_every_command_is_known() -> None:
+    written = [command for command in commands() if "CHECKPOINT=" not in command]
+    assert set(written) <= {*SMALL, *ELSEWHERE}
+    assert set(SMALL) <= set(written)
+
+
+def test_every_command_runs(elsewhere: Path) -> None:
+    for command, small in SMALL.items():
+        assert main([*arguments(command), *small]) == 0, command
+    assert (elsewhere / "runs" / "reconstruct" / "me" / "mesh.glb").is_file()
+    checkpoint = next(elsewhere.glob("runs/mgcnet/*/checkpoints/last.ckpt"))
+    with_checkpoint = arguments(f"make reconstruct IMAGE=me.jpg OUT=again CHECKPOINT={checkpoint}")
+    assert main(with_checkpoint) == 0
+    assert (elsewhere / "again" / "report.html").is_file()
+
+
+def test_pictures_and_links_exist() -> None:
+    for readme in READMES:
+        for target in re.findall(r"\]\(([^)#]+)\)", readme.read_text(encoding="utf-8")):
+            if "://" not in target:
+                assert (readme.parent / target).exists(), f"{readme.name}: {target}"
