@@ -1,0 +1,195 @@
+"""The entry: help, exit codes and one-line messages."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+import types
+from pathlib import Path
+
+import pytest
+
+from experiments import __main__ as entry
+from experiments.__main__ import COMMANDS, TRAINER_COMMANDS, main
+from experiments.precheck import parameters, short_message
+from renderers.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+CONFIG = str(ROOT / "tests/conf/tiny.yaml")
+
+
+def complaint(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
+    """The one line that a wrong command ends with."""
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    lines = captured.err.strip().splitlines()
+    assert len(lines) == 1, captured.err
+    assert lines[0].startswith("monoface: error: ")
+    assert "Traceback" not in captured.err + captured.out
+    return lines[0]
+
+
+def test_help_lists_every_command_without_torch() -> None:
+    code = (
+        "import sys; from experiments.__main__ import main; status = main(['--help'])\n"
+        "heavy = {'torch', 'lightning', 'numpy', 'wandb'} & set(sys.modules)\n"
+        "assert not heavy, heavy\nsys.exit(status)"
+    )
+    start = time.process_time(), os.times().children_user
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert os.times().children_user - start[1] < 1.0
+    for command in [*TRAINER_COMMANDS, *COMMANDS]:
+        (line,) = [line for line in done.stdout.splitlines() if line.startswith(f"  {command} ")]
+        assert len(line.split()) > 3
+
+
+def test_no_argument_shows_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    assert "commands:" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["fti"], "no command 'fti'"),
+        (["fit"], "--config"),
+        (["fit", "--config", "nowhere.yaml"], "nowhere.yaml: No such file"),
+        (["fit", "--config", "."], "Is a directory"),
+        (["fit", "--config", __file__], "not YAML"),
+        (["fit", "--config", CONFIG, "--trainr.max_epochs=1"], "did you mean 'trainer'"),
+        (["fit", "--config", CONFIG, "--trainer.max_epoch=1"], "did you mean 'max_epochs'"),
+        (["fit", "--config", CONFIG, "--trainer.max_epochs=ten"], "expected int, got 'ten'"),
+        (["fit", "--config", CONFIG, "--trainer.max_epochs", "ten"], "expected int, got 'ten'"),
+        (["fit", "--config", CONFIG, "--model.init_args.wieghts.color=1"], "did you mean 'weights'"),
+        (["fit", "--config", CONFIG, "--model.init_args.weights.colour=1"], "did you mean 'color'"),
+        (["fit", "--config", CONFIG, "--model.weights.color=red"], "expected float, got 'red'"),
+        (["fit", "--config", CONFIG, "--data.sise=3"], "did you mean 'size'"),
+        (["fit", "--config", CONFIG, "--model=tests.conf.none.Net"], "there is no tests.conf.none"),
+        (["fit", "--config", CONFIG, "stray"], "unexpected argument 'stray'"),
+        (["table"], "required"),
+        (["table", "mgcnet", "--seeds", "0"], "whole number from 1"),
+        (["table", "mgcnet", "--sedes", "1"], "--sedes"),
+        (["table", "nowhere"], "no table.yaml"),
+        (["table", "mgcnet", "--only", "everything"], "2D only"),
+    ],
+)
+def test_wrong_arguments_answer_in_one_line(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    assert said in complaint(capsys, arguments)
+
+
+def test_wrong_keys_in_a_configuration(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "wrong.yaml"
+    for text, said in {
+        "trainer: {max_epoch: 1}": "did you mean 'max_epochs'",
+        "modle: {class_path: tests.conf.tiny.TinyModule}": "did you mean 'model'",
+        "model: {class_path: tests.conf.tiny.TinyModule, init_args: {hiden: 3}}": "did you mean 'hidden'",
+        "- a list": "expected a mapping",
+    }.items():
+        path.write_text(text)
+        line = complaint(capsys, ["fit", "--config", str(path)])
+        assert said in line
+        assert str(path) in line
+
+
+def test_a_wrong_name_answers_without_importing_torch() -> None:
+    code = (
+        "import sys; from experiments.__main__ import main\n"
+        f"assert main(['fit', '--config', {CONFIG!r}, '--model.init_args.weights.colour=1']) == 2\n"
+        "assert not {'torch', 'lightning'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True)
+
+
+def test_source_reader_agrees_with_the_import() -> None:
+    import inspect
+
+    from lightning.pytorch import Trainer
+
+    read = parameters("lightning.pytorch.Trainer")
+    assert read is not None
+    assert set(read) == set(inspect.signature(Trainer.__init__).parameters) - {"self"}
+    # What takes anything cannot be checked.
+    assert parameters("lightning.pytorch.loggers.WandbLogger") is None
+    assert parameters("lightning.pytorch.NoSuchClass") is None
+
+
+def test_short_message_keeps_the_argument_and_the_reason() -> None:
+    told = short_message(
+        "Parser key \"model\":\n  Does not validate against any of the Union subtypes\n  Subtypes: [<class 'M'>]\n"
+        "  Errors:\n    - Problem with given class_path 'm.M':\n        Parser key \"weights.a\":\n"
+        "          Expected a <class 'float'>. Got value: x\n    - Expected a <class 'NoneType'>\n"
+        "  Given value type: <class 'str'>\n  Given value: NestedArg(key='weights.a', val='x')"
+    )
+    assert told == "model: Problem with given class_path 'm.M': weights.a: Expected a float. Got value: x"
+
+
+def stand_in(monkeypatch: pytest.MonkeyPatch, action: object) -> None:
+    """Puts `action` in the place of a command."""
+    module = types.ModuleType("stand_in")
+    module.add_arguments = lambda parser: None  # type: ignore[attr-defined]
+    module.run = action  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "stand_in", module)
+    monkeypatch.setitem(entry.COMMANDS, "stand-in", ("for the test", "stand_in"))
+
+
+def test_a_full_disk_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def fill(_: object) -> int:
+        with open("/dev/full", "w") as file:  # noqa: PTH123
+            file.write("x")
+        return 0
+
+    stand_in(monkeypatch, fill)
+    assert "disk is full" in complaint(capsys, ["stand-in"])
+
+
+def test_permission_and_place_are_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def refuse(_: object) -> int:
+        raise PermissionError(errno.EACCES, "Permission denied", "/somewhere/mesh.obj")
+
+    stand_in(monkeypatch, refuse)
+    line = complaint(capsys, ["stand-in"])
+    assert "/somewhere/mesh.obj: permission denied" in line
+
+
+def test_an_error_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in(monkeypatch, lambda _: [][0])
+    with pytest.raises(IndexError):
+        main(["stand-in"])
+    stand_in(monkeypatch, lambda _: (_ for _ in ()).throw(OSError("no errno")))
+    with pytest.raises(OSError, match="no errno"):
+        main(["stand-in"])
+
+
+def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def refuse(_: object) -> int:
+        raise UserError("first line\n  second line")
+
+    stand_in(monkeypatch, refuse)
+    assert complaint(capsys, ["stand-in"]).endswith("first line second line")
+    assert main(["--debug", "stand-in"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+    monkeypatch.setenv("MONOFACE_DEBUG", "1")
+    assert main(["stand-in"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_sigterm_ends_a_command_like_an_interrupt(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    stand_in(monkeypatch, lambda _: os.kill(os.getpid(), signal.SIGTERM) or time.sleep(5))
+    assert main(["stand-in"]) == 130
+    assert "interrupted" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_every_command_helps(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in COMMANDS:
+        assert main([command, "--help"]) == 0
+        assert f"python -m experiments {command}" in capsys.readouterr().out

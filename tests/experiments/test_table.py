@@ -1,0 +1,264 @@
+"""The ablation table: what it runs, what it reuses, what it writes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from experiments import table
+from experiments.__main__ import main
+from experiments.table import TableSpec, is_done, markdown, plan_run, read_spec, replace_block, source_stamp, summary
+from renderers.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+CONFIG = ROOT / "tests/conf/tiny.yaml"
+
+
+@pytest.fixture
+def paper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A paper with two rows that differ in a weight."""
+    folder = tmp_path / "papers" / "tiny"
+    folder.mkdir(parents=True)
+    rows = [
+        {"name": "A: plain", "overrides": [], "paper": {"published": 1.5}},
+        {"name": "B: prior", "overrides": ["--model.init_args.weights.prior=0.5"], "paper": {"published": 1.25}},
+    ]
+    spec = {"config": "default.yaml", "overrides": ["--trainer.max_epochs=2"], "metrics": ["val/color_error"]}
+    (folder / "table.yaml").write_text(yaml.safe_dump({**spec, "rows": rows}))
+    (folder / "default.yaml").write_text(CONFIG.read_text())
+    (folder / "README.md").write_text("Before.\n<!-- table:tiny -->\nold\n<!-- /table:tiny -->\nAfter.\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    return folder
+
+
+def first_run(paper: Path, *overrides: str) -> tuple[TableSpec, table.Run, str]:
+    spec = read_spec(str(paper))
+    run = plan_run(spec, spec.rows[0], 0, spec.config, (*spec.overrides, *overrides), Path("runs"))
+    return spec, run, source_stamp(spec.config)
+
+
+def test_table_runs_once_and_writes_what_it_measured(paper: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["table", str(paper), "--seeds", "1"]) == 0
+    finals = {}
+    for slug in ("a-plain", "b-prior"):
+        folder = Path("runs/tiny/table") / slug / "seed_0"
+        finals[slug] = json.loads((folder / "metrics.json").read_text())["final"]["val/color_error"]
+        saved = yaml.safe_load((folder / "config.yaml").read_text())
+        assert saved["model"]["init_args"]["weights"]["prior"] == (0.5 if slug == "b-prior" else 0.0)
+        assert saved["trainer"]["max_epochs"] == 2
+    assert finals["a-plain"] != finals["b-prior"]
+    written = json.loads((paper / "table.json").read_text())
+    assert set(written) == {"command", "commit", "rows"}
+    assert [row["name"] for row in written["rows"]] == ["A: plain", "B: prior"]
+    first, second = written["rows"]
+    assert first["ours"] == {
+        "val/color_error": {"mean": finals["a-plain"], "std": 0.0, "seeds": [finals["a-plain"]]},
+    }
+    assert second["paper"] == {"published": 1.25}
+    assert second["overrides"] == ["--model.init_args.weights.prior=0.5"]
+    readme = (paper / "README.md").read_text()
+    assert readme.startswith("Before.\n<!-- table:tiny -->\n| row |")
+    assert "old" not in readme
+    assert readme.endswith("<!-- /table:tiny -->\nAfter.\n")
+    assert "B: prior" in capsys.readouterr().out
+
+    # Again: nothing runs, and the same comes out.
+    stamps = {path: path.stat().st_mtime_ns for path in Path("runs").rglob("metrics.json")}
+    assert main(["table", str(paper), "--seeds", "1", "--only", "b-prior"]) == 0
+    assert {path: path.stat().st_mtime_ns for path in Path("runs").rglob("metrics.json")} == stamps
+    assert json.loads((paper / "table.json").read_text()) == written
+
+
+def test_an_interrupted_table_goes_on_from_the_checkpoint(paper: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, run, stamp = first_run(paper, "--trainer.max_epochs=12")
+
+    pause = time.sleep
+
+    def interrupt(seconds: float) -> None:
+        pause(seconds)
+        if run.folder.checkpoint.is_file():
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(table.time, "sleep", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            table.execute([run], stamp, jobs=1)
+    reached = torch.load(run.folder.checkpoint, weights_only=True)["global_step"]
+    assert 0 < reached < 48
+    assert not is_done(run, stamp)
+    marker = run.folder.path / "marker"
+    marker.touch()
+    table.execute([run], stamp, jobs=1)
+    assert is_done(run, stamp)
+    assert marker.exists()
+    assert torch.load(run.folder.checkpoint, weights_only=True)["global_step"] == 48
+
+
+class Started(Exception):
+    """Carries the command that would have been run."""
+
+
+def started(run: table.Run, stamp: str, monkeypatch: pytest.MonkeyPatch) -> tuple[list[str], dict[str, str]]:
+    def popen(command: list[str], **options: Any) -> None:
+        raise Started(command, options["env"])
+
+    with monkeypatch.context() as patched:
+        patched.setattr(table, "current_commit", lambda: "abc1234")
+        patched.setattr(subprocess, "Popen", popen)
+        with pytest.raises(Started) as caught:
+            table._start(run, stamp, "1")
+    return caught.value.args[0], caught.value.args[1]
+
+
+def test_a_run_is_reused_only_for_the_same_command(paper: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, run, stamp = first_run(paper)
+    command, environment = started(run, stamp, monkeypatch)
+    assert command[command.index("--run_id") + 1] == "table/a-plain/seed_0"
+    assert command[command.index("--seed_everything") + 1] == "0"
+    assert environment["OMP_NUM_THREADS"] == "1"
+    assert not is_done(run, stamp)
+    run.folder.checkpoint.parent.mkdir(parents=True)
+    run.folder.checkpoint.touch()
+    run.folder.metrics.write_text('{"initial": {}}')
+    assert not is_done(run, stamp)
+    command, _ = started(run, stamp, monkeypatch)
+    assert command[command.index("--ckpt_path") + 1] == str(run.folder.checkpoint)
+    assert "--run_id" not in command
+    run.folder.metrics.write_text('{"initial": {}, "final": {}}')
+    assert is_done(run, stamp)
+    # Another command, or another configuration, starts afresh.
+    other = replace(run, command=(*run.command, "--trainer.max_epochs=9"))
+    assert not is_done(other, stamp)
+    assert not is_done(run, "another")
+    command, _ = started(other, stamp, monkeypatch)
+    assert "--ckpt_path" not in command
+    assert not run.folder.path.exists()
+
+
+def test_the_stamp_follows_the_configuration(paper: Path) -> None:
+    config = paper / "default.yaml"
+    before = source_stamp(config)
+    assert source_stamp(config) == before
+    shared = paper.parent / "shared" / "trainer.yaml"
+    shared.parent.mkdir()
+    shared.write_text("trainer: {}")
+    after = source_stamp(config)
+    assert after != before
+    config.write_text(config.read_text() + "# changed\n")
+    assert source_stamp(config) not in (before, after)
+
+
+def test_a_failed_row_is_named(paper: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["table", str(paper), "--seeds", "1", "--only", "A: plain", "--override=trainer.max_epoch=1"]) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("monoface: error")]
+    assert "row 'A: plain', seed 0" in line
+    assert "did you mean 'max_epochs'" in line
+    assert not (paper / "table.json").exists()
+
+
+def test_a_missing_metric_is_named(paper: Path) -> None:
+    spec, run, _ = first_run(paper)
+    run.folder.metrics.parent.mkdir(parents=True)
+    run.folder.metrics.write_text('{"final": {"val/other": 1.0, "val/color_error": null}}')
+    arguments = argparse.Namespace(seeds=1, config=None, override=[])
+    with pytest.raises(UserError, match="no finite val/color_error; they have val/other"):
+        table.collect(spec, spec.rows[:1], [run], arguments)
+
+
+def test_summary_is_the_sample_mean_and_deviation() -> None:
+    values = [1.0, 2.0, 4.0]
+    assert summary(values) == {"mean": pytest.approx(7 / 3), "std": statistics.stdev(values), "seeds": values}
+    assert summary([3.0])["std"] == 0.0
+
+
+def test_markdown_keeps_three_digits() -> None:
+    ours = {
+        "val/nme": summary([3.01, 3.05, 3.03]),
+        "val/psnr": summary([21.26, 21.34]),
+        "val/long": summary([1234.5]),
+        "val/small": summary([0.012345]),
+    }
+    rows = [
+        {"name": "2D only", "overrides": [], "paper": {"MICC": 1.8}, "ours": ours},
+        {"name": "later", "overrides": [], "paper": {}, "ours": {}},
+    ]
+    text = markdown({"command": "python -m experiments table x", "commit": "abc1234", "rows": rows})
+    header, rule, first, second, _, footer = text.splitlines()
+    assert header.startswith("| row | MICC (paper) | val/nme (ours) |")
+    assert rule.count("---:") == 5
+    assert first == "| 2D only | 1.8 | 3.03 ± 0.02 | 21.3 ± 0.1 | 1234 | 0.0123 |"
+    assert second == "| later |  |  |  |  |  |"
+    assert footer == "`python -m experiments table x` at commit abc1234."
+
+
+def test_only_the_marked_block_changes(tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    replace_block(readme, "table:x", "new")
+    assert not readme.exists()
+    readme.write_text("a <!-- table:y -->keep<!-- /table:y -->\n")
+    replace_block(readme, "table:x", "new")
+    assert readme.read_text() == "a <!-- table:y -->keep<!-- /table:y -->\n"
+    replace_block(readme, "table:y", r"back\slash")
+    assert readme.read_text() == "a <!-- table:y -->\nback\\slash\n<!-- /table:y -->\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("rows: []", "KeyError"),
+        ("config: a.yaml\nmetrics: [x]\nrows: [{name: a b}, {name: a-b}]", "differ"),
+        ("config: [", "Error"),
+    ],
+)
+def test_a_wrong_table_is_named(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "table.yaml").write_text(text)
+    with pytest.raises(UserError, match=said):
+        read_spec(str(tmp_path))
+
+
+def test_shipped_tables_override_arguments_that_exist() -> None:
+    from experiments.precheck import check_arguments
+
+    for path in sorted((ROOT / "experiments").glob("*/table.yaml")):
+        spec = read_spec(path.parent.name)
+        assert all(metric.startswith("val/") for metric in spec.metrics)
+        for row in spec.rows:
+            check_arguments("fit", ["--config", str(spec.config), *spec.overrides, *row.overrides])
+
+
+def test_mgcnet_table_is_table_3() -> None:
+    spec = read_spec("mgcnet")
+    off = {
+        row.name: {word.split("=")[0].rpartition(".")[2] for word in row.overrides if word.endswith(("=0", "=false"))}
+        for row in spec.rows
+    }
+    # The columns of table 3 without a tick; without pixel and depth terms the covisible map is not used.
+    assert list(off.values()) == [
+        {"pixel", "depth", "epipolar"},
+        {"depth", "epipolar"},
+        {"pixel", "epipolar"},
+        {"pixel", "depth", "covisible"},
+        {"epipolar"},
+        {"covisible"},
+        set(),
+    ]
+    assert [list(row.paper.values()) for row in spec.rows] == [
+        [1.83, 1.82, 1.81],
+        [1.80, 1.80, 1.80],
+        [1.77, 1.79, 1.80],
+        [1.79, 1.81, 1.77],
+        [1.76, 1.81, 1.81],
+        [1.80, 1.81, 1.82],
+        [1.73, 1.78, 1.75],
+    ]
