@@ -34,6 +34,7 @@ class MorphableModel(nn.Module):
         regions: named vertex index arrays; `skin` is always there.
         mean_specular: (V, 3) specular albedo, where the model has one.
         specular_basis: (V, 3, A) sharing the albedo's coefficients, where the model has one.
+        expression_names: (E) what each expression coefficient is called, where they are named blend shapes.
 
     Raises:
         UserError: arrays whose sizes do not agree, or that hold values that are not finite.
@@ -63,9 +64,11 @@ class MorphableModel(nn.Module):
         regions: Mapping[str, np.ndarray],
         mean_specular: np.ndarray | None = None,
         specular_basis: np.ndarray | None = None,
+        expression_names: tuple[str, ...] = (),
     ) -> None:
         super().__init__()
         self.name = name
+        self.expression_names = expression_names
         vertices = len(mean_shape)
         sizes = {
             "mean_shape": (mean_shape, (vertices, 3)),

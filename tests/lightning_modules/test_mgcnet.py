@@ -50,7 +50,7 @@ PAPER = MGCNetWeights()
 
 def make_module(weights: MGCNetWeights = PAPER, covisible: bool = True) -> MGCNet:
     torch.manual_seed(0)
-    return MGCNet(small_face_model(), ResNet(18), SmallEncoder(), SIZE, weights, covisible)
+    return MGCNet(small_face_model(), ResNet(18), SmallEncoder(), SIZE, weights, covisible=covisible)
 
 
 def told(module: MGCNet, answer: Coefficients) -> MGCNet:
