@@ -45,7 +45,7 @@ def commands() -> list[str]:
     found = []
     for readme in READMES:
         text = readme.read_text(encoding="utf-8")
-        found += re.findall(r"^    (make .*)$", text, flags=re.MULTILINE)
+        found += re.findall(r"^    (make .*?)(?:\s+#.*)?$", text, flags=re.MULTILINE)
         found += re.findall(r"`(make [^`]+)`", text.replace("\n", " "))
     return list(dict.fromkeys(line.strip() for line in found))
 
