@@ -47,7 +47,6 @@ class MorphableModel(nn.Module):
     faces: Tensor
     landmark_indices: Tensor
     uv: Tensor
-    vertex_faces: Tensor
 
     def __init__(
         self,
@@ -102,7 +101,6 @@ class MorphableModel(nn.Module):
         self._store("uv", uv)
         self.register_buffer("faces", torch.as_tensor(faces.astype(np.int64)), persistent=False)
         self.register_buffer("landmark_indices", torch.as_tensor(landmark_indices.astype(np.int64)), persistent=False)
-        self.register_buffer("vertex_faces", torch.as_tensor(_vertex_faces(faces, vertices)), persistent=False)
         self.regions = {key: torch.as_tensor(value.astype(np.int64)) for key, value in regions.items()}
         self.has_specular = mean_specular is not None and specular_basis is not None
         if mean_specular is not None and specular_basis is not None:
@@ -173,11 +171,14 @@ class MorphableModel(nn.Module):
         Returns:
             (B, V, 3)
         """
-        a, b, c = (vertices[:, self.faces[:, corner]] for corner in range(3))
+        # Vertices first: rows of B x 3 numbers are gathered and added at once.
+        rows = vertices.permute(1, 0, 2).contiguous()
+        a, b, c = (rows.index_select(0, corner) for corner in self.faces.unbind(1))
         face_normals = torch.linalg.cross(b - a, c - a)
-        # Row F is the null face, so that vertices with fewer neighbours gather zeros.
-        padded = torch.nn.functional.pad(face_normals, (0, 0, 0, 1))
-        return torch.nn.functional.normalize(padded[:, self.vertex_faces].sum(dim=2), dim=-1, eps=1e-12)
+        normals = torch.zeros_like(rows)
+        for corner in self.faces.unbind(1):
+            normals = normals.index_add(0, corner, face_normals)
+        return torch.nn.functional.normalize(normals.permute(1, 0, 2), dim=-1, eps=1e-12)
 
     def fingerprint(self) -> str:
         """Twelve hexadecimal digits that change with anything that changes a decoded face."""
@@ -191,15 +192,3 @@ class MorphableModel(nn.Module):
 def _as_rows(basis: np.ndarray) -> np.ndarray:
     """(V, 3, K) -> (K, 3V), contiguous: one matrix product decodes a batch."""
     return np.ascontiguousarray(basis.reshape(-1, basis.shape[-1]).T)
-
-
-def _vertex_faces(faces: np.ndarray, vertices: int) -> np.ndarray:
-    """(V, K) the faces around each vertex, padded with F."""
-    corners = faces.reshape(-1)
-    order = np.argsort(corners, kind="stable")
-    counts = np.bincount(corners, minlength=vertices)
-    starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
-    slots = np.arange(len(corners)) - np.repeat(starts, counts)
-    table = np.full((vertices, counts.max(initial=1)), len(faces), dtype=np.int64)
-    table[corners[order], slots] = order // 3
-    return table
