@@ -1,0 +1,223 @@
+"""Photographs on disk: reading any of them as upright sRGB, and the index of a folder of prepared faces."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tempfile
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+
+from renderers.errors import UserError
+
+SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
+MIN_SIDE = 32  # pixels; no detector finds a face in less
+INDEX_NAME, SKIPPED_NAME, IMAGES, SKIN = "index.json", "skipped.json", "images", "skin"
+INDEX_VERSION = 1
+
+
+def read_photo(path: Path) -> np.ndarray:
+    """A photograph as it is meant to be seen: EXIF orientation and colour profile applied, transparency over white.
+
+    Args:
+        path: a file that Pillow reads; grayscale, palette, CMYK, 16-bit and RGBA files come out as RGB.
+
+    Returns:
+        (H, W, 3) uint8 sRGB.
+
+    Raises:
+        UserError: no such file, or not an image, truncated, too small or too large; the message begins with the path.
+    """
+    try:
+        if path.stat().st_size == 0:
+            raise UserError(f"{path}: the file is empty")
+        with Image.open(path) as opened:
+            opened.load()
+            if min(opened.size) < MIN_SIDE:
+                raise UserError(f"{path}: {opened.width} x {opened.height} pixels is too small to show a face")
+            return np.array(_to_srgb(ImageOps.exif_transpose(opened)))
+    except UnidentifiedImageError:
+        raise UserError(f"{path}: not an image") from None
+    except Image.DecompressionBombError as error:
+        raise UserError(f"{path}: too large an image ({error})") from None
+    except OSError as error:
+        reason = error.strerror or f"damaged or truncated image ({error})"
+        raise UserError(f"{path}: {reason}") from None
+    except (SyntaxError, ValueError, EOFError, MemoryError) as error:
+        # Pillow's decoders answer a damaged file with any of these.
+        raise UserError(f"{path}: damaged image ({error or type(error).__name__})") from None
+
+
+def _to_srgb(image: Image.Image) -> Image.Image:
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        values = np.asarray(image).astype(np.float64)
+        top = 1.0 if image.mode == "F" and values.max() <= 1 else 65535.0
+        image = Image.fromarray((np.clip(values / top, 0, 1) * 255).round().astype(np.uint8))
+    profile = image.info.get("icc_profile")
+    if image.mode in ("P", "PA", "LA", "La", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+    if profile and image.mode in ("RGB", "RGBA", "CMYK", "L"):
+        try:
+            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            mode = image.mode if image.mode == "RGBA" else "RGB"
+            image = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode=mode) or image
+        except (ImageCms.PyCMSError, OSError):
+            pass  # a damaged or mismatched profile says nothing; the numbers are taken as sRGB
+    if image.mode == "RGBA":
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return image.convert("RGB")
+
+
+@dataclass(frozen=True)
+class PreparedFace:
+    """One aligned face of a prepared folder.
+
+    Attributes:
+        name: its files are images/NAME.png and skin/NAME.png.
+        box: left, top, right, bottom in the photograph's continuous pixels.
+        score: the detector's confidence.
+        landmarks: 68 x, y pairs in the crop's continuous pixels.
+        matrix: 2 x 3, the similarity from photograph to crop pixels.
+    """
+
+    name: str
+    box: list[float]
+    score: float
+    landmarks: list[list[float]]
+    matrix: list[list[float]]
+
+
+@dataclass(frozen=True)
+class PreparedPhoto:
+    """What came of one photograph.
+
+    Attributes:
+        bytes: the file's size when it was prepared.
+        modified_ns: the file's modification time then; with `bytes` it tells whether to prepare it again.
+        faces: the faces found, none where `reason` is given.
+        reason: why nothing was prepared.
+    """
+
+    bytes: int
+    modified_ns: int
+    faces: list[PreparedFace]
+    reason: str | None = None
+
+
+@dataclass
+class PhotoIndex:
+    """The index of a folder of prepared faces.
+
+    Attributes:
+        size: side of the crops in pixels.
+        detector: which detector found the faces.
+        largest: whether only each photograph's largest face was taken.
+        source: the folder of photographs.
+        photos: by path relative to `source`, with forward slashes.
+    """
+
+    size: int
+    detector: str
+    largest: bool
+    source: str
+    photos: dict[str, PreparedPhoto] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, root: Path) -> PhotoIndex:
+        """Reads ROOT/index.json and, where it is there, ROOT/skipped.json.
+
+        Raises:
+            FileNotFoundError: no index.
+            UserError: an index that is damaged or of another version.
+        """
+        path = root / INDEX_NAME
+        text = path.read_bytes()
+        try:
+            stored: dict[str, Any] = json.loads(text)
+            if stored["version"] != INDEX_VERSION:
+                raise UserError(f"{path}: version {stored['version']}, this program reads {INDEX_VERSION}")
+            settings = {name: stored[name] for name in ("size", "detector", "largest", "source")}
+            index = cls(**settings, photos={key: _photo(value) for key, value in stored["photos"].items()})
+            if not isinstance(index.size, int) or index.size < 1:
+                raise ValueError(f"size {index.size}")
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{path} is damaged ({error}): delete it and prepare the photographs again") from None
+        return index
+
+    def save(self, root: Path) -> None:
+        """Writes ROOT/index.json and the list of what was passed over, ROOT/skipped.json, each in one step."""
+        settings = {"version": INDEX_VERSION, "size": self.size, "detector": self.detector, "largest": self.largest}
+        photos = {key: asdict(photo) for key, photo in sorted(self.photos.items())}
+        content = {**settings, "source": self.source, "photos": photos}
+        write_atomically(root / INDEX_NAME, json.dumps(content).encode())
+        write_atomically(root / SKIPPED_NAME, json.dumps(self.skipped(), indent=1, ensure_ascii=False).encode())
+
+    def skipped(self) -> dict[str, str]:
+        """The reason of every photograph that gave nothing, by its path."""
+        return {key: photo.reason for key, photo in sorted(self.photos.items()) if photo.reason is not None}
+
+    def faces(self) -> list[tuple[str, PreparedFace]]:
+        """Every prepared face with its photograph's path, in order of path."""
+        return [(key, face) for key, photo in sorted(self.photos.items()) for face in photo.faces]
+
+
+def _photo(stored: dict[str, Any]) -> PreparedPhoto:
+    faces = [PreparedFace(**face) for face in stored["faces"]]
+    for face in faces:
+        for values, shape in ((face.landmarks, (68, 2)), (face.matrix, (2, 3)), (face.box, (4,))):
+            array = np.asarray(values, dtype=np.float64)
+            if array.shape != shape or not np.isfinite(array).all():
+                raise ValueError(f"face {face.name}: {array.shape} numbers where {shape} finite ones belong")
+        if Path(face.name).name != face.name:
+            raise ValueError(f"face name {face.name!r}")
+    return PreparedPhoto(int(stored["bytes"]), int(stored["modified_ns"]), faces, stored["reason"])
+
+
+def read_face(root: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """A prepared face's crop (S, S, 3) in RGB and skin weights (S, S), both uint8.
+
+    Raises:
+        UserError: a file is missing or damaged.
+    """
+    pictures = []
+    for folder, mode in ((IMAGES, cv2.IMREAD_COLOR), (SKIN, cv2.IMREAD_GRAYSCALE)):
+        file = root / folder / f"{name}.png"
+        pixels = cv2.imread(str(file), mode) if file.is_file() else None
+        if pixels is None:
+            raise UserError(f"{file} is missing or damaged: {prepare_hint(root)}")
+        pictures.append(pixels)
+    return np.ascontiguousarray(pictures[0][..., ::-1]), pictures[1]
+
+
+def prepare_hint(root: Path) -> str:
+    """What to do about a folder that is not, or no longer, prepared."""
+    return f"run `python -m experiments prepare photos DIR --out {root}`, where DIR holds the photographs"
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Writes a file in one step: a reader sees the old content or the new, never a half.
+
+    Raises:
+        UserError: the disk is full, or the folder cannot be written.
+    """
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        temporary = Path(name)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        temporary.chmod(0o644)  # mkstemp's are the owner's alone
+        temporary.replace(path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
