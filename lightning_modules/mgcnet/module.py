@@ -61,6 +61,8 @@ class MGCNet(FaceModule):
         weights: of the loss terms; a row of the paper's table 3 is a choice of them.
         identity_views: the images whose identity term is computed: all, or only the target of each group of views (and
             every single view), which costs a third.
+        multi_view_start: the training step from which the multi-view terms count. Untrained, every view is given one pose,
+            where the epipolar term vanishes and holds it: the 2D terms must part the poses first.
         covisible: restrict the multi-view terms to the covisible map of section 3.4; else to the target's whole face.
     """
 
@@ -74,6 +76,7 @@ class MGCNet(FaceModule):
         image_size: int = 224,
         weights: MGCNetWeights = MGCNetWeights(),
         identity_views: Literal["all", "targets"] = "all",
+        multi_view_start: int = 0,
         covisible: bool = True,
         optimizer: Callable[[Iterable], Optimizer] = Adam,
         schedule: Literal["constant", "cosine"] = "constant",
@@ -81,11 +84,12 @@ class MGCNet(FaceModule):
         super().__init__(face_model, backbone, identity_encoder, image_size, optimizer, schedule)
         self.weights = weights
         self.identity_views: Literal["all", "targets"] = identity_views
+        self.multi_view_start = multi_view_start
         self.covisible = covisible
         self.register_buffer("landmark_weights", landmark_weights(), persistent=False)
 
     def training_step(self, batch: MultiViewBatch, batch_idx: int) -> Tensor:
-        terms, loss, _, _ = self._losses(batch)
+        terms, loss, _, _ = self._losses(batch, multi_view=self.global_step >= self.multi_view_start)
         self.log_terms("train", terms, loss, len(batch))
         return loss
 
@@ -100,10 +104,14 @@ class MGCNet(FaceModule):
         self.log_terms(stage, terms, loss, len(batch))
         self.metrics.update(batch, coefficients, rendering)
 
-    def _losses(self, batch: MultiViewBatch) -> tuple[dict[str, Tensor], Tensor, Coefficients, Rendering]:
+    def _losses(
+        self, batch: MultiViewBatch, multi_view: bool = True
+    ) -> tuple[dict[str, Tensor], Tensor, Coefficients, Rendering]:
         coefficients = self(batch.image)
         rendering = self.renderer(coefficients, batch.intrinsics)
-        terms = self.feature_terms(batch, coefficients, rendering) | self.multi_view_terms(batch, rendering)
+        terms = self.feature_terms(batch, coefficients, rendering)
+        if multi_view:
+            terms |= self.multi_view_terms(batch, rendering)
         weights = self.weights.terms()
         loss = torch.stack([weights[name] * value for name, value in terms.items()]).sum()
         return terms, loss, coefficients, rendering

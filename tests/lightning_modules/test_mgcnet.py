@@ -150,6 +150,19 @@ def test_every_term_moves_the_regressor(name: str) -> None:
     assert moved == expected[name]
 
 
+def test_multi_view_terms_wait_for_their_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    batch, _ = exact_batch(small_face_model(), faces=1, size=SIZE)
+    module = make_module(replace(NOTHING, landmark=1.0, epipolar=1.0))
+    module.multi_view_start = 5
+    logged: dict[str, Tensor] = {}
+    monkeypatch.setattr(module, "log_terms", lambda stage, terms, loss, size: logged.update(terms))
+    for step, names in ((4, {"landmark"}), (5, {"landmark", "epipolar"})):
+        monkeypatch.setattr(MGCNet, "global_step", step)
+        logged.clear()
+        module.training_step(batch, 0)
+        assert set(logged) == names
+
+
 def test_identity_of_the_targets_alone() -> None:
     batch, truth = exact_batch(small_face_model(), faces=3, size=SIZE)
     assert batch.views is not None
