@@ -61,8 +61,8 @@ class MGCNet(FaceModule):
         weights: of the loss terms; a row of the paper's table 3 is a choice of them.
         identity_views: the images whose identity term is computed: all, or only the target of each group of views (and
             every single view), which costs a third.
-        multi_view_start: the training step from which the multi-view terms count. Untrained, every view is given one pose,
-            where the epipolar term vanishes and holds it: the 2D terms must part the poses first.
+        multi_view_start: the training step from which the multi-view terms count. Untrained, every view is given one
+            pose, where the epipolar term vanishes and holds it: the 2D terms must part the poses first.
         covisible: restrict the multi-view terms to the covisible map of section 3.4; else to the target's whole face.
     """
 

@@ -368,7 +368,9 @@ def test_texture_shows_the_photograph_where_it_is_visible(face_model: MorphableM
     rendering = FaceRenderer(face_model, size)(coefficients)
     photo = torch.zeros(3, size, size)
     photo[0], photo[1] = 0.8, torch.linspace(0.1, 0.9, size)
-    texture = bake_texture(face_model, rendering, photo, torch.ones(size, size), 256).astype(float) / 255
+    texture = (
+        bake_texture(face_model, rendering, photo, torch.ones(size, size), torch.ones(8, 8), 256).astype(float) / 255
+    )
     places = (face_model.uv.numpy() * [1, -1] + [0, 1]) * 255
     rows, columns = places[:, 1].round().astype(int), places[:, 0].round().astype(int)
     facing = rendering.vertex_normals[0, :, 2].numpy()

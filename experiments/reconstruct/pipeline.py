@@ -1,0 +1,253 @@
+"""Photograph -> faces: detect, align, regress with a checkpoint, refine by optimization, unwrap the texture."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from datamodules.alignment import Alignment, align, model_template
+from datamodules.landmarks import DetectedFace, LandmarkDetector, best_detector
+from datamodules.photos import read_photo
+from datamodules.skin import skin_probability
+from experiments.reconstruct.export import FaceMesh, face_mesh
+from experiments.reconstruct.texture import TEXTURE_SIZE, bake_texture
+from lightning_modules.components.fitting import FitSettings, fit, project_landmarks
+from lightning_modules.components.landmark_fitting import contour_table
+from renderers.camera import default_intrinsics
+from renderers.coefficients import Coefficients
+from renderers.errors import UserError
+from renderers.face_renderer import FaceRenderer, Rendering
+from renderers.morphable_model.model import MorphableModel
+
+CROP_SIZE = 224
+DEFAULT_PHOTO = "astronaut"
+
+Progress = Callable[[str], None]
+
+
+class Regressor(Protocol):
+    """What a checkpoint's module offers here."""
+
+    def reconstruct(self, image: Tensor) -> Coefficients:
+        """(B, 3, H, W) aligned crops -> their coefficients."""
+        ...
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A photograph as it is meant to be seen: see `datamodules.photos.read_photo`.
+
+    Attributes:
+        name: what its results are called.
+        source: where it came from.
+        pixels: (H, W, 3) uint8 sRGB.
+    """
+
+    name: str
+    source: str
+    pixels: np.ndarray
+
+
+@dataclass(frozen=True)
+class ReconstructedFace:
+    """One face of a photograph.
+
+    Attributes:
+        detected: box and landmarks, photograph pixels.
+        alignment: photograph <-> the crop that `rendering` is drawn into (`TEXTURE_SIZE` pixels).
+        coefficients: B = 1, with respect to the crop's default camera.
+        rendering: B = 1, in that crop.
+        landmarks: (68, 2) projected, photograph pixels.
+        pose_degrees: pitch, yaw and roll in the photograph.
+        mesh: textured, millimetres.
+        seconds: wall time by stage; of the detection, which all faces share, an equal part.
+        history: energy and its parts by iteration; empty without refinement.
+    """
+
+    detected: DetectedFace
+    alignment: Alignment
+    coefficients: Coefficients
+    rendering: Rendering
+    landmarks: np.ndarray
+    pose_degrees: dict[str, float]
+    mesh: FaceMesh
+    seconds: dict[str, float]
+    history: dict[str, list[float]]
+
+    @property
+    def landmark_nme(self) -> float:
+        """Mean distance of projected and detected points in percent of sqrt(w * h) of the detected points' box."""
+        target = self.detected.landmarks
+        box = math.sqrt(float(np.prod(np.ptp(target, axis=0))))
+        return 100 * float(np.linalg.norm(self.landmarks - target, axis=1).mean()) / box
+
+    def record(self) -> dict[str, Any]:
+        """What `reconstruction.json` says about this face."""
+        return {
+            "box": _rounded(self.detected.box, 2),
+            "detector_score": round(self.detected.score, 4),
+            "landmarks_detected": _rounded(self.detected.landmarks, 3),
+            "landmarks_projected": _rounded(self.landmarks, 3),
+            "landmark_nme": round(self.landmark_nme, 4),
+            "pose_degrees": {name: round(value, 3) for name, value in self.pose_degrees.items()},
+            "coefficients": {name: _rounded(value[0], 6) for name, value in self.coefficients.named().items()},
+            "crop_from_photo": _rounded(self.alignment.matrix * (CROP_SIZE / self.alignment.size), 6),
+            "seconds": {stage: round(value, 3) for stage, value in self.seconds.items()},
+        }
+
+
+def _rounded(values: np.ndarray | Tensor, digits: int) -> list[Any]:
+    return np.round(np.asarray(values, dtype=np.float64), digits).tolist()
+
+
+class Reconstructor:
+    """Everything that is loaded once for all photographs.
+
+    Args:
+        face_model: the decoder.
+        regressor: where the optimization starts; the mean face where absent.
+        detector: name of the landmark detector, see `datamodules.landmarks.best_detector`.
+        refine: False takes the regressor's answer as it is.
+        checkpoint: where the regressor came from, for the record.
+        settings: of the fitter; chosen for the face model and the detector where absent.
+
+    Raises:
+        UserError: no such detector, or nothing left to reconstruct with.
+    """
+
+    def __init__(
+        self,
+        face_model: MorphableModel,
+        regressor: Regressor | None = None,
+        detector: str = "auto",
+        refine: bool = True,
+        checkpoint: str | None = None,
+        settings: FitSettings | None = None,
+    ) -> None:
+        if regressor is None and not refine:
+            raise UserError("--no-fit leaves nothing but the mean face: give --checkpoint FILE with it")
+        self.face_model, self.regressor, self.refine, self.checkpoint = face_model, regressor, refine, checkpoint
+        self.detector: LandmarkDetector = best_detector(detector)
+        self.settings = settings or fit_settings(face_model, self.detector.name)
+        self.template = model_template(face_model, CROP_SIZE)
+        self.renderer = FaceRenderer(face_model, TEXTURE_SIZE)
+
+    def reconstruct(self, photo: Photo, tell: Progress = lambda stage: None) -> list[ReconstructedFace]:
+        """Every face of a photograph, the detector's surest first.
+
+        Args:
+            photo: any size.
+            tell: called with the name of each stage as it begins.
+
+        Raises:
+            UserError: there is no face in it.
+        """
+        tell("detecting")
+        clock = time.perf_counter()
+        found = self.detector.detect(photo.pixels)
+        if not found:
+            raise UserError(f"{photo.source}: no face found; try a sharper, more frontal or larger picture")
+        seconds = (time.perf_counter() - clock) / len(found)
+        faces = []
+        for number, face in enumerate(found, start=1):
+            tell(f"fitting face {number} of {len(found)}")
+            faces.append(self._face(photo, face, {"detect": seconds}))
+        return faces
+
+    def _face(self, photo: Photo, face: DetectedFace, seconds: dict[str, float]) -> ReconstructedFace:
+        clock = time.perf_counter()
+        try:
+            alignment = align(face.landmarks, self.template, CROP_SIZE)
+        except ValueError as error:
+            raise UserError(f"{photo.source}: {error}") from error
+        crop = alignment.crop(photo.pixels)
+        points = alignment.to_crop(face.landmarks)
+        skin = skin_probability(crop, points) * alignment.coverage(*photo.pixels.shape[:2])
+        image = _tensor(crop)[None]
+        camera = default_intrinsics(CROP_SIZE)[None]
+        seconds["align"], clock = time.perf_counter() - clock, time.perf_counter()
+
+        initial = None
+        if self.regressor is not None:
+            initial = self.regressor.reconstruct(image).detach()
+            if not all(bool(torch.isfinite(value).all()) for value in initial.named().values()):
+                raise UserError(
+                    f"{photo.source}: the checkpoint answers with values that are not finite; train it anew"
+                )
+            seconds["regress"], clock = time.perf_counter() - clock, time.perf_counter()
+        history: dict[str, list[float]] = {}
+        if self.refine:
+            target = torch.from_numpy(points).float()[None]
+            weight = torch.from_numpy(skin).float()[None, None]
+            result = fit(self.face_model, image, target, weight, camera, initial, self.settings)
+            coefficients, projected, history = result.coefficients, result.landmarks, result.history
+            seconds |= result.seconds
+        else:
+            assert initial is not None
+            contour = contour_table(self.face_model) if self.settings.moving_contour else None
+            coefficients, projected = initial, project_landmarks(self.face_model, initial, camera, contour)
+
+        clock = time.perf_counter()
+        large = Alignment(alignment.matrix * (TEXTURE_SIZE / CROP_SIZE), TEXTURE_SIZE)
+        with torch.no_grad():
+            rendering = self.renderer(coefficients)
+        coverage = torch.from_numpy(large.coverage(*photo.pixels.shape[:2]))
+        view, probability = _tensor(large.crop(photo.pixels)), torch.from_numpy(skin).float()
+        texture = bake_texture(self.face_model, rendering, view, coverage, probability)
+        seconds["texture"] = time.perf_counter() - clock
+        return ReconstructedFace(
+            detected=face,
+            alignment=large,
+            coefficients=coefficients,
+            rendering=rendering,
+            landmarks=alignment.to_photo(projected[0].double().numpy()),
+            pose_degrees=photo_pose(coefficients, alignment),
+            mesh=face_mesh(self.face_model, rendering, texture),
+            seconds=seconds,
+            history=history,
+        )
+
+
+def fit_settings(face_model: MorphableModel, detector: str) -> FitSettings:
+    """The fitter's settings for a face model and the kind of landmarks that a detector gives."""
+    moving_contour = detector == "dlib"
+    if face_model.expression_names:  # blend weights
+        return FitSettings(expression_deviation=0.35, expression_bounds=(0.0, 1.0), moving_contour=moving_contour)
+    return FitSettings(moving_contour=moving_contour)
+
+
+def photo_pose(coefficients: Coefficients, alignment: Alignment) -> dict[str, float]:
+    """Pitch, yaw and roll in degrees; the crop is the photograph turned in its plane, which changes the roll alone."""
+    pitch, yaw, roll = (math.degrees(angle) for angle in coefficients.angles[0].tolist())
+    # Image y points down, so that a turn from photograph to crop by +a in pixels is a roll by -a.
+    turned = math.degrees(math.atan2(alignment.matrix[1, 0], alignment.matrix[0, 0]))
+    return {"pitch": pitch, "yaw": yaw, "roll": (roll + turned + 180) % 360 - 180}
+
+
+def _tensor(picture: np.ndarray) -> Tensor:
+    """(H, W, 3) uint8 -> (3, H, W) in [0, 1]"""
+    return torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1).float() / 255
+
+
+def open_photo(path: Path) -> Photo:
+    """Read a photograph file.
+
+    Raises:
+        UserError: no such file, not an image, a damaged one, or one too large to open safely.
+    """
+    return Photo(path.stem, str(path), read_photo(path))
+
+
+def default_photo() -> Photo:
+    """The photograph that is reconstructed when none is given: scikit-image's astronaut (public domain)."""
+    from skimage import data
+
+    return Photo(DEFAULT_PHOTO, "skimage.data.astronaut()", data.astronaut())

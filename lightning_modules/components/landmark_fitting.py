@@ -1,0 +1,267 @@
+"""The landmarks' part of the fitter: closed-form pose, visible contour, Levenberg-Marquardt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from renderers.camera import CAMERA_DISTANCE, NEAR, euler_to_rotation, project, rotation_to_euler, transform
+from renderers.coefficients import Coefficients
+from renderers.morphable_model.model import MorphableModel
+
+# The jaw without the chin: landmarks that slide along the cheek when the head turns, and their sign of x.
+JAW = (0, 1, 2, 3, 4, 5, 11, 12, 13, 14, 15, 16)
+BOUND_SLACK = 0.1  # how far beyond its bound an expression weight goes for one standard deviation
+ROBUST_SCALE = 3.0  # landmarks further off than this many deviations lose weight
+
+
+class ContourTable(NamedTuple):
+    """For each landmark of `JAW` the vertices on the horizontal line through it, between it and the middle of the face.
+
+    Attributes:
+        candidates: (12, K) vertex indices, padded with the landmark's own.
+        side: (12,) -1 where the landmark lies at negative x, +1 at positive x.
+    """
+
+    candidates: Tensor
+    side: Tensor
+
+
+def contour_table(face_model: MorphableModel) -> ContourTable:
+    """The horizontal lines of the mean face that jaw landmarks slide along (Zhu et al. 2015, "High-fidelity pose and
+    expression normalization", section 3.1, landmark marching)."""
+    mean = face_model.mean_shape
+    own = face_model.landmark_indices[list(JAW)]
+    band = 0.012 * (mean[:, 1].max() - mean[:, 1].min())
+    rows = []
+    for vertex in own.tolist():
+        x, y, z = mean[vertex]
+        inward = mean[:, 0] / x
+        line = ((mean[:, 1] - y).abs() < band) & (inward > 0.35) & (inward <= 1) & (mean[:, 2] >= z - band)
+        rows.append(torch.nonzero(line).flatten())
+    longest = max(1, *(len(row) for row in rows))
+    padded = [torch.cat([row, vertex.expand(longest - len(row) + 1)]) for row, vertex in zip(rows, own, strict=True)]
+    return ContourTable(torch.stack(padded), torch.sign(mean[own, 0]))
+
+
+def visible_landmarks(
+    table: ContourTable | None, landmark_indices: Tensor, vertices_image: Tensor, angles: Tensor
+) -> Tensor:
+    """The vertices that a detector would mark: on the side that turns away, the outermost of each horizontal line.
+
+    Args:
+        table: of the face model; without it, landmarks are fixed vertices.
+        landmark_indices: (68,).
+        vertices_image: (B, V, 3) pixels.
+        angles: (B, 3) radians.
+
+    Returns:
+        (B, 68) vertex indices.
+    """
+    rows = landmark_indices.expand(len(vertices_image), -1).clone()
+    if table is None:
+        return rows
+    # The sideways direction of the face in the image, so that a rolled head's contour is found as well.
+    roll = angles[:, 2].detach()
+    sideways = vertices_image[..., 0] * roll.cos()[:, None] - vertices_image[..., 1] * roll.sin()[:, None]
+    outward = sideways[:, table.candidates] * table.side[:, None]
+    outermost = table.candidates.expand(len(rows), -1, -1).gather(2, outward.argmax(dim=2, keepdim=True)).squeeze(2)
+    turned_away = angles[:, 1:2].detach() * table.side > 0
+    jaw = torch.tensor(JAW, device=rows.device)
+    rows[:, jaw] = torch.where(turned_away, outermost, rows[:, jaw])
+    return rows
+
+
+def gather_vertices(vertices_image: Tensor, rows: Tensor) -> Tensor:
+    """(B, V, C) and (B, N) vertex indices -> (B, N, C)"""
+    return vertices_image.gather(1, rows.unsqueeze(-1).expand(-1, -1, vertices_image.shape[-1]))
+
+
+@dataclass
+class LandmarkProblem:
+    """Maximum a posteriori of pose, identity and expression, given 68 detected points.
+
+    Attributes:
+        mean: where the prior is centred; B faces.
+        target: (B, 68, 2) pixels.
+        intrinsics: (B, 3, 3) pixels.
+        noise, identity_deviation, expression_deviation, expression_bounds: see `FitSettings`.
+    """
+
+    mean: Coefficients
+    target: Tensor
+    intrinsics: Tensor
+    noise: float
+    identity_deviation: float
+    expression_deviation: float
+    expression_bounds: tuple[float, float] | None
+
+    @property
+    def box(self) -> Tensor:
+        """(B,) sqrt(w * h) of the detected landmarks' box, pixels."""
+        extent = self.target.amax(dim=1) - self.target.amin(dim=1)
+        return extent.prod(dim=1).sqrt()
+
+    def distance(self, points: Tensor) -> Tensor:
+        """(B,) mean point distance in percent of the box."""
+        return 100 * (points - self.target).norm(dim=-1).mean(dim=-1) / self.box
+
+    def prior_with_jacobian(self, identity: Tensor, expression: Tensor) -> tuple[Tensor, Tensor]:
+        """Residuals (B, R) of unit deviation and their derivative (B, R, I + E) by identity and expression."""
+        weights = torch.cat([identity, expression], dim=-1)
+        mean = torch.cat([self.mean.identity, self.mean.expression], dim=-1)
+        deviation = weights.new_tensor(
+            [self.identity_deviation] * identity.shape[-1] + [self.expression_deviation] * expression.shape[-1]
+        )
+        values, slopes = [(weights - mean) / deviation], [torch.diag_embed((1 / deviation).expand_as(weights))]
+        if self.expression_bounds is not None:
+            low, high = self.expression_bounds
+            for beyond, sign in ((torch.relu(low - expression), -1.0), (torch.relu(expression - high), 1.0)):
+                values.append(beyond / BOUND_SLACK)
+                step = sign / BOUND_SLACK * (beyond > 0).to(weights.dtype)
+                slopes.append(torch.nn.functional.pad(torch.diag_embed(step), (identity.shape[-1], 0)))
+        return torch.cat(values, dim=-1), torch.cat(slopes, dim=-2)
+
+    def energy(self, points: Tensor, coefficients: Coefficients) -> Tensor:
+        """(B,) negative log posterior of landmarks (B, 68, 2) and of all coefficients, albedo and light included."""
+        offset = (points - self.target).norm(dim=-1) / (self.noise * self.box[:, None])
+        robust = torch.nn.functional.huber_loss(offset, torch.zeros_like(offset), "none", ROBUST_SCALE).sum(dim=-1)
+        prior = self.prior_with_jacobian(coefficients.identity, coefficients.expression)[0].square().sum(dim=-1)
+        prior = prior + (coefficients.albedo - self.mean.albedo).square().sum(dim=-1)
+        light = coefficients.illumination.unflatten(-1, (3, 9))
+        chroma = (light - light.mean(dim=1, keepdim=True)).square().sum(dim=(1, 2))
+        return robust + 0.5 * prior + chroma
+
+
+def rigid_pose(
+    face_model: MorphableModel, shape: Coefficients, target: Tensor, intrinsics: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Angles (B, 3) and translation (B, 3) from landmarks, the shape fixed: scaled orthography in closed form, then
+    Levenberg-Marquardt under the perspective camera.
+
+    Args:
+        face_model: the decoder.
+        shape: identity and expression of B faces.
+        target: (B, 68, 2) pixels.
+        intrinsics: (B, 3, 3) pixels.
+    """
+    vertices = face_model.shape(shape.identity, shape.expression)[:, face_model.landmark_indices].double()
+    points, cameras = target.double(), intrinsics.double()
+    focal = torch.stack([cameras[:, 0, 0], -cameras[:, 1, 1]], dim=-1)[:, None]
+    rays = (points - cameras[:, None, :2, 2]) / focal
+    affine = torch.linalg.lstsq(torch.nn.functional.pad(vertices, (0, 1), value=1.0), rays).solution.transpose(1, 2)
+    rows, offset = affine[..., :3], affine[..., 3]
+    left, singular, right = torch.linalg.svd(rows, full_matrices=False)
+    depth = 1 / singular.mean(dim=-1).clamp_min(1e-3)
+    two = left @ right
+    rotation = torch.cat([two, torch.linalg.cross(two[:, :1], two[:, 1:])], dim=1)
+    translation = torch.cat([offset * depth[:, None], CAMERA_DISTANCE - depth[:, None]], dim=-1)
+    start = torch.cat([rotation_to_euler(rotation), translation], dim=-1)
+
+    def linearize(pose: Tensor) -> tuple[Tensor, Tensor]:
+        projected, by_pose, _ = project_with_jacobian(vertices, pose, cameras)
+        return (projected - points).flatten(1), by_pose.flatten(1, 2)
+
+    pose = levenberg_marquardt(linearize, start, iterations=10)
+    return pose[:, :3].to(target.dtype), pose[:, 3:].to(target.dtype)
+
+
+def fit_landmarks(
+    face_model: MorphableModel, problem: LandmarkProblem, start: Coefficients, contour: ContourTable | None, rounds: int
+) -> Coefficients:
+    """Pose, identity and expression of the maximum a posteriori; illumination and albedo as they were.
+
+    Each round finds the visible contour, gives outliers less weight, and takes a few Levenberg-Marquardt steps.
+    """
+    sizes = [6, face_model.identity_size, face_model.expression_size]
+    basis = face_model.shape_basis.T.unflatten(0, (-1, 3))
+    box = (problem.noise * problem.box).double()
+    cameras, target = problem.intrinsics.double(), problem.target.double()
+    x = torch.cat([start.angles, start.translation, start.identity, start.expression], dim=-1).double()
+    for _ in range(rounds):
+        pose, identity, expression = (part.to(basis.dtype) for part in x.split(sizes, dim=-1))
+        posed = transform(face_model.shape(identity, expression), euler_to_rotation(pose[:, :3]), pose[:, 3:])
+        vertices_image = project(posed, problem.intrinsics)
+        rows = visible_landmarks(contour, face_model.landmark_indices, vertices_image, pose[:, :3])
+        offset = (gather_vertices(vertices_image, rows)[..., :2] - target).norm(dim=-1) / box[:, None]
+        # Iteratively reweighted least squares for Huber's loss.
+        weight = (ROBUST_SCALE / offset.clamp_min(ROBUST_SCALE)).sqrt() / box[:, None]
+        base, span = face_model.mean_shape[rows].double(), basis[rows].double()
+
+        def linearize(
+            x: Tensor, base: Tensor = base, span: Tensor = span, weight: Tensor = weight
+        ) -> tuple[Tensor, Tensor]:
+            pose, identity, expression = x.split(sizes, dim=-1)
+            points = base + torch.einsum("bnck,bk->bnc", span, x[:, 6:])
+            projected, by_pose, by_point = project_with_jacobian(points, pose, cameras)
+            slope = torch.cat([by_pose, by_point @ span], dim=-1) * weight[:, :, None, None]
+            prior, by_weights = problem.prior_with_jacobian(identity, expression)
+            by_x = torch.nn.functional.pad(by_weights, (6, 0))
+            value = (projected - target) * weight[..., None]
+            return torch.cat([value.flatten(1), prior], dim=1), torch.cat([slope.flatten(1, 2), by_x], dim=1)
+
+        x = levenberg_marquardt(linearize, x, iterations=5)
+    pose, identity, expression = (part.to(start.identity.dtype) for part in x.split(sizes, dim=-1))
+    return replace(start, angles=pose[:, :3], translation=pose[:, 3:], identity=identity, expression=expression)
+
+
+def project_with_jacobian(points: Tensor, pose: Tensor, intrinsics: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Pixels of posed points and their derivatives.
+
+    Args:
+        points: (B, N, 3) model space, decimetres.
+        pose: (B, 6) angles in radians, translation in decimetres.
+        intrinsics: (B, 3, 3) pixels.
+
+    Returns:
+        Pixels (B, N, 2), their derivative by the pose (B, N, 2, 6), and by the points (B, N, 2, 3).
+    """
+    angles, translation = pose.split(3, dim=-1)
+    rotation = euler_to_rotation(angles)
+    turned = points @ rotation.transpose(1, 2)
+    posed = turned + translation[:, None]
+    projected = project(posed, intrinsics)
+    depth = projected[..., 2].clamp_min(NEAR)
+    focal_x, focal_y = intrinsics[:, 0, 0, None] / depth, -intrinsics[:, 1, 1, None] / depth
+    zero = torch.zeros_like(depth)
+    by_x = torch.stack([focal_x, zero, focal_x * posed[..., 0] / depth], dim=-1)
+    by_y = torch.stack([zero, focal_y, focal_y * posed[..., 1] / depth], dim=-1)
+    by_posed = torch.stack([by_x, by_y], dim=-2)
+    # Turning about an axis moves a point by axis x point; with R = Rz Ry Rx the three axes, in camera space, are these.
+    roll, none = angles[:, 2], torch.zeros_like(angles[:, 2])
+    about_y = torch.stack([-roll.sin(), roll.cos(), none], dim=-1)
+    about_z = torch.stack([none, none, none + 1], dim=-1)
+    axes = torch.stack([rotation[..., 0], about_y, about_z], dim=1)
+    by_angles = by_posed @ torch.linalg.cross(axes[:, None], turned[:, :, None]).transpose(2, 3)
+    return projected[..., :2], torch.cat([by_angles, by_posed], dim=-1), by_posed @ rotation[:, None]
+
+
+def levenberg_marquardt(linearize: Callable[[Tensor], tuple[Tensor, Tensor]], start: Tensor, iterations: int) -> Tensor:
+    """Nonlinear least squares, batched: each problem has its own damping and takes only steps that lower its cost.
+
+    Args:
+        linearize: (B, P) -> residuals (B, R) and their Jacobian (B, R, P).
+        start: (B, P).
+        iterations: steps tried.
+
+    Returns:
+        (B, P)
+    """
+    x = start
+    value, slope = linearize(x)
+    damping = torch.full((len(x), 1), 1e-3, dtype=x.dtype, device=x.device)
+    for _ in range(iterations):
+        normal = slope.transpose(1, 2) @ slope
+        gradient = (slope.transpose(1, 2) @ value.unsqueeze(-1)).squeeze(-1)
+        diagonal = torch.diagonal(normal, dim1=1, dim2=2)
+        trial = x - torch.linalg.solve(normal + torch.diag_embed(damping * diagonal + 1e-9), gradient)
+        trial_value, trial_slope = linearize(trial)
+        better = (trial_value.square().sum(dim=1) < value.square().sum(dim=1))[:, None]
+        x, value = torch.where(better, trial, x), torch.where(better, trial_value, value)
+        slope = torch.where(better[..., None], trial_slope, slope)
+        damping = torch.where(better, damping / 5, damping * 10).clamp(1e-9, 1e6)
+    return x
