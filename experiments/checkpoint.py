@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.precheck import short_message, unwrapped
+from lightning_modules.components.checkpoint_file import load_weights, read_checkpoint
 from renderers.errors import UserError
 
 if TYPE_CHECKING:
@@ -15,29 +16,6 @@ if TYPE_CHECKING:
 
 CONFIG_KEY = "monoface_model"
 """Where a checkpoint keeps the YAML text of its module: class_path and init_args."""
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The contents of a checkpoint, tensors on the CPU.
-
-    Raises:
-        UserError: no such file, a damaged one, or one that another program wrote.
-    """
-    import torch
-
-    if path.is_dir():
-        raise UserError(f"checkpoint {path}: this is a folder; name the file, for example {path}/checkpoints/last.ckpt")
-    if not path.is_file():
-        raise UserError(f"checkpoint {path}: no such file")
-    try:
-        contents = torch.load(path, map_location="cpu", weights_only=True)
-    except PermissionError:
-        raise
-    except Exception as error:  # Whatever torch's reader stumbles over in a file that is not its own.
-        raise UserError(f"checkpoint {path}: damaged, or not a checkpoint ({type(error).__name__})") from error
-    if not isinstance(contents, dict) or not isinstance(contents.get("state_dict"), dict):
-        raise UserError(f"checkpoint {path}: it holds no state_dict; it was not written by `python -m experiments fit`")
-    return contents
 
 
 def stored_model(contents: dict[str, Any], path: Path) -> dict[str, Any]:
@@ -70,22 +48,11 @@ def load_module(path: Path) -> LightningModule:
         UserError: not such a file, or made for another face model or another version of its module.
     """
     contents = read_checkpoint(path)
-    module = _instantiate(stored_model(contents, path), path)
-    # The module itself knows which face model it needs, and says so here.
-    module.on_load_checkpoint(contents)
-    try:
-        module.load_state_dict(contents["state_dict"])
-    except RuntimeError as error:
-        raise UserError(f"checkpoint {path}: {mismatch(error)}") from error
+    section = stored_model(contents, path)
+    section.get("init_args", {}).pop("init_weights", None)  # Where training started from may be long gone.
+    module = _instantiate(section, path)
+    load_weights(module, contents, path)
     return module.eval()
-
-
-def mismatch(error: RuntimeError) -> str:
-    """The first difference that load_state_dict names, in one line."""
-    lines = [" ".join(line.split()) for line in str(error).splitlines()[1:]]
-    first = lines[0] if lines else str(error)
-    more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
-    return f"its weights do not fit this module: {first[:200]}{more}"
 
 
 def _instantiate(section: dict[str, Any], path: Path) -> LightningModule:

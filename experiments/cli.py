@@ -27,9 +27,10 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.callbacks import FiniteGuard, LastCheckpoint, MetricsRecord, Panels, validation_metrics
-from experiments.checkpoint import CONFIG_KEY, mismatch, read_checkpoint
+from experiments.checkpoint import CONFIG_KEY
 from experiments.precheck import EXPERIMENTS, short_message, unwrapped
 from experiments.run_folder import Metrics, RunFolder, choose_folder, write_json, write_text, written_atomically
+from lightning_modules.components.checkpoint_file import mismatch, read_checkpoint
 from renderers.coefficients import Coefficients
 from renderers.errors import UserError
 

@@ -55,6 +55,7 @@ class TableSpec:
         config: the configuration that every row starts from.
         overrides: common to all rows.
         metrics: names in the runs' `metrics.json`, the columns.
+        warm_start: where it is given, the overrides of a run from whose weights every row of that seed goes on.
         rows: the lines.
     """
 
@@ -62,6 +63,7 @@ class TableSpec:
     config: Path
     overrides: tuple[str, ...]
     metrics: tuple[str, ...]
+    warm_start: Row | None
     rows: tuple[Row, ...]
 
     @property
@@ -116,11 +118,18 @@ def run(arguments: argparse.Namespace) -> int:
         if not rows:
             raise UserError(f"--only {arguments.only}: the rows are {', '.join(row.name for row in spec.rows)}")
     common = (*spec.overrides, *(f"--{override.lstrip('-')}" for override in arguments.override))
+    stamp, jobs, runs_dir = source_stamp(config), arguments.jobs or min(2, os.cpu_count() or 1), arguments.runs_dir
+    starts: dict[int, tuple[str, ...]] = {}
+    if spec.warm_start is not None:
+        warm = [plan_run(spec, spec.warm_start, seed, config, common, runs_dir) for seed in range(arguments.seeds)]
+        execute(warm, stamp, jobs)
+        starts = {run.seed: (f"--model.init_args.init_weights={run.folder.checkpoint}",) for run in warm}
     runs = [
-        plan_run(spec, row, seed, config, common, arguments.runs_dir) for seed in range(arguments.seeds) for row in rows
+        plan_run(spec, row, seed, config, (*common, *starts.get(seed, ())), runs_dir)
+        for seed in range(arguments.seeds)
+        for row in rows
     ]
-    stamp = source_stamp(config)
-    execute(runs, stamp, arguments.jobs or min(2, os.cpu_count() or 1))
+    execute(runs, stamp, jobs)
     table = collect(spec, rows, runs, arguments)
     write_json(spec.folder / "table.json", table)
     text = markdown(table)
@@ -153,7 +162,8 @@ def read_spec(paper: str) -> TableSpec:
     slugs = [row.slug for row in rows]
     if len(set(slugs)) != len(slugs) or not all(slugs):
         raise UserError(f"{path}: rows need names that differ in letters or digits")
-    return TableSpec(folder.resolve(), config, tuple(tree.get("overrides") or ()), metrics, rows)
+    warm_start = Row("warm start", tuple(tree["warm_start"]), {}) if tree.get("warm_start") else None
+    return TableSpec(folder.resolve(), config, tuple(tree.get("overrides") or ()), metrics, warm_start, rows)
 
 
 def plan_run(spec: TableSpec, row: Row, seed: int, config: Path, common: Sequence[str], runs_dir: Path) -> Run:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -13,6 +14,7 @@ from torch.optim import Optimizer
 
 from datamodules.batch import FaceBatch
 from lightning_modules.components.backbones import CoefficientRegressor, ResNet
+from lightning_modules.components.checkpoint_file import load_weights, read_checkpoint
 from lightning_modules.components.evaluation import ReconstructionMetrics
 from losses.encoders import FaceEncoder
 from renderers.coefficients import Coefficients
@@ -34,6 +36,10 @@ class FaceModule(LightningModule):
         image_size: side of the square images, pixels.
         optimizer: from parameters to an optimizer.
         schedule: `cosine` warms up and then falls to 0 at the last step.
+        init_weights: a checkpoint of this module and face model to start from, with a new optimizer and schedule.
+
+    Raises:
+        UserError: `init_weights` is no checkpoint, or one of another network or face model.
     """
 
     def __init__(
@@ -44,6 +50,7 @@ class FaceModule(LightningModule):
         image_size: int,
         optimizer: Callable[[Iterable], Optimizer],
         schedule: Literal["constant", "cosine"] = "constant",
+        init_weights: str | None = None,
     ) -> None:
         super().__init__()
         self.face_model = face_model
@@ -53,6 +60,9 @@ class FaceModule(LightningModule):
         self.identity_encoder = identity_encoder
         self.metrics = ReconstructionMetrics(face_model, identity_encoder)
         self.make_optimizer, self.schedule = optimizer, schedule
+        if init_weights is not None:
+            path = Path(init_weights)
+            load_weights(self, read_checkpoint(path), path)
 
     def forward(self, image: Tensor) -> Coefficients:
         """(B, 3, H, W) sRGB in [0, 1] -> Coefficients."""

@@ -13,13 +13,15 @@ from torchvision.models import get_model, get_model_weights
 from renderers.coefficients import CoefficientLayout, Coefficients
 
 FEATURES: Mapping[int, int] = {18: 512, 34: 512, 50: 2048}
-# Output units of the head: how far one unit of the last layer moves a coefficient. Angles and translation live on a
-# smaller scale than standard deviations, and blend weights on a smaller one than identity.
+# Output units of the head: how far one unit of the last layer moves a coefficient. What the pose can explain it should
+# explain: identity starts slowly, or the size of the head takes up what is the distance to the camera.
 HEAD_SCALES: Mapping[str, float] = {
-    "expression": 0.5,
+    "identity": 0.3,
+    "expression": 0.3,
+    "albedo": 0.5,
     "angles": 0.5,
     "illumination": 0.3,
-    "translation": 0.3,
+    "translation": 1.0,
 }
 
 

@@ -57,7 +57,7 @@ class MGCNet(FaceModule):
     """One network for every view; equation 6 as its loss.
 
     Args:
-        face_model, backbone, identity_encoder, image_size, optimizer, schedule: see `FaceModule`.
+        face_model, backbone, identity_encoder, image_size, optimizer, schedule, init_weights: see `FaceModule`.
         weights: of the loss terms; a row of the paper's table 3 is a choice of them.
         identity_views: the images whose identity term is computed: all, or only the target of each group of views (and
             every single view), which costs a third.
@@ -80,8 +80,9 @@ class MGCNet(FaceModule):
         covisible: bool = True,
         optimizer: Callable[[Iterable], Optimizer] = Adam,
         schedule: Literal["constant", "cosine"] = "constant",
+        init_weights: str | None = None,
     ) -> None:
-        super().__init__(face_model, backbone, identity_encoder, image_size, optimizer, schedule)
+        super().__init__(face_model, backbone, identity_encoder, image_size, optimizer, schedule, init_weights)
         self.weights = weights
         self.identity_views: Literal["all", "targets"] = identity_views
         self.multi_view_start = multi_view_start

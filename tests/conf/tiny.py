@@ -44,6 +44,7 @@ class TinyModule(LightningModule):
         part: TinyPart | None = None,
         interrupt_at: int | None = None,
         diverge_at: int | None = None,
+        init_weights: str | None = None,
         optimizer: OptimizerCallable = torch.optim.Adam,
     ) -> None:
         super().__init__()
@@ -55,6 +56,8 @@ class TinyModule(LightningModule):
         size = 3 * image_size * image_size
         self.color_error = MeanMetric()
         self.network = nn.Sequential(nn.Flatten(), nn.Linear(size, hidden), nn.Tanh(), nn.Linear(hidden, 3))
+        if init_weights is not None:
+            self.load_state_dict(torch.load(init_weights, weights_only=True)["state_dict"])
 
     def forward(self, image: Tensor) -> Tensor:
         return self.network(image)

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from experiments.__main__ import main
-from experiments.checkpoint import CONFIG_KEY, load_module, read_checkpoint
+from experiments.checkpoint import CONFIG_KEY, load_module
+from lightning_modules.components.checkpoint_file import read_checkpoint
 from renderers.errors import UserError
 from tests.conf.tiny import TinyModule
 

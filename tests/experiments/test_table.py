@@ -73,6 +73,7 @@ def test_table_runs_once_and_writes_what_it_measured(paper: Path, capsys: pytest
     assert readme.endswith("<!-- /table:tiny -->\nAfter.\n")
     assert "B: prior" in capsys.readouterr().out
 
+    assert "warm-start" not in {path.name for path in Path("runs/tiny/table").iterdir()}
     # Again: nothing runs, and the same comes out.
     stamps = {path: path.stat().st_mtime_ns for path in Path("runs").rglob("metrics.json")}
     assert main(["table", str(paper), "--seeds", "1", "--only", "b-prior"]) == 0
@@ -262,3 +263,15 @@ def test_mgcnet_table_is_table_3() -> None:
         [1.80, 1.81, 1.82],
         [1.73, 1.78, 1.75],
     ]
+
+
+def test_every_row_goes_on_from_the_warm_start_of_its_seed(paper: Path) -> None:
+    tree = yaml.safe_load((paper / "table.yaml").read_text())
+    (paper / "table.yaml").write_text(yaml.safe_dump({**tree, "warm_start": ["--trainer.max_epochs=3"]}))
+    assert main(["table", str(paper), "--seeds", "1"]) == 0
+    runs = Path("runs/tiny/table")
+    warm = json.loads((runs / "warm-start/seed_0/metrics.json").read_text())
+    for slug in ("a-plain", "b-prior"):
+        row = json.loads((runs / slug / "seed_0/metrics.json").read_text())
+        assert row["initial"]["val/color_error"] == pytest.approx(warm["final"]["val/color_error"])
+    assert [row["name"] for row in json.loads((paper / "table.json").read_text())["rows"]] == ["A: plain", "B: prior"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -190,7 +191,7 @@ def test_without_the_covisible_map_the_whole_face_counts() -> None:
     assert shared.sum() < whole.sum() and not (shared & ~whole).any()
 
 
-def test_checkpoints_hold_no_face_model_and_refuse_another(tmp_path) -> None:
+def test_checkpoints_hold_no_face_model_and_refuse_another() -> None:
     module = make_module()
     face_model_tensors = {tuple(b.shape) for b in module.face_model.buffers()}
     assert not {tuple(v.shape) for v in module.state_dict().values()} & face_model_tensors
@@ -200,6 +201,25 @@ def test_checkpoints_hold_no_face_model_and_refuse_another(tmp_path) -> None:
     other = MGCNet(small_face_model(seed=1), ResNet(18), SmallEncoder(), SIZE)
     with pytest.raises(UserError, match="made for face model"):
         other.on_load_checkpoint(checkpoint)
+
+
+def test_init_weights_starts_from_a_checkpoint(tmp_path: Path) -> None:
+    module = make_module()
+    nn.init.normal_(module.regressor.head.weight, std=0.01)
+    checkpoint: dict = {"state_dict": module.state_dict()}
+    module.on_save_checkpoint(checkpoint)
+    path = tmp_path / "last.ckpt"
+    torch.save(checkpoint, path)
+    parts = small_face_model(), ResNet(18), SmallEncoder(), SIZE
+    started = MGCNet(*parts, init_weights=str(path))
+    image = torch.rand(2, 3, SIZE, SIZE)
+    torch.testing.assert_close(started.reconstruct(image).angles, module.reconstruct(image).angles)
+    with pytest.raises(UserError, match="no such file"):
+        MGCNet(*parts, init_weights=str(tmp_path / "absent.ckpt"))
+    with pytest.raises(UserError, match="do not fit this module"):
+        MGCNet(small_face_model(), ResNet(50), SmallEncoder(), SIZE, init_weights=str(path))
+    with pytest.raises(UserError, match="made for face model"):
+        MGCNet(small_face_model(seed=1), *parts[1:], init_weights=str(path))
 
 
 def test_reconstruct_resizes_to_the_trained_size() -> None:
