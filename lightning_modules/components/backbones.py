@@ -21,7 +21,7 @@ HEAD_SCALES: Mapping[str, float] = {
     "albedo": 0.5,
     "angles": 0.5,
     "illumination": 0.3,
-    "translation": 1.0,
+    "translation": 0.3,
 }
 
 
