@@ -19,7 +19,7 @@ help:
 	@echo "PAPER is one of: $(PAPERS)"
 	@sed -n 's/^## /  make /p' $(firstword $(MAKEFILE_LIST))
 
-## setup                                        .venv with everything in it; the other targets call it
+## setup                                        .venv, and the default face model; the other targets call it
 setup: $(INSTALLED)
 
 # .installing stays behind when an installation was cut off: its packages may be halves, so the next one starts afresh.
@@ -32,6 +32,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@echo "Setting up .venv, once: some minutes, about 7 GB"
 	@touch .venv/.installing
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[dev]'
+	@$(BIN)/python -c 'from renderers.morphable_model.default import load_default; load_default()'
 	@rm .venv/.installing
 	@touch $@
 

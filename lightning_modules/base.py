@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +15,7 @@ from datamodules.batch import FaceBatch
 from lightning_modules.components.backbones import CoefficientRegressor, ResNet
 from lightning_modules.components.checkpoint_file import load_weights, read_checkpoint
 from lightning_modules.components.evaluation import ReconstructionMetrics
+from lightning_modules.components.schedule import cosine_factor
 from losses.encoders import FaceEncoder
 from renderers.coefficients import Coefficients
 from renderers.errors import UserError
@@ -23,7 +23,6 @@ from renderers.face_renderer import FaceRenderer
 from renderers.morphable_model.model import MorphableModel
 
 Stage = Literal["train", "val", "test"]
-WARMUP_STEPS = 50
 
 
 class FaceModule(LightningModule):
@@ -116,9 +115,3 @@ class FaceModule(LightningModule):
                 f"the checkpoint was made for face model {made_for['name']} ({made_for['fingerprint']}), "
                 f"this run uses {mine.name} ({mine.fingerprint()}): give the face model it was trained with"
             )
-
-
-def cosine_factor(step: int, total: int) -> float:
-    """Learning-rate factor: a linear warm-up over `WARMUP_STEPS`, then half a cosine down to 0 at `total`."""
-    warm = min(1.0, (step + 1) / min(WARMUP_STEPS, max(total, 1)))
-    return warm * 0.5 * (1 + math.cos(math.pi * min(step / max(total, 1), 1.0)))

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from datamodules.batch import MultiViewBatch
-from lightning_modules.base import cosine_factor
 from lightning_modules.components.backbones import ResNet
+from lightning_modules.components.schedule import cosine_factor
 from lightning_modules.mgcnet import MGCNet, MGCNetWeights
 from losses.encoders import FaceEncoder
 from losses.landmark import landmark_loss, landmark_weights
