@@ -85,10 +85,11 @@ def test_photographs(elsewhere: Path) -> None:
         Image.fromarray(np.ascontiguousarray(turned)).save(elsewhere / "photos" / f"{index}.jpg")
     assert main(["prepare", "photos", "photos", "--out", "data/photos"]) == 0
     command = ["fit", "--config", "experiments/mgcnet/default.yaml", "--data", "experiments/shared/data_photos.yaml"]
-    little = ["--data.init_args.num_workers=0", "--trainer.max_steps=2", "--trainer.val_check_interval=1"]
+    little = ["--data.init_args.num_workers=0", "--trainer.max_steps=25", "--trainer.val_check_interval=25"]
     assert main([*command, *little]) == 0
     metrics = json.loads((run_folder(elsewhere) / "metrics.json").read_text())
-    assert metrics["final"]["val/pixel"] == 0 and metrics["final"]["val/landmark"] > 0
+    assert metrics["final"]["val/pixel"] == 0
+    assert metrics["final"]["val/loss"] < 0.9 * metrics["initial"]["val/loss"]
     assert "val/vertex_rmse_mm" not in metrics["final"]  # nobody knows the truth of a photograph
 
 
