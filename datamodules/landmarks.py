@@ -8,7 +8,6 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,6 +17,7 @@ import numpy as np
 
 from datamodules.alignment import transform_points, warp
 from renderers.errors import UserError
+from renderers.packaged_files import packaged_file
 
 # For each of the 68 points, the one it changes places with when the picture is mirrored.
 MIRROR = np.array(
@@ -93,11 +93,11 @@ class DlibDetector:
             raise UserError("dlib is not installed: run `make setup`, or `pip install dlib-bin`") from error
         self._dlib = dlib
         self._hog = dlib.get_frontal_face_detector()
-        self._predictor = dlib.shape_predictor(str(dlib_model_file("shape_predictor_68_face_landmarks.dat")))
+        self._predictor = dlib.shape_predictor(str(packaged_file("shape_predictor_68_face_landmarks.dat")))
 
     @cached_property
     def _network(self) -> Any:
-        return self._dlib.cnn_face_detection_model_v1(str(dlib_model_file("mmod_human_face_detector.dat")))
+        return self._dlib.cnn_face_detection_model_v1(str(packaged_file("mmod_human_face_detector.dat")))
 
     def detect(self, image: np.ndarray) -> list[DetectedFace]:
         """See `LandmarkDetector.detect`."""
@@ -230,23 +230,6 @@ def best_detector(name: str = "auto") -> LandmarkDetector:
     if name == "face-alignment":
         return FaceAlignmentDetector(download=True)
     raise UserError(f"no landmark detector is called {name!r}: choose auto, dlib or face-alignment")
-
-
-def dlib_model_file(name: str) -> Path:
-    """A model file of `face_recognition_models`, found without importing it (its import needs pkg_resources).
-
-    Raises:
-        UserError: the package or the file is missing.
-    """
-    try:
-        files = distribution("face_recognition_models").files or []
-    except PackageNotFoundError as error:
-        raise UserError("face_recognition_models is not installed: run `make setup`") from error
-    for file in files:
-        path = Path(str(file.locate()))
-        if file.name == name and path.is_file():
-            return path
-    raise UserError(f"face_recognition_models is installed without its file {name}: reinstall it")
 
 
 def overlap(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:

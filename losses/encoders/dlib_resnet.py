@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from pathlib import Path
 
 import torch
@@ -12,28 +11,11 @@ from torch import Tensor, nn
 from losses.encoders.dlib_weights import BLOCKS, CHIP_SIZE, DlibWeights, parse_weights
 from losses.encoders.encoder import FaceEncoder
 from renderers.errors import UserError
+from renderers.packaged_files import packaged_file
 
-PACKAGE = "face_recognition_models"  # never imported: its __init__ needs pkg_resources
 WEIGHTS = "dlib_face_recognition_resnet_model_v1.dat"
 SMALLEST_CHIP = 103  # below it the last strided convolution has less than its 3 x 3 window left
 _INPUT_SCALE = 256.0
-
-
-def packaged_file(name: str) -> Path:
-    """Path of a file of the package `face_recognition_models`, found without importing it.
-
-    Raises:
-        UserError: the package or the file is absent.
-    """
-    try:
-        files = importlib.metadata.files(PACKAGE) or []
-    except importlib.metadata.PackageNotFoundError as error:
-        raise UserError(f"the package {PACKAGE} is not installed: pip install {PACKAGE}") from error
-    for file in files:
-        path = Path(str(file.locate()))
-        if file.name == name and path.is_file():
-            return path
-    raise UserError(f"the package {PACKAGE} lacks {name}: reinstall it")
 
 
 class DlibResNet(nn.Module):

@@ -20,11 +20,11 @@ from datamodules.landmarks import (
     DlibDetector,
     FaceAlignmentDetector,
     best_detector,
-    dlib_model_file,
     overlap,
     suppress_overlaps,
 )
 from renderers.errors import UserError
+from renderers.packaged_files import packaged_file
 
 
 @pytest.fixture(scope="module")
@@ -145,10 +145,10 @@ def test_kept_boxes_hardly_overlap_and_the_dropped_ones_have_a_reason(pairs: lis
 
 def test_model_files_are_found_without_importing_their_package() -> None:
     before = "face_recognition_models" in sys.modules
-    assert dlib_model_file("shape_predictor_68_face_landmarks.dat").stat().st_size > 1_000_000
+    assert packaged_file("shape_predictor_68_face_landmarks.dat").stat().st_size > 1_000_000
     assert ("face_recognition_models" in sys.modules) == before
     with pytest.raises(UserError, match=r"nothing\.dat"):
-        dlib_model_file("nothing.dat")
+        packaged_file("nothing.dat")
 
 
 def test_auto_falls_back_to_dlib_where_no_weights_are_at_hand(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from losses.encoders import DlibEncoder, FileEncoder
 from losses.encoders.chip import ChipTransform, arcface_chip, dlib_chip, extract_chips, fit_similarity, five_points
-from losses.encoders.dlib_resnet import SMALLEST_CHIP, WEIGHTS, packaged_file
+from losses.encoders.dlib_resnet import SMALLEST_CHIP, WEIGHTS
 from losses.encoders.dlib_weights import parse_weights
 from losses.identity import identity_loss
 from renderers.errors import UserError
+from renderers.packaged_files import packaged_file
 
 dlib = pytest.importorskip("dlib")
 
