@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
 
 import torch
@@ -15,10 +15,14 @@ class _Movable:
     """Lets Lightning move a batch to its device, field by field."""
 
     def to(self: B, *args: Any, **kwargs: Any) -> B:
-        moved = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
-        return replace(  # type: ignore[type-var]
-            self, **{name: value.to(*args, **kwargs) for name, value in moved.items() if hasattr(value, "to")}
-        )
+        held = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
+        return replace(self, **{name: _moved(value, *args, **kwargs) for name, value in held.items()})  # type: ignore[type-var]
+
+
+def _moved(value: Any, *args: Any, **kwargs: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _moved(part, *args, **kwargs) for name, part in value.items()}
+    return value.to(*args, **kwargs) if hasattr(value, "to") else value
 
 
 @dataclass
@@ -87,3 +91,16 @@ class MultiViewBatch(FaceBatch):
         is_target = torch.ones(len(self), dtype=torch.bool, device=self.image.device)
         is_target[self.pairs()[1]] = False
         return is_target.nonzero().squeeze(1)
+
+
+@dataclass
+class CorruptedBatch(FaceBatch):
+    """B clean faces, and the same pictures occluded or noisy.
+
+    Attributes:
+        corrupted: the images by the corruption's name ("rational", "delusional", "noisy"), each (B, 3, H, W) in [0, 1].
+        masks: the altered pixels by the same names, each (B, 1, H, W) bool.
+    """
+
+    corrupted: dict[str, Tensor] = field(kw_only=True)
+    masks: dict[str, Tensor] = field(kw_only=True)

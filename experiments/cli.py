@@ -87,6 +87,8 @@ class CommandLine(LightningCLI):
         # An image is drawn at the size at which it is read. Not `link_arguments`: it fails where an argument's
         # class_path is a function, as the face model's is.
         data, model = self.settings.data, self.settings.model
+        while "data" in data.get("init_args", {}):
+            data = data.init_args.data  # one that wraps another
         if "size" in data.get("init_args", {}) and "image_size" in model.get("init_args", {}):
             model.init_args.image_size = data.init_args.size
 

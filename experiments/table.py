@@ -55,6 +55,7 @@ class TableSpec:
         config: the configuration that every row starts from.
         overrides: common to all rows.
         metrics: names in the runs' `metrics.json`, the columns.
+        parts: (title, word) of every table to print: the columns that hold the word; one table of all by default.
         warm_start: where it is given, the overrides of a run from whose weights every row of that seed goes on.
         rows: the lines.
     """
@@ -63,6 +64,7 @@ class TableSpec:
     config: Path
     overrides: tuple[str, ...]
     metrics: tuple[str, ...]
+    parts: tuple[tuple[str, str], ...]
     warm_start: Row | None
     rows: tuple[Row, ...]
 
@@ -132,10 +134,11 @@ def run(arguments: argparse.Namespace) -> int:
     execute(runs, stamp, jobs)
     table = collect(spec, rows, runs, arguments)
     write_json(spec.folder / "table.json", table)
-    text = markdown(table)
+    text = markdown(table, spec.parts)
     for readme in (spec.folder / "README.md", spec.folder.parent.parent / "README.md"):
         replace_block(readme, f"table:{spec.paper}", text)
-    _print(table, spec.paper)
+    for title, word in spec.parts:
+        _print(table, title or spec.paper, word)
     return 0
 
 
@@ -157,13 +160,14 @@ def read_spec(paper: str) -> TableSpec:
             for row in tree["rows"]
         )
         config, metrics = folder / tree["config"], tuple(tree["metrics"])
+        parts = tuple((str(title), str(word)) for title, word in (tree.get("parts") or {"": ""}).items())
     except (yaml.YAMLError, KeyError, TypeError) as error:
         raise UserError(f"{path}: {type(error).__name__}: {' '.join(str(error).split())}") from error
     slugs = [row.slug for row in rows]
     if len(set(slugs)) != len(slugs) or not all(slugs):
         raise UserError(f"{path}: rows need names that differ in letters or digits")
     warm_start = Row("warm start", tuple(tree["warm_start"]), {}) if tree.get("warm_start") else None
-    return TableSpec(folder.resolve(), config, tuple(tree.get("overrides") or ()), metrics, warm_start, rows)
+    return TableSpec(folder.resolve(), config, tuple(tree.get("overrides") or ()), metrics, parts, warm_start, rows)
 
 
 def plan_run(spec: TableSpec, row: Row, seed: int, config: Path, common: Sequence[str], runs_dir: Path) -> Run:
@@ -320,16 +324,16 @@ def summary(seeds: Sequence[float]) -> dict[str, Any]:
     return {"mean": statistics.fmean(seeds), "std": deviation, "seeds": list(seeds)}
 
 
-def columns(table: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-    """Names of the paper's and of our columns."""
-    paper = dict.fromkeys(name for row in table["rows"] for name in row["paper"])
-    ours = dict.fromkeys(name for row in table["rows"] for name in row["ours"])
+def columns(table: Mapping[str, Any], word: str = "") -> tuple[list[str], list[str]]:
+    """Names of the paper's and of our columns that hold `word`."""
+    paper = dict.fromkeys(name for row in table["rows"] for name in row["paper"] if word in name)
+    ours = dict.fromkeys(name for row in table["rows"] for name in row["ours"] if word in name)
     return list(paper), list(ours)
 
 
-def cells(table: Mapping[str, Any]) -> list[list[str]]:
+def cells(table: Mapping[str, Any], word: str = "") -> list[list[str]]:
     """The table's text: a header, then a line for each row."""
-    paper, ours = columns(table)
+    paper, ours = columns(table, word)
     lines = [["row", *(f"{name} (paper)" for name in paper), *(f"{name} (ours)" for name in ours)]]
     for row in table["rows"]:
         published = [f"{row['paper'][name]:g}" if name in row["paper"] else "" for name in paper]
@@ -346,12 +350,15 @@ def _measured(value: Mapping[str, Any]) -> str:
     return f"{value['mean']:.{decimals}f}{spread}"
 
 
-def markdown(table: Mapping[str, Any]) -> str:
-    """table.json as a Markdown table, with the command that makes it."""
-    header, *lines = cells(table)
-    rule = ["---"] + ["---:"] * (len(header) - 1)
-    body = "\n".join("| " + " | ".join(line) + " |" for line in (header, rule, *lines))
-    return f"{body}\n\n`{table['command']}` at commit {table['commit']}."
+def markdown(table: Mapping[str, Any], parts: Sequence[tuple[str, str]] = (("", ""),)) -> str:
+    """table.json as a Markdown table for each (title, word) of `parts`, with the command that makes it."""
+    texts = []
+    for title, word in parts:
+        header, *lines = cells(table, word)
+        rule = ["---"] + ["---:"] * (len(header) - 1)
+        body = "\n".join("| " + " | ".join(line) + " |" for line in (header, rule, *lines))
+        texts.append(f"{title}:\n\n{body}" if title else body)
+    return "\n\n".join([*texts, f"`{table['command']}` at commit {table['commit']}."])
 
 
 def replace_block(path: Path, name: str, text: str) -> None:
@@ -365,9 +372,9 @@ def replace_block(path: Path, name: str, text: str) -> None:
         write_text(path, new)
 
 
-def _print(table: Mapping[str, Any], paper: str) -> None:
-    header, *lines = cells(table)
-    shown = Table(*header, title=f"{paper}: {len(lines)} rows")
+def _print(table: Mapping[str, Any], title: str, word: str) -> None:
+    header, *lines = cells(table, word)
+    shown = Table(*header, title=f"{title}: {len(lines)} rows")
     for line in lines:
         shown.add_row(*line)
     Console().print(shown)

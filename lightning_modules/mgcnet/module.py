@@ -82,12 +82,13 @@ class MGCNet(FaceModule):
         schedule: Literal["constant", "cosine"] = "constant",
         init_weights: str | None = None,
     ) -> None:
-        super().__init__(face_model, backbone, identity_encoder, image_size, optimizer, schedule, init_weights)
+        super().__init__(face_model, backbone, identity_encoder, image_size, optimizer, schedule)
         self.weights = weights
         self.identity_views: Literal["all", "targets"] = identity_views
         self.multi_view_start = multi_view_start
         self.covisible = covisible
         self.register_buffer("landmark_weights", landmark_weights(), persistent=False)
+        self.start_from(init_weights)
 
     def training_step(self, batch: MultiViewBatch, batch_idx: int) -> Tensor:
         terms, loss, _, _ = self._losses(batch, multi_view=self.global_step >= self.multi_view_start)

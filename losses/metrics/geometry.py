@@ -14,8 +14,47 @@ MILLIMETRES = 100.0  # in a decimetre
 _AXES = {"pitch": 0, "yaw": 1, "roll": 2}
 
 
+def vertex_rmse(predicted: Tensor, true: Tensor) -> Tensor:
+    """Root mean squared vertex distance of each face: the shape-based vertex error of ROGUE, section 4.2.
+
+    Args:
+        predicted: (B, V, 3) decimetres.
+        true: (B, V, 3) decimetres, in the same frame; no alignment is done.
+
+    Returns:
+        (B,) millimetres.
+    """
+    return MILLIMETRES * (predicted - true).square().sum(dim=-1).mean(dim=-1).sqrt()
+
+
+def centred_vertex_rmse(predicted: Tensor, true: Tensor) -> Tensor:
+    """`vertex_rmse` after the mean translation between the two is taken away: what shape and rotation leave.
+
+    Args:
+        predicted: (B, V, 3) decimetres.
+        true: (B, V, 3) decimetres, in the same frame but for a translation.
+
+    Returns:
+        (B,) millimetres.
+    """
+    return vertex_rmse(predicted - (predicted - true).mean(dim=1, keepdim=True), true)
+
+
+def texture_rmse(predicted: Tensor, true: Tensor) -> Tensor:
+    """Root mean squared colour difference over vertices and channels: the texture-based error of ROGUE, section 4.2.
+
+    Args:
+        predicted: (B, V, 3) RGB of the vertices' albedo, 0 black and 1 white.
+        true: (B, V, 3) likewise.
+
+    Returns:
+        (B,) 0 for equal ones, 1 for black against white.
+    """
+    return (predicted - true).square().mean(dim=(-2, -1)).sqrt()
+
+
 class VertexRMSE(MeanMetric):
-    """Root mean squared vertex distance of a face in millimetres, averaged over faces; no alignment is done."""
+    """`vertex_rmse` in millimetres, averaged over faces."""
 
     def update(self, predicted: Tensor, true: Tensor) -> None:
         """Take in B faces.
@@ -24,7 +63,33 @@ class VertexRMSE(MeanMetric):
             predicted: (B, V, 3) model space, decimetres.
             true: (B, V, 3) model space, decimetres.
         """
-        self.add(MILLIMETRES * (predicted - true).square().sum(dim=-1).mean(dim=-1).sqrt())
+        self.add(vertex_rmse(predicted, true))
+
+
+class PosedVertexRMSE(MeanMetric):
+    """`centred_vertex_rmse` in millimetres, averaged over faces."""
+
+    def update(self, predicted: Tensor, true: Tensor) -> None:
+        """Take in B faces.
+
+        Args:
+            predicted: (B, V, 3) camera space, decimetres.
+            true: (B, V, 3) camera space, decimetres.
+        """
+        self.add(centred_vertex_rmse(predicted, true))
+
+
+class TextureRMSE(MeanMetric):
+    """`texture_rmse`, averaged over faces."""
+
+    def update(self, predicted: Tensor, true: Tensor) -> None:
+        """Take in B faces.
+
+        Args:
+            predicted: (B, V, 3) RGB of the vertices' albedo, 0 black and 1 white.
+            true: (B, V, 3) likewise.
+        """
+        self.add(texture_rmse(predicted, true))
 
 
 class DepthError(MeanMetric):

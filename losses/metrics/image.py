@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from losses.identity import identity_loss
 from losses.metrics.mean_metric import MeanMetric
 
 _LEAST_ERROR = 1e-10  # equal pictures score 100 dB, not infinity
@@ -49,3 +50,16 @@ class IdentitySimilarity(MeanMetric):
             features_b: (B, D).
         """
         self.add(F.cosine_similarity(features_a, features_b, dim=-1))
+
+
+class CosineDistance(MeanMetric):
+    """Mean of 1 - cosine of two sets of features (ROGUE, table 4), in [0, 2]."""
+
+    def update(self, features_a: Tensor, features_b: Tensor) -> None:
+        """Take in B faces.
+
+        Args:
+            features_a: (B, D).
+            features_b: (B, D).
+        """
+        self.add(identity_loss(features_a, features_b))

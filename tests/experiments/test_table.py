@@ -265,6 +265,32 @@ def test_mgcnet_table_is_table_3() -> None:
     ]
 
 
+def test_rogue_tables_are_4_7_and_8() -> None:
+    spec = read_spec("rogue")
+    names = ("occlusion", "noise", "consistency")
+    on = [
+        "".join("ONC"[i] for i, name in enumerate(names) if f"--model.init_args.weights.{name}=0" not in row.overrides)
+        for row in spec.rows
+    ]
+    # The rows of the three tables with a tick; table 8 prints the last but one and the one before in the other order.
+    assert on == ["", "O", "N", "C", "ON", "OC", "NC", "ONC"]
+    shape = {kind: [row.paper[f"{kind} shape"] for row in spec.rows] for kind in ("rational", "delusional", "noisy")}
+    assert shape == {
+        "rational": [0.308, 0.253, 0.298, 0.245, 0.236, 0.052, 0.243, 0.048],
+        "delusional": [0.385, 0.279, 0.359, 0.194, 0.262, 0.067, 0.183, 0.061],
+        "noisy": [0.186, 0.181, 0.094, 0.081, 0.089, 0.080, 0.054, 0.054],
+    }
+
+
+def test_parts_print_their_own_columns() -> None:
+    ours = {f"val/{name}/x": {"mean": 1.0, "std": 0.0, "seeds": [1.0]} for name in ("rain", "snow")}
+    row = {"name": "r", "paper": {"rain x": 3, "snow x": 4}, "ours": ours}
+    text = markdown({"command": "c", "commit": "d", "rows": [row]}, (("First", "rain"), ("Second", "snow x")))
+    first, second = text.split("Second:")
+    assert "First:" in first and "val/rain/x" in first and "rain x (paper)" in first and "snow" not in first
+    assert "snow x (paper)" in second and "val/snow/x" not in second and "rain" not in second
+
+
 def test_every_row_goes_on_from_the_warm_start_of_its_seed(paper: Path) -> None:
     tree = yaml.safe_load((paper / "table.yaml").read_text())
     (paper / "table.yaml").write_text(yaml.safe_dump({**tree, "warm_start": ["--trainer.max_epochs=3"]}))

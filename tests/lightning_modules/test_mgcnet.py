@@ -13,37 +13,13 @@ from datamodules.batch import MultiViewBatch
 from lightning_modules.components.backbones import ResNet
 from lightning_modules.components.schedule import cosine_factor
 from lightning_modules.mgcnet import MGCNet, MGCNetWeights
-from losses.encoders import FaceEncoder
 from losses.landmark import landmark_loss, landmark_weights
 from renderers.coefficients import Coefficients
 from renderers.errors import UserError
+from tests.conf.parts import SmallEncoder, Told
 from tests.conf.scenes import exact_batch, small_face_model
 
 SIZE = 48
-
-
-class SmallEncoder(FaceEncoder):
-    """A fixed linear look at the chip, which counts how often it is asked."""
-
-    def __init__(self) -> None:
-        torch.manual_seed(0)
-        super().__init__(nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 8)), 16, "dlib", 0.5, 0.5)
-        self.calls = 0
-
-    def forward(self, images: Tensor, landmarks: Tensor) -> Tensor:
-        self.calls += 1
-        return super().forward(images, landmarks)
-
-
-class Told(nn.Module):
-    """A regressor that answers what it was told."""
-
-    def __init__(self, answer: Coefficients) -> None:
-        super().__init__()
-        self.answer = answer
-
-    def forward(self, image: Tensor) -> Coefficients:
-        return self.answer
 
 
 PAPER = MGCNetWeights()

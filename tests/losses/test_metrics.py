@@ -11,7 +11,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from losses.metrics import DepthError, IdentitySimilarity, LandmarkNME, MaskedPSNR, PoseError, VertexRMSE
+from losses.metrics import (
+    DepthError,
+    IdentitySimilarity,
+    LandmarkNME,
+    MaskedPSNR,
+    PoseError,
+    TextureRMSE,
+    VertexRMSE,
+    centred_vertex_rmse,
+    texture_rmse,
+    vertex_rmse,
+)
 from losses.metrics.mean_metric import MeanMetric
 
 Make = Callable[[], MeanMetric]
@@ -32,6 +43,7 @@ def _inputs(seed: int, batch: int = 3) -> dict[str, tuple[Make, tuple[Tensor, ..
     return {
         "nme": (LandmarkNME, (rand(68, 2) * 64, rand(68, 2) * 64)),
         "vertex": (VertexRMSE, (rand(40, 3), rand(40, 3))),
+        "texture": (TextureRMSE, (rand(40, 3), rand(40, 3))),
         "depth": (DepthError, (depth_a, depth_b)),
         "depth absolute": (lambda: DepthError(up_to_scale=False), (depth_a, depth_b)),
         "pose": (lambda: PoseError("yaw"), (rand(3) * 6 - 3, rand(3) * 6 - 3)),
@@ -51,6 +63,9 @@ def _brute_force(name: str, arguments: tuple[Tensor, ...]) -> list[float]:
             values.append(100 * sum(distances) / 68 / math.sqrt(width * height))
         elif name == "vertex":
             values.append(100 * math.sqrt(sum(math.dist(p, q) ** 2 for p, q in zip(a, b, strict=True)) / len(a)))
+        elif name == "texture":
+            squares = [(a[v, c] - b[v, c]) ** 2 for v, c in np.ndindex(*a.shape)]
+            values.append(math.sqrt(sum(squares) / len(squares)))
         elif name.startswith("depth"):
             pairs = [(p, q) for p, q in zip(a.ravel(), b.ravel(), strict=True) if p > 0 and q > 0]
             ratio = sum(q for _, q in pairs) / sum(p for p, _ in pairs) if name == "depth" else 1.0
@@ -177,3 +192,28 @@ def test_psnr_weighs_by_a_soft_mask() -> None:
     metric = MaskedPSNR()
     metric.update(predicted, true, torch.tensor([1.0, 0.25]).expand(1, 1, 1, 2))
     assert float(metric.compute()) == pytest.approx(-10 * math.log10((0.01 + 0.25 * 0.25) / 1.25), rel=1e-5)
+
+
+def test_vertex_errors_are_in_their_units_face_by_face() -> None:
+    true = torch.rand(2, 5, 3, generator=_generator(6))
+    moved = true + torch.tensor([[[0.03, 0.0, 0.04]], [[0.0, 0.0, 0.0]]])
+    torch.testing.assert_close(vertex_rmse(moved, true), torch.tensor([5.0, 0.0]), atol=1e-4, rtol=1e-5)
+    black, white = torch.zeros(2, 5, 3), torch.ones(2, 5, 3)
+    torch.testing.assert_close(texture_rmse(black, white), torch.ones(2))
+    torch.testing.assert_close(texture_rmse(white, white), torch.zeros(2))
+
+
+def test_a_centred_error_is_the_least_over_all_translations() -> None:
+    from scipy.optimize import minimize
+
+    g = _generator(7)
+    predicted, true = torch.rand(2, 30, 3, generator=g).double(), torch.rand(2, 30, 3, generator=g).double()
+    centred = centred_vertex_rmse(predicted, true)
+    torch.testing.assert_close(centred_vertex_rmse(predicted + 3, true), centred)
+    for face in range(2):
+
+        def error(shift: np.ndarray, face: int = face) -> float:
+            moved = predicted[face] + torch.from_numpy(shift)
+            return float(vertex_rmse(moved[None], true[face][None]))
+
+        assert float(centred[face]) == pytest.approx(minimize(error, np.zeros(3)).fun, rel=1e-6)

@@ -1,0 +1,161 @@
+"""Occlusions that no face wears: random shapes and patterns of any colour at any place (ROGUE, section 4.1)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from datamodules.corruption.draws import Corrupted, Draws
+from datamodules.corruption.shapes import (
+    blob_gauge,
+    ellipse_gauge,
+    face_hull,
+    polygon_gauge,
+    rectangle_gauge,
+    stripes_gauge,
+)
+from renderers.errors import UserError
+from renderers.interpolation import pixel_centres
+
+SHAPES = ("ellipse", "rectangle", "polygon", "blob", "stripes")
+PATTERNS = ("flat", "stripes", "checks", "gradient", "noise")
+MOST_SHAPES = 4
+SIDES = 7  # of a polygon, at most
+WAVES = 4  # on a blob's outline
+CELLS = 16  # of the noise pattern, along each axis, before it repeats
+
+
+class DelusionalOcclusion(nn.Module):
+    """Covers a part of the face, drawn evenly from a range, with one to four random shapes in random patterns.
+
+    The face is the convex hull of the 68 landmarks, as far as it lies in the picture (the whole picture where less than
+    sixteen pixels of it do). The shapes of an image grow together until they cover the part that was drawn: a pixel's
+    gauge is the scale at which the first of them reaches it, and the scale is that part's quantile over the face.
+
+    Args:
+        coverage: the least and the greatest covered part of the face, within [0, 1].
+
+    Raises:
+        UserError: a coverage that is no such range.
+    """
+
+    def __init__(self, coverage: tuple[float, float] = (0.05, 0.7)) -> None:
+        super().__init__()
+        least, most = coverage
+        if not 0 <= least <= most <= 1:
+            raise UserError(f"coverage {coverage} is no range of parts: give two numbers, 0 <= least <= most <= 1")
+        self.coverage = (least, most)
+
+    @torch.no_grad()
+    def forward(self, image: Tensor, landmarks: Tensor, generator: torch.Generator | None = None) -> Corrupted:
+        """The images with shapes over the faces.
+
+        Args:
+            image: (B, 3, H, W) in [0, 1].
+            landmarks: (B, 68, 2) pixels.
+            generator: the same state draws the same; torch's own where absent.
+
+        Returns:
+            Images and masks; edges are hard.
+        """
+        draws = Draws(generator, image.device)
+        hull = face_hull(landmarks.float(), *image.shape[2:])
+        x, y = _frames(landmarks.float(), *image.shape[2:], draws)
+        gauges = _gauges(x, y, draws)
+        scale = self._scales(gauges.amin(dim=1), hull, draws)
+        top = torch.full_like(hull, -1, dtype=torch.long)
+        for index in range(MOST_SHAPES):  # later shapes lie on top
+            top[gauges[:, index] <= scale] = index
+        mask = top >= 0
+        occluded = image.permute(0, 2, 3, 1).clone()
+        occluded[mask] = _colors(x, y, top, mask, draws).to(image.dtype)
+        return Corrupted(occluded.permute(0, 3, 1, 2).contiguous(), mask[:, None])
+
+    def _scales(self, gauge: Tensor, hull: Tensor, draws: Draws) -> Tensor:
+        """(B, 1, 1) the scale at which a drawn part of the hull's pixels has a smaller gauge (B, H, W)."""
+        least, most = self.coverage
+        count = hull.flatten(1).sum(dim=1)
+        wanted = (draws.uniform(len(gauge), low=least, high=most) * count).round()
+        # The last bits of a product must not carry a whole number over the edge.
+        wanted = wanted.clamp((least * count - 1e-3).ceil(), (most * count + 1e-3).floor()).long()
+        ranked = torch.where(hull, gauge, torch.inf).flatten(1).sort(dim=1).values
+        scale = ranked.gather(1, (wanted - 1).clamp_min(0)[:, None])
+        return torch.where(wanted[:, None] > 0, scale, -1.0)[..., None]
+
+
+def _frames(landmarks: Tensor, height: int, width: int, draws: Draws) -> tuple[Tensor, Tensor]:
+    """x, y (B, K, H, W) of the pixels as each shape sees them: from its centre, turned, in half-widths of the face."""
+    low, high = landmarks.amin(dim=1), landmarks.amax(dim=1)
+    half = ((high - low) / 2).prod(dim=1).sqrt().clamp_min(1.0)[:, None, None, None]
+    place = draws.uniform(2, len(landmarks), MOST_SHAPES, low=-0.1, high=1.1)
+    center = [low[:, axis, None] + place[axis] * (high - low)[:, axis, None] for axis in range(2)]
+    angle = draws.uniform(len(landmarks), MOST_SHAPES, 1, 1, high=2 * math.pi)
+    cosine, sine = torch.cos(angle) / half, torch.sin(angle) / half
+    x, y = pixel_centres(height, width, landmarks).unbind(dim=-1)
+    across, down = x - center[0][..., None, None], y - center[1][..., None, None]
+    return cosine * across + sine * down, cosine * down - sine * across
+
+
+def _gauges(x: Tensor, y: Tensor, draws: Draws) -> Tensor:
+    """(B, K, H, W) gauges of one to four shapes of random kinds; infinite for those an image has not."""
+    batch = len(x)
+    kind = draws.integers(batch, MOST_SHAPES, high=len(SHAPES))
+    many = draws.integers(batch, 1, low=1, high=MOST_SHAPES + 1)
+    size = draws.log_uniform(batch, MOST_SHAPES, low=0.4, high=1.6)
+    aspect = draws.log_uniform(batch, MOST_SHAPES, 1, 1, low=0.45, high=2.2)
+    period = draws.log_uniform(batch, MOST_SHAPES, 1, 1, low=0.25, high=1.2)
+    sides = draws.integers(batch, MOST_SHAPES, 1, low=3, high=SIDES + 1)
+    jitter = draws.uniform(batch, MOST_SHAPES, SIDES, low=-0.2, high=0.2)
+    distances = draws.uniform(batch, MOST_SHAPES, SIDES, low=0.6, high=1.2)
+    waves = draws.uniform(2, batch, MOST_SHAPES, WAVES)
+    present = torch.arange(MOST_SHAPES, device=x.device) < many
+    # The sides beyond a polygon's last are its first again.
+    turn = torch.arange(SIDES, device=x.device) % sides
+    angles = 2 * math.pi * (turn + jitter.gather(2, turn)) / sides
+    distances = distances.gather(2, turn)
+    gauges = torch.full_like(x, torch.inf)
+    for index, name in enumerate(SHAPES):
+        at = present & (kind == index)
+        u, v = x[at], y[at]
+        if name == "ellipse":
+            gauge = ellipse_gauge(u, v, aspect[at])
+        elif name == "rectangle":
+            gauge = rectangle_gauge(u, v, aspect[at])
+        elif name == "polygon":
+            gauge = polygon_gauge(u, v, angles[at], distances[at])
+        elif name == "blob":
+            gauge = blob_gauge(u, v, 0.3 * waves[0][at], 2 * math.pi * waves[1][at])
+        else:
+            gauge = stripes_gauge(u, period[at])
+        gauges[at] = gauge / size[at][:, None, None]
+    return gauges
+
+
+def _colors(x: Tensor, y: Tensor, top: Tensor, mask: Tensor, draws: Draws) -> Tensor:
+    """(N, 3) in [0, 1]: the N pixels of the mask in the patterns of the shapes `top` (B, H, W) that lie on them."""
+    shapes = len(x) * MOST_SHAPES
+    kind = draws.integers(shapes, high=len(PATTERNS))
+    frequency = draws.log_uniform(shapes, low=1.0, high=5.0)
+    cells = draws.uniform(shapes, CELLS * CELLS)
+    first, second = draws.uniform(2, shapes, 3)
+    image, row, column = mask.nonzero(as_tuple=True)
+    upper = top[mask]
+    shape = image * MOST_SHAPES + upper
+    # In half-periods of the shape's pattern.
+    u = x[image, upper, row, column] * frequency[shape]
+    v = y[image, upper, row, column] * frequency[shape]
+    along, across = u.floor().long(), v.floor().long()
+    cell = ((3 * v).floor().long() % CELLS) * CELLS + (3 * u).floor().long() % CELLS
+    mixtures = {
+        "flat": torch.zeros_like(u),
+        "stripes": (along & 1).float(),
+        "checks": ((along + across) & 1).float(),
+        "gradient": (0.5 + 0.25 * u).clamp(0, 1),
+        "noise": cells[shape, cell],
+    }
+    part = torch.zeros_like(u)
+    for index, name in enumerate(PATTERNS):
+        part = torch.where(kind[shape] == index, mixtures[name], part)
+    return torch.lerp(first[shape], second[shape], part[:, None])

@@ -1,0 +1,140 @@
+"""The head on which rational occlusions are built, and how it is laid under 68 landmarks.
+
+Head frame: decimetres, x to the right of the picture, y up, z towards the viewer; the frame of the default face model.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from datamodules.landmarks import MIRROR
+
+# Landmarks of the default face model's mean face on the picture's left and in the middle; millimetres.
+_LEFT_LANDMARKS = {
+    0: (-70.7, 23.9, -53.3), 1: (-70.4, 5.4, -49.1), 2: (-68.0, -14.4, -42.9), 3: (-63.1, -33.8, -37.4),
+    4: (-57.9, -52.4, -34.3), 5: (-47.1, -69.3, -23.7), 6: (-35.2, -79.7, -11.7), 7: (-14.9, -91.1, -2.3),
+    8: (0.0, -91.1, 4.6),
+    17: (-56.0, 34.8, -3.5), 18: (-46.5, 41.6, 9.5), 19: (-36.4, 44.8, 15.7), 20: (-23.1, 42.5, 19.7),
+    21: (-9.2, 37.8, 19.8),
+    27: (0.0, 23.7, 17.3), 28: (0.0, 9.9, 22.9), 29: (0.0, -0.1, 28.5), 30: (0.0, -14.8, 38.3),
+    31: (-14.3, -20.9, 20.4), 32: (-7.5, -24.0, 23.5), 33: (0.0, -25.9, 26.0),
+    36: (-44.1, 23.0, -2.9), 37: (-35.1, 27.9, 3.8), 38: (-27.2, 27.6, 4.9), 39: (-20.7, 21.9, 3.3),
+    40: (-28.1, 19.4, 4.2), 41: (-35.6, 19.5, 2.6),
+    48: (-24.2, -48.5, 13.5), 49: (-14.7, -42.5, 23.6), 50: (-5.5, -40.6, 27.2), 51: (0.0, -41.1, 27.9),
+    57: (0.0, -61.1, 22.9), 58: (-6.6, -60.7, 22.0), 59: (-16.0, -58.0, 18.9),
+    60: (-21.0, -49.4, 8.7), 61: (-8.2, -46.8, 18.0), 62: (0.0, -47.3, 18.6), 66: (0.0, -48.7, 19.8),
+    67: (-6.1, -48.3, 18.8),
+}  # fmt: skip
+# More of the same face's skin (cheeks, forehead, chin), then guesses of the crown and of the chin's underside.
+_LEFT_SKIN = (
+    (-20, 8, 9), (-35, 8, 6), (-50, 8, -1), (-62, 12, -15), (-20, -10, 14), (-35, -10, 9), (-50, -10, 1),
+    (-62, -10, -13), (-25, -27, 12), (-40, -30, 6), (-55, -30, -10), (-38, -45, 5), (-48, -50, -9), (-20, -70, 10),
+    (-35, -62, 1), (0, -72, 16), (0, -84, 13), (-18, -83, 7), (0, 55, 20), (0, 75, 14), (0, 93, 6), (-30, 60, 14),
+    (-30, 85, 5), (-52, 55, -2), (-50, 75, -6), (-66, 45, -35), (-62, 60, -21),
+    (0, 112, -8), (-35, 106, -14), (-60, 90, -36), (-70, 65, -50), (0, -100, -8), (-20, -98, -12),
+)  # fmt: skip
+_CHEEK_TO_CROWN = (  # (y, half the head's width there)
+    (-0.97, 0.12), (-0.91, 0.2), (-0.8, 0.35), (-0.69, 0.47), (-0.52, 0.58), (-0.34, 0.63), (-0.14, 0.68),
+    (0.05, 0.705), (0.24, 0.71), (0.45, 0.71), (0.65, 0.7), (0.9, 0.6), (1.1, 0.38),
+)  # fmt: skip
+INNER_MOUTH = 60  # these landmarks and the following lie behind the lips
+DISTANCE = 10.0  # decimetres from the camera to the frame's origin
+NEARNESS = 0.12  # decimetres within which a landmark's own deviation moves the points around it
+HEAD_ROWS, HEAD_COLUMNS = 24, 21
+
+
+@cache
+def template() -> np.ndarray:
+    """(68, 3) the landmarks of a frontal mean face, decimetres, in the head frame."""
+    points = np.zeros((68, 3))
+    for index, point in _LEFT_LANDMARKS.items():
+        points[MIRROR[index]] = np.array(point) * [-0.01, 0.01, 0.01]
+        points[index] = np.array(point) * 0.01
+    return points
+
+
+@cache
+def _surface() -> object:
+    from scipy.interpolate import RBFInterpolator
+
+    skin = np.array(_LEFT_SKIN) * 0.01
+    mirrored = skin[skin[:, 0] < 0] * [-1.0, 1.0, 1.0]
+    points = np.concatenate([template()[:INNER_MOUTH], skin, mirrored])
+    return RBFInterpolator(points[:, :2], points[:, 2], kernel="thin_plate_spline", smoothing=1e-4)
+
+
+def surface_depth(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """z of the head's front at x, y (any shape, decimetres): a thin-plate spline through landmarks and skin."""
+    x, y = np.broadcast_arrays(x, y)
+    return np.asarray(_surface()(np.stack([x.ravel(), y.ravel()], axis=-1))).reshape(x.shape)  # type: ignore[operator]
+
+
+@cache
+def head_grid() -> np.ndarray:
+    """(rows, columns, 3) points of the head's front, from ear to ear and from the crown to the chin."""
+    height, half_width = np.array(_CHEEK_TO_CROWN).T
+    y = np.linspace(height[-1], height[0], HEAD_ROWS)[:, None]
+    x = np.sin(np.linspace(-1, 1, HEAD_COLUMNS) * np.pi / 2)[None] * np.interp(y, height, half_width)
+    y = np.broadcast_to(y, x.shape)
+    return np.stack([x, y, surface_depth(x, y)], axis=-1)
+
+
+def landmark_weights(points: np.ndarray) -> np.ndarray:
+    """(V, 68) weights, which sum to 1, of the landmarks around (V, 3) points of the head frame."""
+    squared = ((points[:, None] - template()[None]) ** 2).sum(axis=-1)
+    weights = 1 / (squared + NEARNESS**2) ** 2
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+class Pose(NamedTuple):
+    """How B heads lie in their pictures: an affine camera, and what it leaves of the landmarks.
+
+    Attributes:
+        linear: (B, 3, 2) head frame -> pixels.
+        offset: (B, 1, 2) pixels.
+        residual: (B, 68, 2) pixels, landmarks minus the template's.
+        to_viewer: (B, 3) unit vector towards the camera, in the head frame.
+        up: (B, 3) unit vector up the picture, in the head frame.
+    """
+
+    linear: Tensor
+    offset: Tensor
+    residual: Tensor
+    to_viewer: Tensor
+    up: Tensor
+
+    def project(self, points: Tensor, weights: Tensor | None) -> Tensor:
+        """Points of the head frame in the pictures.
+
+        Args:
+            points: (B, V, 3) decimetres.
+            weights: (V, 68) of `landmark_weights`; without them nothing follows single landmarks.
+
+        Returns:
+            (B, V, 3) x, y in pixels, z the depth in decimetres.
+        """
+        flat = points @ self.linear + self.offset
+        if weights is not None:
+            flat = flat + weights @ self.residual
+        depth = DISTANCE - points @ self.to_viewer[..., None]
+        return torch.cat([flat, depth], dim=-1)
+
+
+def fit_pose(landmarks: Tensor) -> Pose:
+    """The affine camera that takes the template to (B, 68, 2) landmarks, by least squares.
+
+    The template is solid, so that this camera is determined at any yaw, and linear in the landmarks.
+    """
+    solid = np.concatenate([template(), np.ones((68, 1))], axis=1)
+    inverse = torch.as_tensor(np.linalg.pinv(solid), dtype=landmarks.dtype, device=landmarks.device)
+    affine = inverse @ landmarks
+    linear, offset = affine[:, :3], affine[:, 3:]
+    points = torch.as_tensor(template(), dtype=landmarks.dtype, device=landmarks.device)
+    across, down = torch.nn.functional.normalize(linear, dim=1).unbind(dim=2)
+    to_viewer = torch.nn.functional.normalize(torch.linalg.cross(down, across), dim=1)
+    return Pose(linear, offset, landmarks - (points @ linear + offset), to_viewer, -down)

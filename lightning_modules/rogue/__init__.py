@@ -1,0 +1,5 @@
+"""ROGUE: robust to occlusions and noise (Tiwari et al.)."""
+
+from lightning_modules.rogue.module import ROGUE, ROGUEWeights
+
+__all__ = ["ROGUE", "ROGUEWeights"]

@@ -1,0 +1,235 @@
+"""ROGUE's game: who is moved by what, with which sign, and that the guidance leads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+
+from datamodules.batch import CorruptedBatch
+from lightning_modules.components.backbones import ResNet
+from lightning_modules.components.discriminator import CoefficientDiscriminator
+from lightning_modules.rogue import ROGUE, ROGUEWeights
+from losses.consistency import consistency_loss
+from losses.photometric import render_loss
+from renderers.coefficients import Coefficients
+from tests.conf.parts import SmallEncoder, Told
+from tests.conf.scenes import exact_batch, small_face_model
+
+SIZE = 48
+NOTHING = ROGUEWeights(**dict.fromkeys(ROGUEWeights().terms(), 0.0))
+GUIDANCE = ("landmark", "photometric", "perceptual", "regularization")
+ROBUST = ("occlusion", "noise", "consistency")
+
+
+def make_batch(faces: int = 2) -> tuple[CorruptedBatch, Coefficients]:
+    """Exact faces with a dark block over a quarter of each, grain over all of them."""
+    batch, truth = exact_batch(small_face_model(), faces, SIZE, views=1)
+    block = torch.zeros_like(batch.skin, dtype=torch.bool)
+    block[..., : SIZE // 2, : SIZE // 2] = True
+    grain = 0.2 * torch.randn(batch.image.shape, generator=torch.manual_seed(3))
+    return CorruptedBatch(
+        batch.image, batch.landmarks, batch.skin, batch.intrinsics, batch.truth,
+        corrupted={"delusional": torch.where(block, 0.1, batch.image), "noisy": (batch.image + grain).clamp(0, 1)},
+        masks={"delusional": block, "noisy": torch.ones_like(block)},
+    ), truth  # fmt: skip
+
+
+PAPER = ROGUEWeights()
+
+
+def make_module(weights: ROGUEWeights = PAPER, **arguments: object) -> ROGUE:
+    torch.manual_seed(0)
+    small_steps = partial(torch.optim.SGD, lr=1e-3)
+    options = {"optimizer": small_steps, "discriminator_optimizer": small_steps, **arguments}
+    return ROGUE(small_face_model(), ResNet(18), SmallEncoder(), SIZE, weights, **options)  # type: ignore[arg-type]
+
+
+def train(module: ROGUE, batch: CorruptedBatch, steps: int = 1) -> Trainer:
+    def batches() -> Iterator[CorruptedBatch]:
+        while True:
+            yield batch
+
+    class Endless(torch.utils.data.IterableDataset):
+        def __iter__(self) -> Iterator[CorruptedBatch]:
+            return batches()
+
+    trainer = Trainer(
+        max_steps=steps, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, barebones=False,
+    )  # fmt: skip
+    trainer.fit(module, DataLoader(Endless(), batch_size=None))
+    return trainer
+
+
+def parts(module: ROGUE) -> dict[str, list[Tensor]]:
+    judges = {name: list(judge.parameters()) for name, judge in module.discriminators.items()}
+    return {"network": list(module.regressor.parameters()), **judges}
+
+
+@pytest.mark.parametrize(
+    ("weights", "moved"),
+    [
+        (replace(NOTHING, landmark=1e-3), {"network"}),
+        (replace(NOTHING, occlusion=1.0), {"network"}),
+        (replace(NOTHING, noise=1.0), {"network"}),
+        (replace(NOTHING, consistency=1.0), {"network", "delusional", "noisy"}),
+        (ROGUEWeights(), {"network", "delusional", "noisy"}),
+    ],
+)
+def test_which_parameters_a_step_moves(weights: ROGUEWeights, moved: set[str]) -> None:
+    module = make_module(weights)
+    torch.nn.init.normal_(module.regressor.head.weight, std=0.01)
+    before = {name: [p.detach().clone() for p in values] for name, values in parts(module).items()}
+    train(module, make_batch()[0])
+    after = parts(module)
+    changed = {
+        name
+        for name, values in before.items()
+        if any(not torch.equal(a, b) for a, b in zip(values, after[name], strict=True))
+    }
+    assert changed == moved
+    assert all(p.requires_grad for values in after.values() for p in values)
+
+
+def test_a_batch_is_one_training_step() -> None:
+    """Three optimizers step, but `max_steps` and every schedule count batches."""
+    module = make_module(schedule="cosine")
+    trainer = train(module, make_batch()[0], steps=3)
+    assert trainer.global_step == 3
+    assert trainer.fit_loop.epoch_loop.total_batch_idx + 1 == 3
+    assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0)
+    assert [o.param_groups[0]["lr"] for o in trainer.optimizers[1:]] == [1e-3, 1e-3]
+
+
+def test_the_network_carries_the_consistency_with_a_minus_and_the_discriminators_without() -> None:
+    batch, truth = make_batch()
+    module = make_module(replace(NOTHING, consistency=0.5))
+    layout = small_face_model().layout()
+    other = layout.split(layout.join(truth) + 0.3)
+    coefficients = {"clean": truth, "delusional": other, "noisy": other}
+    terms = module.robustification_terms(batch, coefficients)
+    torch.testing.assert_close(module.weighted(terms), -0.5 * terms["consistency"])
+    optimizers = [torch.optim.SGD(judge.parameters(), lr=1e-2) for judge in module.discriminators.values()]
+    for optimizer in optimizers:
+        optimizer.zero_grad()
+    module.consistency(coefficients).backward()
+    for optimizer in optimizers:
+        optimizer.step()
+    assert module.consistency(coefficients) < terms["consistency"]
+
+
+def test_no_robustification_gradient_reaches_the_guiding_coefficients() -> None:
+    batch, truth = make_batch()
+    module = make_module()
+    layout = small_face_model().layout()
+    vectors = {
+        name: (layout.join(truth) + shift).requires_grad_()
+        for name, shift in (("clean", 0.0), ("delusional", 0.1), ("noisy", -0.1))
+    }
+    coefficients = {name: layout.split(vector) for name, vector in vectors.items()}
+    module.weighted(module.robustification_terms(batch, coefficients)).backward()
+    assert vectors["clean"].grad is None
+    for name in ("delusional", "noisy"):
+        gradient = vectors[name].grad
+        assert gradient is not None and gradient.isfinite().all() and gradient.abs().max() > 0
+
+
+def test_huber_labels() -> None:
+    """(8), (9) against the closed form: guiding is (1, 0), corrupted (0, 1); quadratic within 1, linear beyond."""
+    guiding, corrupted = torch.tensor([[1.0, 0.0], [0.5, 0.0]]), torch.tensor([[0.0, 1.0], [3.0, 1.0]])
+    by_hand = 0.5 * ((0.5 * 0.5**2) / 4 + (3 - 0.5) / 4)
+    assert consistency_loss(guiding, corrupted) == pytest.approx(by_hand)
+    assert consistency_loss(corrupted, guiding) > consistency_loss(guiding, corrupted)
+
+
+def test_corrupted_copies_are_held_against_the_clean_image() -> None:
+    batch, truth = make_batch()
+    module = make_module(replace(NOTHING, occlusion=1.0, noise=1.0))
+    wrong = replace(truth, albedo=truth.albedo + 1)
+    terms = module.robustification_terms(batch, {"clean": truth, "delusional": truth, "noisy": wrong})
+    assert terms["occlusion"] < 1e-3 < terms["noise"]
+    rendering = module.renderer(wrong, batch.intrinsics)
+    expected = render_loss(rendering.image, batch.image, rendering.mask, torch.ones_like(batch.skin)).mean()
+    torch.testing.assert_close(terms["noise"], expected)
+
+
+def test_the_perceptual_term_is_the_cosine_of_clean_and_drawn() -> None:
+    batch, truth = make_batch()
+    module = make_module(replace(NOTHING, perceptual=1.0))
+    wrong = replace(truth, albedo=truth.albedo + 1)
+    rendering = module.renderer(wrong, batch.intrinsics)
+    features = [
+        module.identity_encoder(image, points)
+        for image, points in ((batch.image, batch.landmarks), (rendering.image, rendering.landmarks))
+    ]
+    expected = 1 - F.cosine_similarity(*features).mean()
+    torch.testing.assert_close(module.guidance_terms(batch, wrong, rendering)["perceptual"], expected)
+
+
+@pytest.mark.parametrize("name", GUIDANCE + ROBUST)
+def test_a_weight_of_zero_switches_off_the_term_and_its_cost(name: str) -> None:
+    batch, truth = make_batch()
+    module = make_module(replace(NOTHING, **{name: 1.0}))
+    expected = {"occlusion": ("delusional",), "noise": ("noisy",), "consistency": ("delusional", "noisy")}
+    assert module.seen() == expected.get(name, ())
+    coefficients = module.regress(batch, module.seen())
+    terms = module.guidance_terms(batch, coefficients["clean"], module.renderer(truth, batch.intrinsics))
+    terms |= module.robustification_terms(batch, coefficients)
+    assert list(terms) == [name]
+    assert (module.identity_encoder.calls > 0) == (name == "perceptual")  # type: ignore[operator]
+
+
+def test_the_skin_mask_of_a_baseline_leaves_out_what_is_no_skin() -> None:
+    batch, truth = make_batch()
+    wrong = replace(truth, albedo=truth.albedo + 1)
+    bare = replace(batch, skin=torch.zeros_like(batch.skin))
+    for skin_mask in (True, False):
+        module = make_module(replace(NOTHING, photometric=1.0), skin_mask=skin_mask)
+        term = module.guidance_terms(bare, wrong, module.renderer(wrong, batch.intrinsics))["photometric"]
+        assert (term == 0) == skin_mask
+
+
+def test_corruptions_wait_for_their_step() -> None:
+    module = make_module(replace(ROGUEWeights(), perceptual=0.0), robust_start=1)
+    asked: list[tuple[str, ...]] = []
+    regress = module.regress
+    module.regress = lambda batch, names: (asked.append(tuple(names)), regress(batch, names))[1]  # type: ignore[method-assign]
+    train(module, make_batch()[0], steps=2)
+    assert asked == [(), ("delusional", "noisy")]
+
+
+def test_layers_of_the_discriminator_with_bfm_2009() -> None:
+    """257, 124 and 2 units for a vector of 257 (section 6.2.2)."""
+    from renderers.coefficients import CoefficientLayout
+
+    judge = CoefficientDiscriminator(CoefficientLayout(80, 64, 80))
+    assert [(m.in_features, m.out_features) for m in judge.layers if hasattr(m, "in_features")] == [
+        (257, 257), (257, 124), (124, 2),
+    ]  # fmt: skip
+
+
+def test_metrics_by_corruption_and_panels() -> None:
+    batch, truth = make_batch()
+    module = make_module()
+    together = Coefficients.from_named({name: value.repeat(3, 1) for name, value in truth.named().items()})
+    module.regressor = Told(together)  # type: ignore[assignment]
+    logged: dict[str, Tensor] = {}
+    module.log = lambda name, value, **_: logged.update({name: value})  # type: ignore[method-assign,assignment]
+    module.log_dict = lambda values, **_: logged.update(values)  # type: ignore[method-assign,assignment]
+    module.validation_step(batch, 0)
+    module.on_validation_epoch_end()
+    for name in ("clean", "delusional", "noisy"):
+        assert logged[f"val/{name}/shape_rmse_mm"] == 0
+        assert logged[f"val/{name}/texture_rmse"] == 0
+    assert "val/rational/nme" not in logged
+    pictures = module.panels(batch)
+    assert {"input", "delusional", "delusional overlay", "noisy overlay"} <= set(pictures)
+    assert all(picture.shape == batch.image.shape for picture in pictures.values())
