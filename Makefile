@@ -11,7 +11,7 @@ PAPERS := $(patsubst experiments/%/default.yaml,%,$(wildcard experiments/*/defau
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup test lint bench reconstruct sheet prepare-photos
+.PHONY: help setup test lint bench reconstruct sheet corruptions evaluate prepare-photos
 .PHONY: $(PAPERS:%=train-%) $(PAPERS:%=debug-%) $(PAPERS:%=table-%)
 
 ## help                                         this list
@@ -55,6 +55,11 @@ train-% debug-% table-%:
 reconstruct: $(INSTALLED)
 	@$(MONOFACE) reconstruct $(if $(IMAGE),'$(IMAGE)') $(if $(OUT),--out '$(OUT)') $(if $(CHECKPOINT),--checkpoint '$(CHECKPOINT)') $(ARGS)
 
+## evaluate CHECKPOINT= [SUITE=rogue]           a checkpoint on a suite of test pictures, beside the papers' figures
+evaluate: $(INSTALLED)
+	@test -n '$(CHECKPOINT)' || { echo "say which: make evaluate CHECKPOINT=runs/rogue/RUN/checkpoints/last.ckpt"; exit 2; }
+	@$(MONOFACE) evaluate --suite $(or $(SUITE),rogue) --checkpoint '$(CHECKPOINT)' $(ARGS)
+
 ## prepare-photos DIR= OUT=                     align and annotate a folder of photographs for training
 prepare-photos: $(INSTALLED)
 	@test -n '$(DIR)' && test -n '$(OUT)' || { echo "say which folder and where to: make prepare-photos DIR=photos OUT=prepared"; exit 2; }
@@ -63,6 +68,10 @@ prepare-photos: $(INSTALLED)
 ## sheet [ARGS=...]                             contact sheet of random default faces
 sheet: $(INSTALLED)
 	@$(MONOFACE) sheet $(ARGS)
+
+## corruptions [ARGS=...]                       picture of every occlusion and noise
+corruptions: $(INSTALLED)
+	@$(MONOFACE) corruptions $(ARGS)
 
 ## bench [ARGS=...]                             the rasterizers against each other
 bench: $(INSTALLED)

@@ -31,9 +31,11 @@ TRAINER_COMMANDS = {
 COMMANDS = {
     "prepare": ("turn raw data into what training reads, for example photographs", "experiments.prepare.command"),
     "reconstruct": ("photographs -> textured meshes and a report", "experiments.reconstruct.command"),
+    "evaluate": ("a checkpoint on a paper's own test, its figures beside", "experiments.evaluate.command"),
     "table": ("a paper's ablation table on the embedded default", "experiments.table"),
     "bench": ("time the rasterizers beside each other", "experiments.bench.command"),
     "sheet": ("draw a contact sheet of random faces", "experiments.sheet"),
+    "corruptions": ("draw a picture of every occlusion and noise", "experiments.corruptions"),
 }
 USER_ERROR = 2
 INTERRUPTED = 130

@@ -6,26 +6,26 @@ import torch.nn.functional as F
 from torch import Tensor
 
 GUIDING, CORRUPTED = 0, 1
-"""The two classes, columns of the discriminator's scores."""
+"""The two classes, columns of the discriminator's answer."""
 
 
-def consistency_loss(guiding_scores: Tensor, corrupted_scores: Tensor) -> Tensor:
-    """L_CO and L_CN: Huber distance of the scores to the labels d_G = (1, 0), d_O = d_N = (0, 1) (ROGUE, (8), (9)).
+def consistency_loss(guiding: Tensor, corrupted: Tensor) -> Tensor:
+    """L_CO and L_CN: Huber distance of the answers to the labels d_G = (1, 0), d_O = d_N = (0, 1) (ROGUE, (8), (9)).
 
     A discriminator minimises it; the coefficient network carries it with a minus sign (12), so that what it makes of a
     corrupted picture is taken for the guiding one.
 
     Args:
-        guiding_scores: (B, 2) of the clean images' coefficients.
-        corrupted_scores: (B, 2) of the occluded or noisy ones'.
+        guiding: (B, 2) the discriminator's answer to the clean images' coefficients.
+        corrupted: (B, 2) its answer to the occluded or noisy ones'.
 
     Returns:
         scalar, the mean over both.
     """
-    return 0.5 * (_distance(guiding_scores, GUIDING) + _distance(corrupted_scores, CORRUPTED))
+    return 0.5 * (_distance(guiding, GUIDING) + _distance(corrupted, CORRUPTED))
 
 
-def _distance(scores: Tensor, label: int) -> Tensor:
-    wanted = scores.new_zeros(2)
+def _distance(answers: Tensor, label: int) -> Tensor:
+    wanted = answers.new_zeros(2)
     wanted[label] = 1
-    return F.huber_loss(scores, wanted.expand_as(scores))
+    return F.huber_loss(answers, wanted.expand_as(answers))

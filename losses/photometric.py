@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -37,3 +39,43 @@ def render_loss(rendered: Tensor, image: Tensor, mask: Tensor, skin: Tensor) -> 
     weights = (mask.to(image.dtype) * skin).flatten(1)
     distance = torch.linalg.vector_norm(image - rendered, dim=1).flatten(1)
     return (weights * distance).sum(dim=1) / mask.flatten(1).sum(dim=1).clamp_min(1)
+
+
+def guided_render_loss(rendered: Tensor, mask: Tensor, surface_points: Tensor, image: Tensor, region: Tensor) -> Tensor:
+    """L_O and L_N: the drawn face against the guiding one, ||I_O' - I_G||, ||I_N' - I_G|| (ROGUE, (10) and (11)).
+
+    Both faces stand on black, and every pixel that either covers counts: no landmark holds these faces, and inside the
+    drawn one alone a face that shrinks finds less to disagree with. What a pixel sees at the outline is a yes or no;
+    its gradient is the boundary term of Reynolds' transport theorem: the loss just inside less that just outside, times
+    the speed at which the surface crosses the side between the two pixels.
+
+    Args:
+        rendered: (B, 3, H, W) drawn face, in [0, 1] before clamping.
+        mask: (B, 1, H, W) bool, where it is.
+        surface_points: (B, 2, H, W) pixels, see `Rendering.surface_points`.
+        image: (B, 3, H, W) clean photograph, in [0, 1].
+        region: (B, 1, H, W) bool, where the guiding face is.
+
+    Returns:
+        (B,) mean over the guiding face's pixels.
+    """
+    drawn = torch.where(mask, rendered, 0.0)
+    guiding = torch.where(region, image, 0.0)
+    total = torch.linalg.vector_norm(drawn - guiding, dim=1).flatten(1).sum(dim=1)
+    moves = surface_points - surface_points.detach()
+    for axis, along in ((0, -1), (1, -2)):
+        size = mask.shape[along] - 1
+        for first, second, outward in ((0, 1, 1.0), (1, 0, -1.0)):
+            inner, outer = (partial(torch.narrow, dim=along, start=start, length=size) for start in (first, second))
+            gain = _outline_gain(inner(drawn.detach()), inner(guiding), outer(guiding))
+            crossing = inner(mask) & ~outer(mask)
+            speed = outward * inner(moves[:, axis : axis + 1])
+            total = total + torch.where(crossing, gain * speed, 0.0).flatten(1).sum(dim=1)
+    return total / region.flatten(1).sum(dim=1).clamp_min(1)
+
+
+def _outline_gain(color: Tensor, inner: Tensor, outer: Tensor) -> Tensor:
+    """(B, 1, H, W) what a pixel of outline costs covered with `color` less what it costs uncovered."""
+    norms = [torch.linalg.vector_norm(color - wanted, dim=1, keepdim=True) for wanted in (inner, outer)]
+    bare = [torch.linalg.vector_norm(wanted, dim=1, keepdim=True) for wanted in (inner, outer)]
+    return (norms[0] + norms[1] - bare[0] - bare[1]) / 2

@@ -66,6 +66,16 @@ class Rendering:
         """(B, 3, H, W) camera-space normals, interpolated (not renormalised)."""
         return self.draw(self.vertex_normals)
 
+    @cached_property
+    def surface_points(self) -> Tensor:
+        """(B, 2, H, W) where the piece of surface that a pixel shows lies in the image, pixels; 0 on background.
+
+        Its value is about the pixel's centre; its gradient says how the surface moves through the pixel.
+        """
+        seen = self.fragments
+        fixed = Fragments(seen.pix_to_face, seen.barycentric.detach(), seen.depth.detach())
+        return interpolate(fixed, self.faces, self.vertices_image[..., :2])
+
     @property
     def mask(self) -> Tensor:
         """(B, 1, H, W) bool: the projected face."""

@@ -143,19 +143,22 @@ def _colors(x: Tensor, y: Tensor, top: Tensor, mask: Tensor, draws: Draws) -> Te
     image, row, column = mask.nonzero(as_tuple=True)
     upper = top[mask]
     shape = image * MOST_SHAPES + upper
+    looks = torch.cat([kind[:, None].float(), frequency[:, None], first, second], dim=1).index_select(0, shape)
+    pattern, pitch, one, other = looks.split([1, 1, 3, 3], dim=1)
     # In half-periods of the shape's pattern.
-    u = x[image, upper, row, column] * frequency[shape]
-    v = y[image, upper, row, column] * frequency[shape]
+    u = x[image, upper, row, column] * pitch[:, 0]
+    v = y[image, upper, row, column] * pitch[:, 0]
     along, across = u.floor().long(), v.floor().long()
-    cell = ((3 * v).floor().long() % CELLS) * CELLS + (3 * u).floor().long() % CELLS
+    # CELLS is a power of two: its last bits go round, below 0 too.
+    cell = ((3 * v).floor().long() & (CELLS - 1)) * CELLS + ((3 * u).floor().long() & (CELLS - 1))
     mixtures = {
         "flat": torch.zeros_like(u),
         "stripes": (along & 1).float(),
         "checks": ((along + across) & 1).float(),
         "gradient": (0.5 + 0.25 * u).clamp(0, 1),
-        "noise": cells[shape, cell],
+        "noise": cells.flatten().index_select(0, shape * CELLS * CELLS + cell),
     }
     part = torch.zeros_like(u)
     for index, name in enumerate(PATTERNS):
-        part = torch.where(kind[shape] == index, mixtures[name], part)
-    return torch.lerp(first[shape], second[shape], part[:, None])
+        part = torch.where(pattern[:, 0] == index, mixtures[name], part)
+    return torch.lerp(one, other, part[:, None])

@@ -6,7 +6,7 @@ Head frame: decimetres, x to the right of the picture, y up, z towards the viewe
 from __future__ import annotations
 
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -59,7 +59,7 @@ def template() -> np.ndarray:
 
 
 @cache
-def _surface() -> object:
+def _surface() -> Any:
     from scipy.interpolate import RBFInterpolator
 
     skin = np.array(_LEFT_SKIN) * 0.01
@@ -71,7 +71,7 @@ def _surface() -> object:
 def surface_depth(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """z of the head's front at x, y (any shape, decimetres): a thin-plate spline through landmarks and skin."""
     x, y = np.broadcast_arrays(x, y)
-    return np.asarray(_surface()(np.stack([x.ravel(), y.ravel()], axis=-1))).reshape(x.shape)  # type: ignore[operator]
+    return np.asarray(_surface()(np.stack([x.ravel(), y.ravel()], axis=-1))).reshape(x.shape)
 
 
 @cache

@@ -156,7 +156,9 @@ def _draw(
     image, row, column = shown.nonzero(as_tuple=True)
     face = seen[shown]
     uv = occluder.uv.expand(len(points), -1, -1)
-    vertices = torch.cat([projected[..., :2], points, uv, _lighting(points, occluder.faces[occluder.parts != HEAD], pose, lamp)], dim=2)
+    vertices = torch.cat(
+        [projected[..., :2], points, uv, _lighting(points, occluder.faces[occluder.parts != HEAD], pose, lamp)], dim=2
+    )
     corners = (occluder.faces[face] + (image * vertices.shape[1])[:, None]).flatten()
     values = vertices.flatten(0, 1).index_select(0, corners).view(len(face), 3, -1)
     point, u, v, light, facing = _interpolate(values, row, column).split([3, 1, 1, 1, 1], dim=1)

@@ -12,8 +12,9 @@ HIDDEN = 124
 class CoefficientDiscriminator(nn.Module):
     """Three fully connected layers of L, 124 and 2 units, where L is the vector's length: 257 with BFM 2009.
 
-    The two answers score the classes "guiding" and "corrupted" (ROGUE, sections 3.2.2 and 6.2.2). The paper names no
-    activation between the layers; these are leaky ReLUs.
+    The two answers are the probabilities of the classes "guiding" and "corrupted" (ROGUE, sections 3.2.2 and 6.2.2).
+    The paper names no activations; these are leaky ReLUs between the layers and a softmax at the end: without a bound
+    the network, which maximises the discriminator's loss, drives its coefficients away without end.
 
     Args:
         layout: of the vector.
@@ -31,6 +32,6 @@ class CoefficientDiscriminator(nn.Module):
         )
 
     def forward(self, coefficients: Coefficients) -> Tensor:
-        """Coefficients of B images -> (B, 2) scores of (guiding, corrupted)."""
+        """Coefficients of B images -> (B, 2) probabilities of (guiding, corrupted)."""
         scores: Tensor = self.layers(self.layout.join(coefficients))
-        return scores
+        return scores.softmax(dim=-1)

@@ -20,7 +20,7 @@ from losses.consistency import consistency_loss
 from losses.encoders import FaceEncoder
 from losses.identity import identity_loss
 from losses.landmark import LANDMARKS, landmark_loss
-from losses.photometric import render_loss
+from losses.photometric import guided_render_loss, render_loss
 from losses.regularization import coefficient_regularization
 from renderers.coefficients import Coefficients
 from renderers.face_renderer import Rendering
@@ -102,7 +102,7 @@ class ROGUE(FaceModule):
             coefficients = self.regress(batch, seen)
             rendering = self.renderer(coefficients["clean"], batch.intrinsics)
             terms = self.guidance_terms(batch, coefficients["clean"], rendering)
-            terms |= self.robustification_terms(batch, coefficients)
+            terms |= self.robustification_terms(batch, coefficients, rendering)
             loss = self.weighted(terms)
             network.zero_grad()
             self.manual_backward(loss)
@@ -182,19 +182,21 @@ class ROGUE(FaceModule):
         return terms
 
     def robustification_terms(
-        self, batch: CorruptedBatch, coefficients: Mapping[str, Coefficients]
+        self, batch: CorruptedBatch, coefficients: Mapping[str, Coefficients], guiding: Rendering
     ) -> dict[str, Tensor]:
         """L_O (10), L_N (11) and L_C (7) of the corrupted copies among `coefficients`; only those with a weight.
 
-        The guiding coefficients are cut from the graph: the clean face leads and does not follow.
+        The guiding coefficients are cut from the graph: the clean face leads and does not follow. Of `guiding`, the
+        drawn clean faces, only the outline is taken.
         """
         weights = self.weights
         terms: dict[str, Tensor] = {}
         for term, name, weight in (("occlusion", OCCLUDED, weights.occlusion), ("noise", NOISY, weights.noise)):
             if weight and name in coefficients:
-                rendering = self.renderer(coefficients[name], batch.intrinsics)
-                everywhere = torch.ones_like(batch.skin)
-                terms[term] = render_loss(rendering.image, batch.image, rendering.mask, everywhere).mean()
+                drawn = self.renderer(coefficients[name], batch.intrinsics)
+                terms[term] = guided_render_loss(
+                    drawn.image, drawn.mask, drawn.surface_points, batch.image, guiding.mask
+                ).mean()
         if weights.consistency and len(coefficients) > 1:
             terms["consistency"] = self.consistency({**coefficients, "clean": coefficients["clean"].detach()})
         return terms

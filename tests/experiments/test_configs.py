@@ -43,8 +43,8 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     yield tmp_path
 
 
-def run_folder(root: Path) -> Path:
-    (folder,) = (root / "runs" / "mgcnet").iterdir()
+def run_folder(root: Path, paper: str = "mgcnet") -> Path:
+    (folder,) = (root / "runs" / paper).iterdir()
     return folder
 
 
@@ -55,6 +55,9 @@ def test_no_configuration_is_forgotten() -> None:
         "mgcnet/default.yaml",
         "mgcnet/paper.yaml",
         "mgcnet/table.yaml",
+        "rogue/default.yaml",
+        "rogue/paper.yaml",
+        "rogue/table.yaml",
         "shared/data_photos.yaml",
         "shared/face_model_bfm2009.yaml",
         "shared/face_model_default.yaml",
@@ -77,13 +80,49 @@ def test_default(elsewhere: Path) -> None:
     assert main(["fit", *arguments, "--trainer.max_steps=3"]) == 0
 
 
-def test_photographs(elsewhere: Path) -> None:
+def test_rogue_default(elsewhere: Path) -> None:
+    """The default run: the guidance alone, then with corrupted pictures; and the evaluation of what came out."""
+    little = [word.replace("--data.init_args", "--data.init_args.data.init_args") for word in LITTLE]
+    started = ["--model.init_args.robust_start=1"]
+    assert main(["fit", "--config", "experiments/rogue/default.yaml", *little, *started]) == 0
+    folder = run_folder(elsewhere, "rogue")
+    final = json.loads((folder / "metrics.json").read_text())["final"]
+    for name in ("nme", "psnr", "vertex_rmse_mm", "identity_similarity"):
+        assert np.isfinite(final[f"val/{name}"])
+    for kind in ("clean", "rational", "delusional", "noisy"):
+        for name in ("shape_rmse_mm", "posed_rmse_mm", "texture_rmse", "cosine_distance"):
+            assert np.isfinite(final[f"val/{kind}/{name}"])
+    with Image.open(folder / "preview.png") as picture:
+        assert picture.width > 12 * 64
+    checkpoint = folder / "checkpoints" / "last.ckpt"
+    arguments = ["--config", str(folder / "config.yaml"), "--ckpt_path", str(checkpoint)]
+    assert main(["validate", *arguments]) == 0
+    assert main(["fit", *arguments, "--trainer.max_steps=3"]) == 0
+    assert main(["evaluate", "--suite", "rogue", "--checkpoint", str(checkpoint), "--subjects", "2"]) == 0
+
+
+def test_rogue_validation_pictures_are_the_same_every_time(elsewhere: Path) -> None:
+    little = [word.replace("--data.init_args", "--data.init_args.data.init_args") for word in LITTLE]
+    metrics = []
+    for _ in range(2):
+        assert main(["fit", "--config", "experiments/rogue/default.yaml", *little, "--trainer.max_steps=1"]) == 0
+        folder = run_folder(elsewhere, "rogue")
+        metrics.append(json.loads((folder / "metrics.json").read_text()))
+        folder.rename(elsewhere / f"kept{len(metrics)}")
+    assert metrics[0] == metrics[1]
+
+
+def prepare_two_photographs(out: str) -> None:
     from skimage.data import astronaut
 
-    (elsewhere / "photos").mkdir()
+    Path("photos").mkdir()
     for index, turned in enumerate((astronaut(), astronaut()[:, ::-1])):
-        Image.fromarray(np.ascontiguousarray(turned)).save(elsewhere / "photos" / f"{index}.jpg")
-    assert main(["prepare", "photos", "photos", "--out", "data/photos"]) == 0
+        Image.fromarray(np.ascontiguousarray(turned)).save(Path("photos") / f"{index}.jpg")
+    assert main(["prepare", "photos", "photos", "--out", out]) == 0
+
+
+def test_photographs(elsewhere: Path) -> None:
+    prepare_two_photographs("data/photos")
     command = ["fit", "--config", "experiments/mgcnet/default.yaml", "--data", "experiments/shared/data_photos.yaml"]
     little = ["--data.init_args.num_workers=0", "--trainer.max_steps=25", "--trainer.val_check_interval=25"]
     assert main([*command, *little]) == 0
@@ -109,6 +148,22 @@ def test_paper_at_full_size(elsewhere: Path) -> None:
     assert main([*command, *offline]) == 0
     metrics = json.loads((run_folder(elsewhere) / "metrics.json").read_text())
     assert metrics["final"]["val/landmark"] != metrics["initial"]["val/landmark"]
+
+
+@pytest.mark.slow
+def test_rogue_paper_at_full_size(elsewhere: Path) -> None:
+    """ResNet-50, 224 px, 35,709 vertices, on photographs: a real step of the network and of both discriminators."""
+    (elsewhere / "data").mkdir()
+    write_fake_bfm(elsewhere / "data" / "BFM_model_front.mat", full_size=True)
+    prepare_two_photographs("data/rogue")
+    little = ["--data.init_args.data.init_args.batch_size=1", "--data.init_args.data.init_args.num_workers=0"]
+    one_process = ["--trainer.devices=1", "--trainer.strategy=auto", "--trainer.max_steps=1"]
+    offline = ["--model.init_args.backbone.init_args.pretrained=false", "--trainer.val_check_interval=1"]
+    command = ["fit", "--config", "experiments/rogue/paper.yaml", *little, *one_process, *offline]
+    assert main(command) == 0
+    metrics = json.loads((run_folder(elsewhere, "rogue") / "metrics.json").read_text())
+    assert metrics["final"]["val/landmark"] != metrics["initial"]["val/landmark"]
+    assert np.isfinite(metrics["final"]["val/rational/nme"])
 
 
 def test_table_rows_are_the_seven_of_the_paper() -> None:

@@ -115,7 +115,7 @@ def test_the_network_carries_the_consistency_with_a_minus_and_the_discriminators
     layout = small_face_model().layout()
     other = layout.split(layout.join(truth) + 0.3)
     coefficients = {"clean": truth, "delusional": other, "noisy": other}
-    terms = module.robustification_terms(batch, coefficients)
+    terms = module.robustification_terms(batch, coefficients, module.renderer(truth, batch.intrinsics))
     torch.testing.assert_close(module.weighted(terms), -0.5 * terms["consistency"])
     optimizers = [torch.optim.SGD(judge.parameters(), lr=1e-2) for judge in module.discriminators.values()]
     for optimizer in optimizers:
@@ -135,7 +135,8 @@ def test_no_robustification_gradient_reaches_the_guiding_coefficients() -> None:
         for name, shift in (("clean", 0.0), ("delusional", 0.1), ("noisy", -0.1))
     }
     coefficients = {name: layout.split(vector) for name, vector in vectors.items()}
-    module.weighted(module.robustification_terms(batch, coefficients)).backward()
+    guiding = module.renderer(coefficients["clean"], batch.intrinsics)
+    module.weighted(module.robustification_terms(batch, coefficients, guiding)).backward()
     assert vectors["clean"].grad is None
     for name in ("delusional", "noisy"):
         gradient = vectors[name].grad
@@ -154,10 +155,12 @@ def test_corrupted_copies_are_held_against_the_clean_image() -> None:
     batch, truth = make_batch()
     module = make_module(replace(NOTHING, occlusion=1.0, noise=1.0))
     wrong = replace(truth, albedo=truth.albedo + 1)
-    terms = module.robustification_terms(batch, {"clean": truth, "delusional": truth, "noisy": wrong})
+    guiding = module.renderer(truth, batch.intrinsics)
+    terms = module.robustification_terms(batch, {"clean": truth, "delusional": truth, "noisy": wrong}, guiding)
     assert terms["occlusion"] < 1e-3 < terms["noise"]
-    rendering = module.renderer(wrong, batch.intrinsics)
-    expected = render_loss(rendering.image, batch.image, rendering.mask, torch.ones_like(batch.skin)).mean()
+    # One shape and pose, so one outline: the mean distance inside it.
+    drawn = module.renderer(wrong, batch.intrinsics)
+    expected = render_loss(drawn.image, batch.image, guiding.mask, torch.ones_like(batch.skin)).mean()
     torch.testing.assert_close(terms["noise"], expected)
 
 
@@ -181,8 +184,9 @@ def test_a_weight_of_zero_switches_off_the_term_and_its_cost(name: str) -> None:
     expected = {"occlusion": ("delusional",), "noise": ("noisy",), "consistency": ("delusional", "noisy")}
     assert module.seen() == expected.get(name, ())
     coefficients = module.regress(batch, module.seen())
-    terms = module.guidance_terms(batch, coefficients["clean"], module.renderer(truth, batch.intrinsics))
-    terms |= module.robustification_terms(batch, coefficients)
+    rendering = module.renderer(truth, batch.intrinsics)
+    terms = module.guidance_terms(batch, coefficients["clean"], rendering)
+    terms |= module.robustification_terms(batch, coefficients, rendering)
     assert list(terms) == [name]
     assert (module.identity_encoder.calls > 0) == (name == "perceptual")  # type: ignore[operator]
 
@@ -214,6 +218,8 @@ def test_layers_of_the_discriminator_with_bfm_2009() -> None:
     assert [(m.in_features, m.out_features) for m in judge.layers if hasattr(m, "in_features")] == [
         (257, 257), (257, 124), (124, 2),
     ]  # fmt: skip
+    answer = judge(CoefficientLayout(80, 64, 80).split(100 * torch.randn(4, 257)))
+    torch.testing.assert_close(answer.sum(dim=1), torch.ones(4))
 
 
 def test_metrics_by_corruption_and_panels() -> None:

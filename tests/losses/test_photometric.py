@@ -7,7 +7,10 @@ import math
 import pytest
 import torch
 
-from losses.photometric import render_loss, saturate_skin
+from losses.photometric import guided_render_loss, render_loss, saturate_skin
+from renderers.fragments import Fragments
+from renderers.interpolation import interpolate
+from renderers.rasterizer import rasterize
 
 
 def test_equals_the_papers_sum_pixel_by_pixel() -> None:
@@ -73,3 +76,64 @@ def test_gradcheck() -> None:
 def test_sure_skin_counts_fully() -> None:
     skin = torch.tensor([0.0, 0.2, 0.5, 0.500001, 0.8, 1.0])
     assert torch.equal(saturate_skin(skin), torch.tensor([0.0, 0.2, 0.5, 1.0, 1.0, 1.0]))
+
+
+SQUARE = torch.tensor([[-1.0, -1.0], [1.0, -1.0], [1.0, 1.0], [-1.0, 1.0]])
+FACES = torch.tensor([[0, 1, 2], [0, 2, 3]])
+SKIN, PAINT = torch.tensor([0.7, 0.5, 0.55]), torch.tensor([0.8, 0.6, 0.5])
+
+
+def drawn_square(moved: torch.Tensor, size: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Image, mask and surface points of a square of one colour; `moved` is (x, y, scale) in units of the image."""
+    place = size * (0.5 + 0.25 * moved[2] * SQUARE + moved[:2])
+    vertices = torch.cat([place, torch.full((4, 1), 2.0)], dim=1)[None]
+    seen = rasterize(vertices, FACES, (size, size))
+    fixed = Fragments(seen.pix_to_face, seen.barycentric.detach(), seen.depth.detach())
+    image = interpolate(seen, FACES, PAINT.expand(1, 4, 3))
+    return image, seen.mask[:, None], interpolate(fixed, FACES, vertices[..., :2])
+
+
+def guided(moved: torch.Tensor, size: int) -> torch.Tensor:
+    _, region, _ = drawn_square(torch.tensor([0.0, 0.0, 1.0]), size)
+    return guided_render_loss(*drawn_square(moved, size), SKIN.view(1, 3, 1, 1).expand(1, 3, size, size), region)
+
+
+@pytest.mark.parametrize("moved", [(0.08, 0.0, 1.0), (0.05, -0.06, 1.24), (-0.03, 0.04, 0.7)])
+def test_the_outline_moves_as_the_areas_of_two_squares_do(moved: tuple[float, float, float]) -> None:
+    """Closed form: paint on skin, bare skin and paint on black, each times its area; and its derivative."""
+    on_skin, bare, on_black = (float(v.norm()) for v in (PAINT - SKIN, SKIN, PAINT))
+
+    def by_areas(x: torch.Tensor) -> torch.Tensor:
+        half = 0.25 * x[2]
+        overlap = torch.stack(
+            [
+                torch.minimum(x[k] + half, torch.tensor(0.25)) - torch.maximum(x[k] - half, torch.tensor(-0.25))
+                for k in (0, 1)
+            ]
+        ).prod()
+        return (on_skin * overlap + bare * (0.25 - overlap) + on_black * (4 * half**2 - overlap)) / 0.25
+
+    x = torch.tensor(moved, requires_grad=True)
+    loss = guided(x, 400)
+    expected = by_areas(x)
+    assert loss.item() == pytest.approx(expected.item(), rel=0.03)
+    ours, theirs = (torch.autograd.grad(value.sum(), x)[0] for value in (loss, expected))
+    assert torch.allclose(ours, theirs, atol=0.03 * float(theirs.abs().max()))
+
+
+def test_a_guided_face_finds_back_and_does_not_shrink() -> None:
+    """Gradient steps from a smaller square off its place: the plain render loss would leave it there."""
+    x = torch.tensor([0.06, -0.05, 0.8], requires_grad=True)
+    optimizer = torch.optim.Adam([x], lr=5e-3)
+    for _ in range(150):
+        optimizer.zero_grad()
+        guided(x, 48).sum().backward()
+        optimizer.step()
+    assert x.detach().tolist() == pytest.approx([0.0, 0.0, 1.0], abs=0.05)  # one of 24 pixels
+
+
+def test_equal_faces_have_no_guided_loss_whatever_stands_around_them() -> None:
+    image = torch.rand(1, 3, 32, 32, generator=torch.manual_seed(0))
+    drawn, mask, points = drawn_square(torch.tensor([0.0, 0.0, 1.0]), 32)
+    assert guided_render_loss(drawn, mask, points, torch.where(mask, drawn, image), mask) == 0
+    assert guided_render_loss(drawn, mask, points, image, torch.zeros_like(mask)).isfinite()

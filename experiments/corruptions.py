@@ -1,0 +1,132 @@
+"""`corruptions`: a labelled picture of every occlusion and noise, on turned faces of the embedded default."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from experiments.sheet import ALBEDO_RANGE, STEP_BACK, SUPERSAMPLE, background, studio_light
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from renderers.morphable_model.model import MorphableModel
+
+YAWS = (-60, -25, 0, 25, 60)  # degrees
+COVERAGES = ((0.05, 0.2), (0.2, 0.4), (0.4, 0.55), (0.55, 0.7))
+DENSITY = 1  # of the face model's mesh
+MARGIN = 0.1  # of a tile's width, cut off on both sides: nothing is worn there
+COLORS = 256  # in the file: most of the picture's bytes are noise
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    parser.add_argument(
+        "--output", type=Path, default=Path(".github/corruptions.png"), metavar="FILE.png",
+        help="the picture to write (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--size", type=int, default=224, help="pixels a face (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="which faces and corruptions (default: %(default)s)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Draws the picture; returns the exit code.
+
+    Raises:
+        UserError: a size that makes no picture, or a path that cannot be written.
+    """
+    from PIL import Image
+
+    from experiments.run_folder import written_atomically
+    from renderers.errors import UserError
+    from renderers.morphable_model.default import load_default
+
+    if args.size < 16:
+        raise UserError(f"corruptions: --size {args.size} makes no picture; use at least 16")
+    sheet = draw_sheet(load_default(DENSITY), args.size, args.seed)
+    reduced = Image.fromarray(sheet).quantize(COLORS, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    try:
+        with written_atomically(args.output) as temporary:
+            reduced.save(temporary, format="PNG", optimize=True)
+    except OSError as reason:
+        raise UserError(f"corruptions: cannot write {args.output}: {reason}") from reason
+    print(f"{args.output}: {len(corruptions())} corruptions of {len(YAWS)} faces, seed {args.seed}")
+    return 0
+
+
+def corruptions() -> dict[str, nn.Module]:
+    """A row's label -> what it shows."""
+    from datamodules.corruption import NOISE_KINDS, RATIONAL_KINDS, DelusionalOcclusion, Noise, RationalOcclusion
+
+    shapes = {f"{round(100 * low)}-{round(100 * high)} % of the face": (low, high) for low, high in COVERAGES}
+    return {
+        **{name.replace("_", " "): RationalOcclusion([name]) for name in RATIONAL_KINDS},
+        **{label: DelusionalOcclusion(coverage) for label, coverage in shapes.items()},
+        **{name.replace("_", " "): Noise([name]) for name in NOISE_KINDS},
+    }
+
+
+def draw_sheet(face_model: MorphableModel, size: int, seed: int) -> np.ndarray:
+    """(height, width, 3) uint8: a row for the clean faces and one for each corruption, a column for each yaw."""
+    import torch
+
+    image, landmarks = draw_faces(face_model, size, seed)
+    generator = torch.Generator().manual_seed(seed)
+    rows = {"clean": image}
+    rows |= {label: module(image, landmarks, generator).image for label, module in corruptions().items()}
+    cut = round(MARGIN * size)
+    tiles = [torch.cat(list(row[..., cut : size - cut]), dim=2) for row in rows.values()]
+    pictures = (torch.cat(tiles, dim=1).permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
+    return _label(pictures, list(rows), size)
+
+
+def draw_faces(face_model: MorphableModel, size: int, seed: int) -> tuple[Tensor, Tensor]:
+    """(N, 3, size, size) random people, each turned by one of `YAWS`, and their (N, 68, 2) landmarks in pixels."""
+    import torch
+
+    from renderers.camera import euler_to_rotation
+    from renderers.coefficients import Coefficients
+    from renderers.face_renderer import FaceRenderer
+    from renderers.morphable_model.sampling import sample_shape_coefficients
+
+    generator = np.random.default_rng(seed)
+    count, fine = len(YAWS), size * SUPERSAMPLE
+    sampled = sample_shape_coefficients(face_model, count, generator)
+    drawn = {name: torch.from_numpy(values) for name, values in sampled.items()}
+    degrees = np.stack([generator.normal(0, 4, count), np.array(YAWS), generator.normal(0, 4, count)], axis=1)
+    angles = torch.tensor(np.deg2rad(degrees), dtype=torch.float32)
+    posed = face_model.shape(drawn["identity"], drawn["expression"]) @ euler_to_rotation(angles).transpose(1, 2)
+    middle = (posed.amin(dim=1) + posed.amax(dim=1)) / 2
+    coefficients = Coefficients(
+        identity=drawn["identity"],
+        expression=drawn["expression"],
+        albedo=drawn["albedo"].clamp(-ALBEDO_RANGE, ALBEDO_RANGE),
+        angles=angles,
+        illumination=torch.stack([studio_light(generator) for _ in YAWS]),
+        translation=torch.tensor([0.0, 0.0, -2 * STEP_BACK]) - middle * torch.tensor([1.0, 1.0, 0.0]),
+    )
+    with torch.no_grad():
+        rendering = FaceRenderer(face_model, fine)(coefficients)
+        mask = rendering.mask.float()
+        behind = torch.cat([background(generator, fine) for _ in YAWS])
+        image = rendering.image.clamp(0, 1) * mask + behind * (1 - mask)
+        return torch.nn.functional.avg_pool2d(image, SUPERSAMPLE), rendering.landmarks / SUPERSAMPLE
+
+
+def _label(pictures: np.ndarray, labels: list[str], size: int) -> np.ndarray:
+    """The rows with their names on the left, the columns with their yaws above."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    left, above = round(0.75 * size), round(0.16 * size)
+    width = pictures.shape[1] // len(YAWS)
+    canvas = Image.new("RGB", (left + pictures.shape[1], above + pictures.shape[0]), "white")
+    canvas.paste(Image.fromarray(pictures), (left, above))
+    pen, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=max(6, round(size / 13)))
+    for column, yaw in enumerate(YAWS):
+        pen.text((left + (column + 0.5) * width, above / 2), f"yaw {yaw}\N{DEGREE SIGN}", "black", font, anchor="mm")
+    for row, label in enumerate(labels):
+        pen.text((left * 0.94, above + (row + 0.5) * size), label, "black", font, anchor="rm")
+    return np.asarray(canvas)

@@ -1,0 +1,108 @@
+"""`python -m experiments evaluate --suite NAME --checkpoint FILE`: a trained network against a paper's measurements."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, cast
+
+from renderers.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from experiments.evaluate.results import Evaluation, Request
+    from lightning_modules.base import FaceModule
+
+# name: (one line for the help, module). Every module is a `Suite`.
+SUITES = {
+    "rogue": ("shape, texture and identity through occlusions and noise", "experiments.evaluate.rogue"),
+}
+
+
+class Suite(Protocol):
+    """What a suite's module offers."""
+
+    def evaluate(self, module: FaceModule, request: Request, tell: Callable[[str], None]) -> Evaluation:
+        """Measure `module`; `tell` prints one line for the user.
+
+        Raises:
+            UserError: data that cannot be read, or a network that answers with values that are not finite.
+        """
+        ...
+
+    def table(self, evaluation: Evaluation) -> Table:
+        """Our figures and the paper's own beside them."""
+        ...
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    listed = "; ".join(f"{name}: {line}" for name, (line, _) in SUITES.items())
+    parser.add_argument("--suite", required=True, choices=tuple(SUITES), metavar="NAME", help=listed)
+    parser.add_argument("--checkpoint", required=True, type=Path, metavar="FILE", help="what `fit` wrote")
+    parser.add_argument(
+        "--data", type=Path, metavar="FOLDER",
+        help="photographs prepared by `prepare photos`; the truth is fitted to them (default: synthetic faces, exact)",
+    )  # fmt: skip
+    parser.add_argument("--subjects", type=_positive, default=70, help="how many faces (default: %(default)s)")
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", help="where results go (default: evaluate/NAME in the checkpoint's run)"
+    )
+    parser.add_argument("--seed", type=_natural, default=0, help="which faces and corruptions (default: %(default)s)")
+    parser.add_argument("--batch_size", type=_positive, default=10, help="faces at a time (default: %(default)s)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Evaluate, write the results and print the table; returns the exit code.
+
+    Raises:
+        UserError: no such checkpoint, one whose module reconstructs no faces, or what the suite raises.
+    """
+    output: Path = args.output or default_output(args.checkpoint, args.suite)
+    if output.exists() and not output.is_dir():
+        raise UserError(f"--output {output}: this is a file; name a folder")
+
+    from importlib import import_module
+
+    from rich.console import Console
+
+    from experiments.checkpoint import load_module
+    from experiments.evaluate.results import Request, write_results
+    from lightning_modules.base import FaceModule
+
+    module = load_module(args.checkpoint)
+    if not isinstance(module, FaceModule):
+        raise UserError(f"checkpoint {args.checkpoint}: holds a {type(module).__name__}, which reconstructs no faces")
+    suite = cast(Suite, import_module(SUITES[args.suite][1]))
+    console = Console()
+    request = Request(args.checkpoint, args.data, args.subjects, args.seed, args.batch_size)
+    evaluation = suite.evaluate(module, request, lambda line: console.print(line, highlight=False, markup=False))
+    written = write_results(output, args.suite, args.checkpoint, evaluation)
+    console.print(suite.table(evaluation))
+    for path in written:
+        print(f"{path.suffix[1:]:<6}{path}")
+    return 0
+
+
+def default_output(checkpoint: Path, suite: str) -> Path:
+    """`evaluate/SUITE` in the checkpoint's run folder; of a checkpoint on its own, in a folder of its name."""
+    from experiments.run_folder import RunFolder
+
+    folder = RunFolder.of_checkpoint(checkpoint)
+    return (folder.path if folder else checkpoint.with_suffix("")) / "evaluate" / suite
+
+
+def _positive(text: str) -> int:
+    return _whole(text, 1)
+
+
+def _natural(text: str) -> int:
+    return _whole(text, 0)
+
+
+def _whole(text: str, low: int) -> int:
+    if not text.isdecimal() or int(text) < low:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {low}")
+    return int(text)

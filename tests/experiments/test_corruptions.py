@@ -1,0 +1,61 @@
+"""The picture of all corruptions."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from datamodules.corruption import NOISE_KINDS, RATIONAL_KINDS
+from experiments import corruptions
+from experiments.__main__ import COMMANDS, main
+from renderers.errors import UserError
+
+SIZE = 40
+ROWS = 1 + len(RATIONAL_KINDS) + len(corruptions.COVERAGES) + len(NOISE_KINDS)
+
+
+def draw(path: Path, *options: str) -> np.ndarray:
+    assert main(["corruptions", "--output", str(path), "--size", str(SIZE), *options]) == 0
+    return np.asarray(Image.open(path).convert("RGB"))
+
+
+def test_a_row_for_every_corruption_and_a_column_for_every_yaw(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = draw(tmp_path / "made" / "all.png")
+    assert f"{ROWS - 1} corruptions of 5 faces" in capsys.readouterr().out
+    height, width = first.shape[:2]
+    above, left = height - ROWS * SIZE, width - 5 * 32
+    assert above > 0 and left > SIZE / 2
+    tiles = first[above:, left:].reshape(ROWS, SIZE, 5, 32, 3).swapaxes(1, 2).astype(int)
+    changed = np.abs(tiles[1:] - tiles[0]).max(axis=-1).mean(axis=(2, 3))  # of each tile against the clean one
+    assert (changed > 0.3).all(), "every corruption shows on every face"
+    assert len({tile.tobytes() for row in tiles for tile in row}) == ROWS * 5
+    # Something is written beside every row and above every column.
+    names = first[above:, :left].reshape(ROWS, -1)
+    assert (names.min(axis=1) < 128).all()
+    assert (first[:above, left:].reshape(above, 5, -1).min(axis=(0, 2)) < 128).all()
+    assert np.array_equal(draw(tmp_path / "again.png"), first)
+    assert not np.array_equal(draw(tmp_path / "other.png", "--seed", "1"), first)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["again.png", "made", "other.png"]
+
+
+def test_defaults_and_help() -> None:
+    assert "corruptions" in COMMANDS
+    parser = argparse.ArgumentParser()
+    corruptions.add_arguments(parser)
+    assert vars(parser.parse_args([])) == {"output": Path(".github/corruptions.png"), "size": 224, "seed": 0}
+
+
+def test_what_makes_no_picture_is_refused(tmp_path: Path) -> None:
+    parser = argparse.ArgumentParser()
+    corruptions.add_arguments(parser)
+    with pytest.raises(UserError, match="--size 8"):
+        corruptions.run(parser.parse_args(["--output", str(tmp_path / "x.png"), "--size", "8"]))
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UserError, match="cannot write"):
+        corruptions.run(parser.parse_args(["--output", str(tmp_path / "file" / "x.png"), "--size", "16"]))
