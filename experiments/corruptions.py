@@ -1,8 +1,11 @@
-"""`corruptions`: a labelled picture of every occlusion and noise, on turned faces of the embedded default."""
+"""`corruptions`: a labelled picture of every occlusion and noise, on turned faces of the embedded default; or a
+photograph whose faces wear one of them.
+"""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +18,7 @@ if TYPE_CHECKING:
 
     from renderers.morphable_model.model import MorphableModel
 
+SHEET = Path(".github/corruptions.png")
 YAWS = (-60, -25, 0, 25, 60)  # degrees
 COVERAGES = ((0.05, 0.2), (0.2, 0.4), (0.4, 0.55), (0.55, 0.7))
 DENSITY = 1  # of the face model's mesh
@@ -25,11 +29,15 @@ COLORS = 256  # in the file: most of the picture's bytes are noise
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
     parser.add_argument(
-        "--output", type=Path, default=Path(".github/corruptions.png"), metavar="FILE.png",
-        help="the picture to write (default: %(default)s)",
-    )  # fmt: skip
+        "--output", type=Path, metavar="FILE.png", help=f"the picture to write (default: {SHEET}, or PHOTO-KIND.png)"
+    )
     parser.add_argument("--size", type=int, default=224, help="pixels a face (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="which faces and corruptions (default: %(default)s)")
+    parser.add_argument(
+        "--image", type=Path, metavar="PHOTO",
+        help="no sheet, but this photograph with something on its faces (`astronaut`: scikit-image's)",
+    )  # fmt: skip
+    parser.add_argument("--kind", default="sunglasses", help="what the photograph's faces wear (default: %(default)s)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -44,17 +52,58 @@ def run(args: argparse.Namespace) -> int:
     from renderers.errors import UserError
     from renderers.morphable_model.default import load_default
 
+    if args.image is not None:
+        return _dress_photograph(args)
     if args.size < 16:
         raise UserError(f"corruptions: --size {args.size} makes no picture; use at least 16")
+    output = args.output or SHEET
     sheet = draw_sheet(load_default(DENSITY), args.size, args.seed)
     reduced = Image.fromarray(sheet).quantize(COLORS, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     try:
-        with written_atomically(args.output) as temporary:
+        with written_atomically(output) as temporary:
             reduced.save(temporary, format="PNG", optimize=True)
     except OSError as reason:
-        raise UserError(f"corruptions: cannot write {args.output}: {reason}") from reason
-    print(f"{args.output}: {len(corruptions())} corruptions of {len(YAWS)} faces, seed {args.seed}")
+        raise UserError(f"corruptions: cannot write {output}: {reason}") from reason
+    print(f"{output}: {len(corruptions())} corruptions of {len(YAWS)} faces, seed {args.seed}")
     return 0
+
+
+def _dress_photograph(args: argparse.Namespace) -> int:
+    """Writes `args.image` with `args.kind` on every face; returns the exit code.
+
+    Raises:
+        UserError: no such photograph or occlusion, or no face in it.
+    """
+    from PIL import Image
+    from skimage.data import astronaut
+
+    from datamodules.landmarks import best_detector
+    from datamodules.photos import read_photo
+    from experiments.run_folder import written_atomically
+    from renderers.errors import UserError
+
+    photograph = astronaut() if str(args.image) == "astronaut" else read_photo(args.image)
+    faces = [face.landmarks for face in best_detector().detect(photograph)]
+    if not faces:
+        raise UserError(f"{args.image}: no face found to put {args.kind} on")
+    output = args.output or Path(f"{args.image.stem}-{args.kind}.png")
+    with written_atomically(output) as temporary:
+        Image.fromarray(dress(photograph, faces, args.kind, args.seed)).save(temporary, format="PNG")
+    print(f"{output}: {args.kind} on {len(faces)} {'face' if len(faces) == 1 else 'faces'}")
+    return 0
+
+
+def dress(photograph: np.ndarray, faces: Sequence[np.ndarray], kind: str, seed: int) -> np.ndarray:
+    """(H, W, 3) uint8 photograph with an occlusion of that kind on every face, given as (68, 2) landmarks in pixels."""
+    import torch
+
+    from datamodules.corruption import RationalOcclusion
+
+    occlude, generator = RationalOcclusion([kind]), torch.Generator().manual_seed(seed)
+    image = torch.tensor(photograph).permute(2, 0, 1)[None].float() / 255
+    for landmarks in faces:
+        image = occlude(image, torch.tensor(landmarks, dtype=torch.float32)[None], generator).image
+    return (image[0].permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
 
 
 def corruptions() -> dict[str, nn.Module]:

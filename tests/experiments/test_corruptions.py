@@ -48,7 +48,41 @@ def test_defaults_and_help() -> None:
     assert "corruptions" in COMMANDS
     parser = argparse.ArgumentParser()
     corruptions.add_arguments(parser)
-    assert vars(parser.parse_args([])) == {"output": Path(".github/corruptions.png"), "size": 224, "seed": 0}
+    assert vars(parser.parse_args([])) == {
+        "output": None, "size": 224, "seed": 0, "image": None, "kind": "sunglasses",
+    }  # fmt: skip
+
+
+def test_a_photograph_wears_what_was_asked_for_on_its_face_alone(tmp_path: Path) -> None:
+    from skimage.data import astronaut
+
+    worn = {}
+    for kind in ("sunglasses", "surgical_mask"):
+        path = tmp_path / f"{kind}.png"
+        assert main(["corruptions", "--image", "astronaut", "--kind", kind, "--output", str(path)]) == 0
+        changed = (np.asarray(Image.open(path)) != astronaut()).any(axis=-1)
+        rows, columns = np.nonzero(changed)
+        assert rows.max() < 230 and columns.min() > 150 and columns.max() < 300  # her head
+        worn[kind] = rows.mean()
+    assert worn["sunglasses"] < 125 < worn["surgical_mask"]  # the eyes are above, the mouth is below
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--image", "absent.jpg"], "absent.jpg"),
+        (["--image", "astronaut", "--kind", "crown"], "crown"),
+        (["--image", "plain.png"], "no face found"),
+    ],
+)
+def test_what_no_face_can_wear_is_refused(
+    options: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (80, 80), "gray").save("plain.png")
+    assert main(["corruptions", *options, "--output", "out.png"]) == 2
+    assert said in capsys.readouterr().err
+    assert not Path("out.png").exists()
 
 
 def test_what_makes_no_picture_is_refused(tmp_path: Path) -> None:
