@@ -23,6 +23,7 @@ YAWS = (-60, -25, 0, 25, 60)  # degrees
 COVERAGES = ((0.05, 0.2), (0.2, 0.4), (0.4, 0.55), (0.55, 0.7))
 DENSITY = 1  # of the face model's mesh
 MARGIN = 0.1  # of a tile's width, cut off on both sides: nothing is worn there
+BLOCKS = 2  # of rows, side by side
 COLORS = 256  # in the file: most of the picture's bytes are noise
 
 
@@ -119,7 +120,10 @@ def corruptions() -> dict[str, nn.Module]:
 
 
 def draw_sheet(face_model: MorphableModel, size: int, seed: int) -> np.ndarray:
-    """(height, width, 3) uint8: a row for the clean faces and one for each corruption, a column for each yaw."""
+    """(height, width, 3) uint8: a row for the clean faces and one for each corruption, a column for each yaw.
+
+    What is worn stands on the left, random shapes and noise on the right.
+    """
     import torch
 
     image, landmarks = draw_faces(face_model, size, seed)
@@ -127,9 +131,10 @@ def draw_sheet(face_model: MorphableModel, size: int, seed: int) -> np.ndarray:
     rows = {"clean": image}
     rows |= {label: module(image, landmarks, generator).image for label, module in corruptions().items()}
     cut = round(MARGIN * size)
-    tiles = [torch.cat(list(row[..., cut : size - cut]), dim=2) for row in rows.values()]
-    pictures = (torch.cat(tiles, dim=1).permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
-    return _label(pictures, list(rows), size)
+    strips = torch.stack([torch.cat(list(row[..., cut : size - cut]), dim=2) for row in rows.values()])
+    pictures = (strips.permute(0, 2, 3, 1) * 255).round().to(torch.uint8).numpy()
+    blocks = zip(np.split(pictures, BLOCKS), np.split(np.array(list(rows)), BLOCKS), strict=True)
+    return np.concatenate([_label(np.concatenate(block), list(names), size) for block, names in blocks], axis=1)
 
 
 def draw_faces(face_model: MorphableModel, size: int, seed: int) -> tuple[Tensor, Tensor]:

@@ -22,7 +22,12 @@ SMALL = {
         "--trainer.max_steps=1", "--trainer.val_check_interval=1", "--data.init_args.train_faces=8",
         "--data.init_args.val_faces=2",
     ],
+    "make train-rogue": [
+        "--trainer.max_steps=1", "--trainer.val_check_interval=1", "--data.init_args.data.init_args.train_faces=8",
+        "--data.init_args.data.init_args.val_faces=2", "--model.init_args.robust_start=0",
+    ],
     "make reconstruct IMAGE=me.jpg": [],
+    'make corruptions ARGS="--image me.jpg --kind sunglasses --output sunglasses.png"': [],
     "make prepare-photos DIR=photos OUT=data/photos": [],
     'make train-mgcnet ARGS="--data experiments/shared/data_photos.yaml"': [
         "--trainer.max_steps=1", "--trainer.val_check_interval=1", "--data.init_args.num_workers=0",
@@ -35,6 +40,9 @@ ELSEWHERE = {
     "make lint": ".ci/run",
     "make bench": "tests/experiments/test_bench.py",
     "make sheet": "tests/renderers/test_default_model.py",
+    "make corruptions": "tests/experiments/test_corruptions.py",
+    "make table-rogue": "tests/experiments/test_table.py",
+    "make train-rogue CONFIG=paper": "tests/experiments/test_configs.py",
     "make table-mgcnet": "tests/experiments/test_table.py",
     "make train-mgcnet CONFIG=paper": "tests/experiments/test_configs.py",
 }
@@ -85,6 +93,11 @@ def test_every_command_runs(elsewhere: Path) -> None:
     with_checkpoint = arguments(f"make reconstruct IMAGE=me.jpg OUT=again CHECKPOINT={checkpoint}")
     assert main(with_checkpoint) == 0
     assert (elsewhere / "again" / "report.html").is_file()
+    checkpoint = next(elsewhere.glob("runs/rogue/*/checkpoints/last.ckpt"))
+    dressed = arguments(f"make reconstruct IMAGE=sunglasses.png CHECKPOINT={checkpoint} ARGS=--no-fit")
+    assert main(dressed) == 0
+    assert main([*arguments(f"make evaluate CHECKPOINT={checkpoint}"), "--subjects=2"]) == 0
+    assert (checkpoint.parents[1] / "evaluate" / "rogue" / "evaluation.json").is_file()
 
 
 def test_pictures_and_links_exist() -> None:

@@ -61,8 +61,9 @@ class DelusionalOcclusion(nn.Module):
             Images and masks; edges are hard.
         """
         draws = Draws(generator, image.device)
-        hull = face_hull(landmarks.float(), *image.shape[2:])
-        x, y = _frames(landmarks.float(), *image.shape[2:], draws)
+        height, width = image.shape[2:]
+        hull = face_hull(landmarks.float(), height, width)
+        x, y = _frames(landmarks.float(), height, width, draws)
         gauges = _gauges(x, y, draws)
         scale = self._scales(gauges.amin(dim=1), hull, draws)
         top = torch.full_like(hull, -1, dtype=torch.long)

@@ -160,7 +160,7 @@ def _draw(
         [projected[..., :2], points, uv, _lighting(points, occluder.faces[occluder.parts != HEAD], pose, lamp)], dim=2
     )
     corners = (occluder.faces[face] + (image * vertices.shape[1])[:, None]).flatten()
-    values = vertices.flatten(0, 1).index_select(0, corners).view(len(face), 3, -1)
+    values = vertices.flatten(0, 1).index_select(0, corners).view(len(face), 3, vertices.shape[2])
     point, u, v, light, facing = _interpolate(values, row, column).split([3, 1, 1, 1, 1], dim=1)
     hits = Hits(image, point, u[:, 0], v[:, 0], occluder.parts[face], light[:, 0], facing[:, 0], styles, textures, skin)
     color, opacity = occluder.paint(hits)

@@ -160,15 +160,18 @@ def test_things_sit_where_they_are_worn(yaw: float, roll: float) -> None:
 @pytest.mark.parametrize("yaw", [-60.0, 60.0])
 def test_only_the_near_temple_arm_shows_and_the_far_lens_is_narrower(kind: str, yaw: float) -> None:
     landmarks = seen(template(), yaw)
-    arms = seen(np.array([[-0.78, 0.26, -0.3], [0.78, 0.26, -0.3]]), yaw)[0]
+    ears = seen(np.array([[-0.78, 0.24, -0.5], [0.78, 0.24, -0.5]]), yaw)[0]
+    hinges = seen(np.array([[-0.7, 0.27, 0.2], [0.7, 0.27, 0.2]]), yaw)[0]
     lenses = seen(np.array([[-0.335, 0.195, 0.26], [0.335, 0.195, 0.26]]), yaw)[0]
     bridge = seen(np.array([[0.0, 0.2, 0.29]]), yaw)[0, 0, 0]
     near, far = (0, 1) if yaw > 0 else (1, 0)
     mask = wear(kind, landmarks).mask[0, 0]
-    column, row = arms[near].floor().int().tolist()
-    assert mask[row - 3 : row + 4, column].any()
-    column, row = arms[far].floor().int().tolist()
-    assert not mask[row - 3 : row + 4, column].any(), "behind the head"
+    column, row = ears[near].floor().int().tolist()
+    assert mask[row - 3 : row + 4, column].any(), "the near arm reaches the ear"
+    edge = int(hinges[far, 0])
+    assert not (mask[:, edge + 2 :] if far == 1 else mask[:, : edge - 1]).any(), (
+        "nothing sticks out beyond the far lens"
+    )
     line = mask[int(lenses[near, 1]) + 4]  # below the arm
     x = torch.arange(SIZE) + 0.5
     sides = [(line & (x < bridge)).sum(), (line & (x > bridge)).sum()]

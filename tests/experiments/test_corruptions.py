@@ -28,15 +28,17 @@ def test_a_row_for_every_corruption_and_a_column_for_every_yaw(
 ) -> None:
     first = draw(tmp_path / "made" / "all.png")
     assert f"{ROWS - 1} corruptions of 5 faces" in capsys.readouterr().out
-    height, width = first.shape[:2]
-    above, left = height - ROWS * SIZE, width - 5 * 32
-    assert above > 0 and left > SIZE / 2
-    tiles = first[above:, left:].reshape(ROWS, SIZE, 5, 32, 3).swapaxes(1, 2).astype(int)
+    blocks = np.concatenate(np.split(first, 2, axis=1))
+    above = first.shape[0] - ROWS // 2 * SIZE
+    left = blocks.shape[1] - 5 * 32
+    assert ROWS % 2 == 0 and above > 0 and left > SIZE / 2
+    parts = np.stack(np.split(blocks, 2))[:, above:]
+    tiles = parts[:, :, left:].reshape(ROWS, SIZE, 5, 32, 3).swapaxes(1, 2).astype(int)
     changed = np.abs(tiles[1:] - tiles[0]).max(axis=-1).mean(axis=(2, 3))  # of each tile against the clean one
     assert (changed > 0.3).all(), "every corruption shows on every face"
     assert len({tile.tobytes() for row in tiles for tile in row}) == ROWS * 5
     # Something is written beside every row and above every column.
-    names = first[above:, :left].reshape(ROWS, -1)
+    names = parts[:, :, :left].reshape(ROWS, -1)
     assert (names.min(axis=1) < 128).all()
     assert (first[:above, left:].reshape(above, 5, -1).min(axis=(0, 2)) < 128).all()
     assert np.array_equal(draw(tmp_path / "again.png"), first)
