@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from experiments.sheet import ALBEDO_RANGE, STEP_BACK, SUPERSAMPLE, background, studio_light
+from experiments.sheet import ALBEDO_RANGE, STEP_BACK, SUPERSAMPLE, studio_light
 
 if TYPE_CHECKING:
+    from PIL import Image
     from torch import Tensor, nn
 
     from renderers.morphable_model.model import MorphableModel
@@ -24,7 +25,7 @@ COVERAGES = ((0.05, 0.2), (0.2, 0.4), (0.4, 0.55), (0.55, 0.7))
 DENSITY = 1  # of the face model's mesh
 MARGIN = 0.1  # of a tile's width, cut off on both sides: nothing is worn there
 BLOCKS = 2  # of rows, side by side
-COLORS = 256  # in the file: most of the picture's bytes are noise
+BACKGROUND = 0.85  # plain, so that the palette is the faces'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,8 +48,6 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         UserError: a size that makes no picture, or a path that cannot be written.
     """
-    from PIL import Image
-
     from experiments.run_folder import written_atomically
     from renderers.errors import UserError
     from renderers.morphable_model.default import load_default
@@ -59,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"corruptions: --size {args.size} makes no picture; use at least 16")
     output = args.output or SHEET
     sheet = draw_sheet(load_default(DENSITY), args.size, args.seed)
-    reduced = Image.fromarray(sheet).quantize(COLORS, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    reduced = reduce_colors(sheet, args.size)
     try:
         with written_atomically(output) as temporary:
             reduced.save(temporary, format="PNG", optimize=True)
@@ -165,9 +164,20 @@ def draw_faces(face_model: MorphableModel, size: int, seed: int) -> tuple[Tensor
     with torch.no_grad():
         rendering = FaceRenderer(face_model, fine)(coefficients)
         mask = rendering.mask.float()
-        behind = torch.cat([background(generator, fine) for _ in YAWS])
-        image = rendering.image.clamp(0, 1) * mask + behind * (1 - mask)
+        image = rendering.image.clamp(0, 1) * mask + BACKGROUND * (1 - mask)
         return torch.nn.functional.avg_pool2d(image, SUPERSAMPLE), rendering.landmarks / SUPERSAMPLE
+
+
+def reduce_colors(sheet: np.ndarray, size: int) -> Image.Image:
+    """The sheet in 256 colours, chosen for all but the noise, which would take most of the colours and of the bytes."""
+    from PIL import Image
+
+    from datamodules.corruption import NOISE_KINDS
+
+    calm = sheet.copy()
+    calm[-len(NOISE_KINDS) * size :, sheet.shape[1] // BLOCKS :] = 255
+    palette = Image.fromarray(calm).quantize(256, Image.Quantize.MEDIANCUT)
+    return Image.fromarray(sheet).quantize(palette=palette, dither=Image.Dither.NONE)
 
 
 def _label(pictures: np.ndarray, labels: list[str], size: int) -> np.ndarray:

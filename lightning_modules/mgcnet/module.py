@@ -61,6 +61,7 @@ class MGCNet(FaceModule):
         weights: of the loss terms; a row of the paper's table 3 is a choice of them.
         identity_views: the images whose identity term is computed: all, or only the target of each group of views (and
             every single view), which costs a third.
+        identity_start: the training step from which the identity term counts; blobs have no identity to speak of.
         multi_view_start: the training step from which the multi-view terms count. Untrained, every view is given one
             pose, where the epipolar term vanishes and holds it: the 2D terms must part the poses first.
         covisible: restrict the multi-view terms to the covisible map of section 3.4; else to the target's whole face.
@@ -76,6 +77,7 @@ class MGCNet(FaceModule):
         image_size: int = 224,
         weights: MGCNetWeights = MGCNetWeights(),
         identity_views: Literal["all", "targets"] = "all",
+        identity_start: int = 0,
         multi_view_start: int = 0,
         covisible: bool = True,
         optimizer: Callable[[Iterable], Optimizer] = Adam,
@@ -85,13 +87,14 @@ class MGCNet(FaceModule):
         super().__init__(face_model, backbone, identity_encoder, image_size, optimizer, schedule)
         self.weights = weights
         self.identity_views: Literal["all", "targets"] = identity_views
-        self.multi_view_start = multi_view_start
+        self.identity_start, self.multi_view_start = identity_start, multi_view_start
         self.covisible = covisible
         self.register_buffer("landmark_weights", landmark_weights(), persistent=False)
         self.start_from(init_weights)
 
     def training_step(self, batch: MultiViewBatch, batch_idx: int) -> Tensor:
-        terms, loss, _, _ = self._losses(batch, multi_view=self.global_step >= self.multi_view_start)
+        step = self.global_step
+        terms, loss, _, _ = self._losses(batch, step >= self.identity_start, step >= self.multi_view_start)
         self.log_terms("train", terms, loss, len(batch))
         return loss
 
@@ -107,11 +110,11 @@ class MGCNet(FaceModule):
         self.metrics.update(batch, coefficients, rendering)
 
     def _losses(
-        self, batch: MultiViewBatch, multi_view: bool = True
+        self, batch: MultiViewBatch, identity: bool = True, multi_view: bool = True
     ) -> tuple[dict[str, Tensor], Tensor, Coefficients, Rendering]:
         coefficients = self(batch.image)
         rendering = self.renderer(coefficients, batch.intrinsics)
-        terms = self.feature_terms(batch, coefficients, rendering)
+        terms = self.feature_terms(batch, coefficients, rendering, identity)
         if multi_view:
             terms |= self.multi_view_terms(batch, rendering)
         weights = self.weights.terms()
@@ -119,9 +122,16 @@ class MGCNet(FaceModule):
         return terms, loss, coefficients, rendering
 
     def feature_terms(
-        self, batch: MultiViewBatch, coefficients: Coefficients, rendering: Rendering
+        self, batch: MultiViewBatch, coefficients: Coefficients, rendering: Rendering, identity: bool = True
     ) -> dict[str, Tensor]:
-        """The 2D feature losses of section 3.3, each a mean over all images; only those with a weight."""
+        """The 2D feature losses of section 3.3, each a mean over all images; only those with a weight.
+
+        Args:
+            batch: of images.
+            coefficients: what the network made of them.
+            rendering: what these draw.
+            identity: whether the identity term counts yet.
+        """
         weights = self.weights
         terms: dict[str, Tensor] = {}
         if weights.render:
@@ -130,7 +140,7 @@ class MGCNet(FaceModule):
         if weights.landmark:
             distances = landmark_loss(rendering.landmarks, batch.landmarks, self.landmark_weights, self.image_size)
             terms["landmark"] = distances.mean()
-        if weights.identity:
+        if weights.identity and identity:
             rows = batch.targets() if self.identity_views == "targets" else slice(None)
             with torch.no_grad():
                 wanted = self.identity_encoder(batch.image[rows], batch.landmarks[rows])

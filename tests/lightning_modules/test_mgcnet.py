@@ -127,13 +127,14 @@ def test_every_term_moves_the_regressor(name: str) -> None:
     assert moved == expected[name]
 
 
-def test_multi_view_terms_wait_for_their_step(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_terms_wait_for_their_step(monkeypatch: pytest.MonkeyPatch) -> None:
     batch, _ = exact_batch(small_face_model(), faces=1, size=SIZE)
-    module = make_module(replace(NOTHING, landmark=1.0, epipolar=1.0))
-    module.multi_view_start = 5
+    module = make_module(replace(NOTHING, landmark=1.0, identity=1.0, epipolar=1.0))
+    module.multi_view_start, module.identity_start = 5, 7
     logged: dict[str, Tensor] = {}
     monkeypatch.setattr(module, "log_terms", lambda stage, terms, loss, size: logged.update(terms))
-    for step, names in ((4, {"landmark"}), (5, {"landmark", "epipolar"})):
+    late = {"landmark", "epipolar", "identity"}
+    for step, names in ((4, {"landmark"}), (5, {"landmark", "epipolar"}), (6, {"landmark", "epipolar"}), (7, late)):
         monkeypatch.setattr(MGCNet, "global_step", step)
         logged.clear()
         module.training_step(batch, 0)
