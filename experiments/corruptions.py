@@ -26,6 +26,7 @@ DENSITY = 1  # of the face model's mesh
 MARGIN = 0.1  # of a tile's width, cut off on both sides: nothing is worn there
 BLOCKS = 2  # of rows, side by side
 BACKGROUND = 0.85  # plain, so that the palette is the faces'
+SAMPLED_COLORS = 20_000  # from which the palette is made
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -171,13 +172,26 @@ def draw_faces(face_model: MorphableModel, size: int, seed: int) -> tuple[Tensor
 def reduce_colors(sheet: np.ndarray, size: int) -> Image.Image:
     """The sheet in 256 colours, chosen for all but the noise, which would take most of the colours and of the bytes."""
     from PIL import Image
+    from scipy.cluster.vq import kmeans2
+    from scipy.spatial import cKDTree
 
     from datamodules.corruption import NOISE_KINDS
 
     calm = sheet.copy()
     calm[-len(NOISE_KINDS) * size :, sheet.shape[1] // BLOCKS :] = 255
-    palette = Image.fromarray(calm).quantize(256, Image.Quantize.MEDIANCUT)
-    return Image.fromarray(sheet).quantize(palette=palette, dither=Image.Dither.NONE)
+    colors, counts = np.unique(calm.reshape(-1, 3), axis=0, return_counts=True)
+    # Seldom ones weigh nearly as much as the skin's, or a mask's shades would melt into two.
+    weights = counts**0.25
+    some = np.random.default_rng(0).choice(
+        len(colors), min(len(colors), SAMPLED_COLORS), replace=False, p=weights / weights.sum()
+    )
+    plain = np.array([[0, 0, 0], [round(255 * BACKGROUND)] * 3, [255, 255, 255]])
+    sampled = colors[some].astype(np.float64)
+    centers, _ = kmeans2(sampled, sampled[: 256 - len(plain)], iter=12, minit="matrix")
+    palette = np.concatenate([plain, centers.round().astype(int)])
+    reduced = Image.fromarray(cKDTree(palette).query(sheet)[1].astype(np.uint8))
+    reduced.putpalette(palette.astype(np.uint8).tobytes())
+    return reduced
 
 
 def _label(pictures: np.ndarray, labels: list[str], size: int) -> np.ndarray:
