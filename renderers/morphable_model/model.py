@@ -11,8 +11,11 @@ from torch import Tensor, nn
 
 from renderers.coefficients import CoefficientLayout
 from renderers.errors import UserError
+from renderers.vertex_normals import VertexNormals
 
 LANDMARKS = 68
+DISPLAY_GAMMA = 2.2
+DARKEST = 1e-4  # of linear colour: below, the gamma's slope has no bound
 
 
 class MorphableModel(nn.Module):
@@ -35,6 +38,8 @@ class MorphableModel(nn.Module):
         mean_specular: (V, 3) specular albedo, where the model has one.
         specular_basis: (V, 3, A) sharing the albedo's coefficients, where the model has one.
         expression_names: (E) what each expression coefficient is called, where they are named blend shapes.
+        linear_albedo: the albedo's and the specular statistics are of linear RGB, as AlbedoMM's are; `albedo` and
+            `specular` then encode what they decode for display.
 
     Raises:
         UserError: arrays whose sizes do not agree, or that hold values that are not finite.
@@ -64,10 +69,12 @@ class MorphableModel(nn.Module):
         mean_specular: np.ndarray | None = None,
         specular_basis: np.ndarray | None = None,
         expression_names: tuple[str, ...] = (),
+        linear_albedo: bool = False,
     ) -> None:
         super().__init__()
         self.name = name
         self.expression_names = expression_names
+        self.linear_albedo = linear_albedo
         vertices = len(mean_shape)
         sizes = {
             "mean_shape": (mean_shape, (vertices, 3)),
@@ -100,6 +107,7 @@ class MorphableModel(nn.Module):
         self._store("flat_albedo_basis", _as_rows(albedo_basis))
         self._store("uv", uv)
         self.register_buffer("faces", torch.as_tensor(faces.astype(np.int64)), persistent=False)
+        self.vertex_normals = VertexNormals(self.faces, vertices)
         self.register_buffer("landmark_indices", torch.as_tensor(landmark_indices.astype(np.int64)), persistent=False)
         self.regions = {key: torch.as_tensor(value.astype(np.int64)) for key, value in regions.items()}
         self.has_specular = mean_specular is not None and specular_basis is not None
@@ -148,11 +156,14 @@ class MorphableModel(nn.Module):
         return torch.addmm(self.mean_shape.flatten(), weights, self.shape_basis).unflatten(-1, (-1, 3))
 
     def albedo(self, coefficients: Tensor) -> Tensor:
-        """T = T_mean + T_id gamma (MGCNet, equation 1): (B, A) -> (B, V, 3) RGB, not clamped."""
-        return torch.addmm(self.mean_albedo.flatten(), coefficients, self.flat_albedo_basis).unflatten(-1, (-1, 3))
+        """T = T_mean + T_id gamma (MGCNet, equation 1): (B, A) -> (B, V, 3) display RGB, not clamped.
+
+        Of a `linear_albedo` model T ** (1 / 2.2), with T kept above 0.0001 (the specular paper, equation 2).
+        """
+        return self._decode_color(self.mean_albedo, self.flat_albedo_basis, coefficients)
 
     def specular(self, coefficients: Tensor) -> Tensor:
-        """Specular albedo from the same (B, A) coefficients as the diffuse one: (B, V, 3).
+        """Specular albedo from the same (B, A) coefficients as the diffuse one: (B, V, 3), encoded as `albedo` is.
 
         Raises:
             UserError: the model has no specular albedo.
@@ -160,7 +171,11 @@ class MorphableModel(nn.Module):
         if not self.has_specular:
             raise UserError(f"face model {self.name} has no specular albedo")
         mean, basis = self.get_buffer("mean_specular"), self.get_buffer("flat_specular_basis")
-        return torch.addmm(mean.flatten(), coefficients, basis).unflatten(-1, (-1, 3))
+        return self._decode_color(mean, basis, coefficients)
+
+    def _decode_color(self, mean: Tensor, basis: Tensor, coefficients: Tensor) -> Tensor:
+        color = torch.addmm(mean.flatten(), coefficients, basis).unflatten(-1, (-1, 3))
+        return color.clamp_min(DARKEST) ** (1 / DISPLAY_GAMMA) if self.linear_albedo else color
 
     def normals(self, vertices: Tensor) -> Tensor:
         """Unit vertex normals, outward; the area-weighted mean of the adjacent faces.
@@ -171,14 +186,8 @@ class MorphableModel(nn.Module):
         Returns:
             (B, V, 3)
         """
-        # Vertices first: rows of B x 3 numbers are gathered and added at once.
-        rows = vertices.permute(1, 0, 2).contiguous()
-        a, b, c = (rows.index_select(0, corner) for corner in self.faces.unbind(1))
-        face_normals = torch.linalg.cross(b - a, c - a)
-        normals = torch.zeros_like(rows)
-        for corner in self.faces.unbind(1):
-            normals = normals.index_add(0, corner, face_normals)
-        return torch.nn.functional.normalize(normals.permute(1, 0, 2), dim=-1, eps=1e-12)
+        normals: Tensor = self.vertex_normals(vertices)
+        return normals
 
     def fingerprint(self) -> str:
         """Twelve hexadecimal digits that change with anything that changes a decoded face."""
@@ -186,6 +195,8 @@ class MorphableModel(nn.Module):
         for tensor in (self.mean_shape, self.shape_basis, self.mean_albedo, self.flat_albedo_basis, self.faces):
             digest.update(str(tuple(tensor.shape)).encode())
             digest.update(tensor.cpu().contiguous().numpy().tobytes())
+        if self.linear_albedo:
+            digest.update(b"linear albedo")
         return digest.hexdigest()[:12]
 
 
