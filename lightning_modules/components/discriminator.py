@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
 
 from renderers.coefficients import CoefficientLayout, Coefficients
 
@@ -14,7 +15,9 @@ class CoefficientDiscriminator(nn.Module):
 
     The two answers are the probabilities of the classes "guiding" and "corrupted" (ROGUE, sections 3.2.2 and 6.2.2).
     The paper names no activations; these are leaky ReLUs between the layers and a softmax at the end: without a bound
-    the network, which maximises the discriminator's loss, drives its coefficients away without end.
+    the network, which maximises the discriminator's loss, drives its coefficients away without end. Every layer's
+    spectral norm is held at 1 (Miyato et al. 2018): a softmax that is sure gives no gradient, and one whose scores
+    move no faster than the coefficients is never sure of faces that are alike.
 
     Args:
         layout: of the vector.
@@ -24,11 +27,11 @@ class CoefficientDiscriminator(nn.Module):
         super().__init__()
         self.layout = layout
         self.layers = nn.Sequential(
-            nn.Linear(layout.length, layout.length),
+            spectral_norm(nn.Linear(layout.length, layout.length)),
             nn.LeakyReLU(0.2),
-            nn.Linear(layout.length, HIDDEN),
+            spectral_norm(nn.Linear(layout.length, HIDDEN)),
             nn.LeakyReLU(0.2),
-            nn.Linear(HIDDEN, 2),
+            spectral_norm(nn.Linear(HIDDEN, 2)),
         )
 
     def forward(self, coefficients: Coefficients) -> Tensor:

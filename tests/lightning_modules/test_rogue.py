@@ -222,6 +222,25 @@ def test_layers_of_the_discriminator_with_bfm_2009() -> None:
     torch.testing.assert_close(answer.sum(dim=1), torch.ones(4))
 
 
+def test_scores_move_no_faster_than_the_coefficients() -> None:
+    """However hard a discriminator has been trained, so that its answers leave the network a gradient."""
+    torch.manual_seed(0)
+    layout = small_face_model().layout()
+    judge = CoefficientDiscriminator(layout)
+    optimizer = torch.optim.Adam(judge.parameters(), lr=1e-2)
+    guiding = torch.randn(64, layout.length)
+    corrupted = torch.randn(64, layout.length) + 1
+    for _ in range(100):
+        optimizer.zero_grad()
+        consistency_loss(judge(layout.split(guiding)), judge(layout.split(corrupted))).backward()
+        optimizer.step()
+    judge.eval()
+    with torch.no_grad():
+        moved = (judge.layers(guiding) - judge.layers(corrupted)).norm(dim=1)
+    assert (moved <= 1.02 * (guiding - corrupted).norm(dim=1)).all()
+    assert judge(layout.split(guiding))[:, 0].mean() > judge(layout.split(corrupted))[:, 0].mean() + 0.2
+
+
 def test_metrics_by_corruption_and_panels() -> None:
     batch, truth = make_batch()
     module = make_module()
