@@ -68,6 +68,7 @@ class ROGUE(FaceModule):
         face_model, backbone, identity_encoder, image_size, optimizer, schedule, init_weights: see `FaceModule`.
         weights: of the loss terms; a row of the paper's tables 4, 7 and 8 is a choice of them.
         skin_mask: weigh the guiding photometric term with skin probabilities, which the paper does without.
+        perceptual_start: the training step from which the perceptual term counts; blobs are nobody in particular.
         robust_start: the training step from which corrupted pictures are shown; before it the guidance learns alone.
         discriminator_optimizer: from parameters to the optimizer of a discriminator.
     """
@@ -80,6 +81,7 @@ class ROGUE(FaceModule):
         image_size: int = 224,
         weights: ROGUEWeights = ROGUEWeights(),
         skin_mask: bool = False,
+        perceptual_start: int = 0,
         robust_start: int = 0,
         optimizer: Callable[[Iterable], Optimizer] = Adam,
         discriminator_optimizer: Callable[[Iterable], Optimizer] = Adam,
@@ -88,7 +90,8 @@ class ROGUE(FaceModule):
     ) -> None:
         super().__init__(face_model, backbone, identity_encoder, image_size, optimizer, schedule)
         self.automatic_optimization = False
-        self.weights, self.skin_mask, self.robust_start = weights, skin_mask, robust_start
+        self.weights, self.skin_mask = weights, skin_mask
+        self.perceptual_start, self.robust_start = perceptual_start, robust_start
         self.make_discriminator_optimizer = discriminator_optimizer
         layout = face_model.layout()
         self.discriminators = nn.ModuleDict({name: CoefficientDiscriminator(layout) for name in (OCCLUDED, NOISY)})
@@ -97,11 +100,12 @@ class ROGUE(FaceModule):
 
     def training_step(self, batch: CorruptedBatch, batch_idx: int) -> None:
         network = self.optimizers()[0]  # type: ignore[index]
-        seen = self.seen() if self.global_step >= self.robust_start else ()
+        step = self.global_step
+        seen = self.seen() if step >= self.robust_start else ()
         with self.toggled_optimizer(network):
             coefficients = self.regress(batch, seen)
             rendering = self.renderer(coefficients["clean"], batch.intrinsics)
-            terms = self.guidance_terms(batch, coefficients["clean"], rendering)
+            terms = self.guidance_terms(batch, coefficients["clean"], rendering, step >= self.perceptual_start)
             terms |= self.robustification_terms(batch, coefficients, rendering)
             loss = self.weighted(terms)
             network.zero_grad()
@@ -159,9 +163,16 @@ class ROGUE(FaceModule):
         return {name: together.index(slice(i * count, (i + 1) * count)) for i, name in enumerate(names)}
 
     def guidance_terms(
-        self, batch: CorruptedBatch, coefficients: Coefficients, rendering: Rendering
+        self, batch: CorruptedBatch, coefficients: Coefficients, rendering: Rendering, perceptual: bool = True
     ) -> dict[str, Tensor]:
-        """L_K (2), L_GP (3), L_P (4) and L_R (5) of the clean images, each a mean; only those with a weight."""
+        """L_K (2), L_GP (3), L_P (4) and L_R (5) of the clean images, each a mean; only those with a weight.
+
+        Args:
+            batch: of images.
+            coefficients: what the network made of the clean ones.
+            rendering: what these draw.
+            perceptual: whether the perceptual term counts yet.
+        """
         weights = self.weights
         terms: dict[str, Tensor] = {}
         if weights.landmark:
@@ -170,7 +181,7 @@ class ROGUE(FaceModule):
         if weights.photometric:
             skin = batch.skin if self.skin_mask else torch.ones_like(batch.skin)
             terms["photometric"] = render_loss(rendering.image, batch.image, rendering.mask, skin).mean()
-        if weights.perceptual:
+        if weights.perceptual and perceptual:
             with torch.no_grad():
                 wanted = self.identity_encoder(batch.image, batch.landmarks)
             drawn = self.identity_encoder(rendering.image, rendering.landmarks)

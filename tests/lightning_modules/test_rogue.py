@@ -210,6 +210,14 @@ def test_corruptions_wait_for_their_step() -> None:
     assert asked == [(), ("delusional", "noisy")]
 
 
+def test_the_perceptual_term_waits_for_its_step() -> None:
+    module = make_module(replace(NOTHING, landmark=1e-3, perceptual=1.0), perceptual_start=1)
+    logged: list[set[str]] = []
+    module.log_terms = lambda stage, terms, loss, size: logged.append(set(terms))  # type: ignore[method-assign]
+    train(module, make_batch()[0], steps=2)
+    assert logged == [{"landmark"}, {"landmark", "perceptual"}]
+
+
 def test_layers_of_the_discriminator_with_bfm_2009() -> None:
     """257, 124 and 2 units for a vector of 257 (section 6.2.2)."""
     from renderers.coefficients import CoefficientLayout
