@@ -248,8 +248,8 @@ def _fit_colors(
         coefficients = replace(coefficients, illumination=_solve_illumination(seen, robust, albedo, normals, precision))
         light = irradiance(normals, coefficients.illumination)
         robust = _robust(weight, seen - albedo * light)
-        target = seen - light * model.mean_albedo
-        gamma = _solve_albedo(target, robust, light, model, problem.mean.albedo, precision)
+        left = seen - albedo * light
+        gamma = _solve_albedo(left, robust, light, model, coefficients.albedo, problem.mean.albedo, precision)
         coefficients = replace(coefficients, albedo=gamma)
     return coefficients
 
@@ -290,15 +290,15 @@ def _solve_illumination(seen: Tensor, weight: Tensor, albedo: Tensor, normals: T
 
 
 def _solve_albedo(
-    target: Tensor, weight: Tensor, light: Tensor, model: MorphableModel, mean: Tensor, precision: float
+    left: Tensor, weight: Tensor, light: Tensor, model: MorphableModel, gamma: Tensor, mean: Tensor, precision: float
 ) -> Tensor:
-    """(B, A): least squares of target = light * basis * gamma, with the prior N(mean, 1)."""
+    """(B, A): least squares of what `gamma` leaves unexplained, linear in its change, with the prior N(mean, 1)."""
     solutions = []
-    prior = torch.eye(model.albedo_size, device=target.device) / precision
-    for face in range(len(target)):
-        design = (model.albedo_basis * light[face].unsqueeze(-1)).flatten(0, 1)
+    prior = torch.eye(model.albedo_size, device=left.device) / precision
+    for face in range(len(left)):
+        design = (model.albedo_slopes(gamma[face]) * light[face].unsqueeze(-1)).flatten(0, 1)
         weighted = design * weight[face].repeat_interleave(3).unsqueeze(-1)
-        right = weighted.T @ target[face].flatten() + prior @ mean[face]
+        right = weighted.T @ (left[face].flatten() + design @ gamma[face]) + prior @ mean[face]
         solutions.append(torch.linalg.solve(weighted.T @ design + prior, right))
     return torch.stack(solutions)
 

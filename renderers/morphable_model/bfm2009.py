@@ -9,6 +9,7 @@ import numpy as np
 
 from renderers.errors import UserError
 from renderers.morphable_model.model import LANDMARKS, MorphableModel
+from renderers.morphable_model.open_face import cylindrical_uv, towards_viewer
 
 KEYS = ("meanshape", "idBase", "exBase", "meantex", "texBase", "tri", "keypoints", "skinmask", "frontmask2_idx")
 
@@ -53,31 +54,11 @@ def load_bfm2009(path: str | Path) -> MorphableModel:
         expression_basis=_basis(path, "exBase", arrays["exBase"], count),
         mean_albedo=_vector(path, "meantex", arrays["meantex"], 3 * count).reshape(-1, 3) / 255,
         albedo_basis=_basis(path, "texBase", arrays["texBase"], count) / 255,
-        faces=_towards_viewer(vertices, faces),
+        faces=towards_viewer(vertices, faces),
         landmark_indices=_indices(path, "keypoints", landmarks, count),
         uv=cylindrical_uv(vertices),
         regions={"skin": np.flatnonzero(skin > 0.5), "front": _indices(path, "frontmask2_idx", front, count)},
     )
-
-
-def cylindrical_uv(vertices: np.ndarray) -> np.ndarray:
-    """Unwrap a face that looks along +z: u is the angle about a vertical axis behind it, v the height.
-
-    The axis stands half the face's width behind its rearmost vertex: on that vertex's own depth, the crown and the chin
-    of an open face would fan out over the whole half turn and fold over their neighbours.
-
-    Args:
-        vertices: (V, 3), y up.
-
-    Returns:
-        (V, 2) spanning [0, 1] in both directions, origin bottom-left.
-    """
-    x, y, z = vertices.T
-    half_width = (x.max() - x.min()) / 2
-    angle = np.arctan2(x - x.min() - half_width, z - z.min() + half_width)
-    unwrapped = np.stack([angle, y], axis=1)
-    low, high = unwrapped.min(axis=0), unwrapped.max(axis=0)
-    return (unwrapped - low) / np.maximum(high - low, np.finfo(np.float32).tiny)
 
 
 def _error(path: Path, reason: str) -> UserError:
@@ -137,9 +118,3 @@ def _indices(path: Path, key: str, array: np.ndarray, vertices: int) -> np.ndarr
     if array.min() < 1 or array.max() > vertices or (array != np.round(array)).any():
         raise _error(path, f"{key} holds {array.min()} to {array.max()}, expected whole numbers from 1 to {vertices}")
     return array.astype(np.int64) - 1
-
-
-def _towards_viewer(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """Faces counter-clockwise seen from +z, where the viewer of a face stands."""
-    a, b, c = (vertices[faces[:, corner]] for corner in range(3))
-    return faces if np.cross(b - a, c - a)[:, 2].sum() >= 0 else faces[:, ::-1]

@@ -77,7 +77,9 @@ def cache_file() -> Path:
 
 def _to_model(arrays: dict[str, np.ndarray]) -> MorphableModel:
     regions = {key.removeprefix("region_"): value for key, value in arrays.items() if key.startswith("region_")}
-    fields = {key: value for key, value in arrays.items() if not key.startswith(("region_", "expression_names"))}
+    fields: dict[str, Any] = {
+        key: value for key, value in arrays.items() if not key.startswith(("region_", "expression_names"))
+    }
     names = tuple(str(name) for name in arrays["expression_names"])
     return MorphableModel(name="default", regions=regions, expression_names=names, **fields)
 

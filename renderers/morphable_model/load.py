@@ -7,19 +7,32 @@ from pathlib import Path
 from renderers.errors import UserError
 from renderers.morphable_model.model import MorphableModel
 
-ACCEPTED = '"default" (the embedded model) or the path of a BFM_model_front.mat (BFM 2009)'
+ACCEPTED = '"default" (the embedded model) or the path of a BFM_model_front.mat (BFM 2009) or of a BFM 2017 or 2019 .h5'
+HDF5 = (".h5", ".hdf5")
 
 
-def load_face_model(spec: str, subdivide: int = 0) -> MorphableModel:
+def load_face_model(
+    spec: str, subdivide: int = 0, albedo: str | None = None, landmarks: str | None = None
+) -> MorphableModel:
     """The face model that `spec` names.
 
     Args:
-        spec: "default" for the embedded model, or the path of a file: `.mat` is read as BFM 2009.
+        spec: "default" for the embedded model, or the path of a file: `.mat` is read as BFM 2009, `.h5` as BFM 2017 or
+            2019.
         subdivide: how often to split each triangle of the embedded model in four (0, 1 or 2).
+        albedo: the path of an AlbedoMM `.h5`: diffuse and specular albedo for a BFM 2017.
+        landmarks: the path of a text file of 68 vertex indices from 0, for a BFM 2017 or 2019; found by themselves
+            where none is given.
 
     Raises:
-        UserError: a name or file that is none of these, a file that its reader refuses, or a subdivision of a file.
+        UserError: a name or file that is none of these, a file that its reader refuses, or an argument that does not go
+            with it.
     """
+    suffix = Path(spec).suffix.lower()
+    if suffix not in HDF5:
+        for name, value in {"albedo": albedo, "landmarks": landmarks}.items():
+            if value is not None:
+                raise UserError(f"{spec}: {name}={value} goes with a BFM 2017 or 2019 .h5 alone; leave it out")
     if spec == "default":
         from renderers.morphable_model.default import load_default
 
@@ -27,10 +40,14 @@ def load_face_model(spec: str, subdivide: int = 0) -> MorphableModel:
     path = Path(spec).expanduser()
     if not path.exists():
         raise UserError(f"{spec}: no such face model; expected {ACCEPTED}")
-    if path.suffix.lower() != ".mat":
+    if suffix not in (".mat", *HDF5):
         raise UserError(f"{spec}: this kind of face model is not read; expected {ACCEPTED}")
     if subdivide:
         raise UserError(f"{spec}: subdivide={subdivide} is for the default face model alone; leave it at 0 for a file")
-    from renderers.morphable_model.bfm2009 import load_bfm2009
+    if suffix == ".mat":
+        from renderers.morphable_model.bfm2009 import load_bfm2009
 
-    return load_bfm2009(path)
+        return load_bfm2009(path)
+    from renderers.morphable_model.bfm_h5 import load_bfm_h5
+
+    return load_bfm_h5(path, *(None if name is None else Path(name).expanduser() for name in (albedo, landmarks)))

@@ -162,6 +162,14 @@ class MorphableModel(nn.Module):
         """
         return self._decode_color(self.mean_albedo, self.flat_albedo_basis, coefficients)
 
+    def albedo_slopes(self, coefficients: Tensor) -> Tensor:
+        """How `albedo` changes with each coefficient: (A,) of one face -> (V, 3, A)."""
+        if not self.linear_albedo:
+            return self.albedo_basis
+        color = torch.addmv(self.mean_albedo.flatten(), self.flat_albedo_basis.T, coefficients).unflatten(0, (-1, 3))
+        steepness = torch.where(color > DARKEST, color.clamp_min(DARKEST) ** (1 / DISPLAY_GAMMA - 1) / DISPLAY_GAMMA, 0)
+        return self.albedo_basis * steepness[..., None]
+
     def specular(self, coefficients: Tensor) -> Tensor:
         """Specular albedo from the same (B, A) coefficients as the diffuse one: (B, V, 3), encoded as `albedo` is.
 

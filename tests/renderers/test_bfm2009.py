@@ -10,8 +10,9 @@ import scipy.io
 import torch
 
 from renderers.errors import UserError
-from renderers.morphable_model.bfm2009 import KEYS, cylindrical_uv, load_bfm2009
+from renderers.morphable_model.bfm2009 import KEYS, load_bfm2009
 from renderers.morphable_model.load import load_face_model
+from renderers.morphable_model.open_face import cylindrical_uv
 from tests.conf.fake_bfm import fake_bfm, write_fake_bfm
 
 VERTICES = 800
@@ -174,10 +175,10 @@ class TestLoadFaceModel:
         assert load_face_model(str(write_fake_bfm(tmp_path / "BFM.MAT"))).name == "bfm2009"
 
     def test_says_what_is_accepted(self, tmp_path: Path) -> None:
-        h5 = tmp_path / "model2017.h5"
-        h5.touch()
-        for spec in (str(h5), str(tmp_path), "defualt"):
-            with pytest.raises(UserError, match=r'expected "default" .* BFM_model_front\.mat') as raised:
+        mesh = tmp_path / "face.obj"
+        mesh.touch()
+        for spec in (str(mesh), str(tmp_path), "defualt"):
+            with pytest.raises(UserError, match=r'expected "default" .* BFM_model_front\.mat .* 2019 \.h5') as raised:
                 load_face_model(spec)
             assert spec in str(raised.value)
 

@@ -159,6 +159,42 @@ class TestCheckpoints:
         assert model.fingerprint() == renamed.fingerprint() == MorphableModel(**content).fingerprint()
 
 
+class TestLinearAlbedo:
+    @staticmethod
+    def models(content: dict[str, Any]) -> tuple[MorphableModel, MorphableModel]:
+        rng = np.random.default_rng(5)
+        content = {**content, "mean_specular": rng.uniform(size=(42, 3)), "specular_basis": rng.normal(size=(42, 3, 3))}
+        return MorphableModel(**content), MorphableModel(**content, linear_albedo=True)
+
+    def test_is_encoded_once_for_display(self, content: dict[str, Any]) -> None:
+        display, linear = self.models(content)
+        coefficients = draw(4, 3)
+        for name in ("albedo", "specular"):
+            stored, shown = getattr(display, name)(coefficients).numpy(), getattr(linear, name)(coefficients).numpy()
+            assert (stored < 0).any() and (stored > 0.5).any()
+            np.testing.assert_allclose(shown, np.maximum(stored, 1e-4) ** (1 / 2.2), rtol=1e-5)
+
+    def test_has_a_bounded_gradient_where_it_is_dark(self, content: dict[str, Any]) -> None:
+        linear = MorphableModel(**{**content, "mean_albedo": np.zeros((42, 3))}, linear_albedo=True).double()
+        coefficients = torch.zeros(1, 3, dtype=torch.double, requires_grad=True)
+        linear.albedo(coefficients).sum().backward()
+        assert coefficients.grad is not None and coefficients.grad.isfinite().all()
+        away = (0.3 * draw(1, 3).double()).requires_grad_()
+        bright = MorphableModel(**{**content, "mean_albedo": np.full((42, 3), 9.0)}, linear_albedo=True).double()
+        assert torch.autograd.gradcheck(bright.albedo, (away,))
+
+    def test_slopes_are_the_derivative_of_what_is_shown(self, content: dict[str, Any]) -> None:
+        for model in self.models(content):
+            coefficients = 0.5 * draw(1, 3)
+            slopes = torch.autograd.functional.jacobian(model.albedo, coefficients)[0, :, :, 0]
+            torch.testing.assert_close(model.albedo_slopes(coefficients[0]), slopes)
+
+    def test_shows_in_the_fingerprint(self, content: dict[str, Any]) -> None:
+        display, linear = self.models(content)
+        assert display.fingerprint() != linear.fingerprint()
+        assert display.fingerprint() == MorphableModel(**content).fingerprint()
+
+
 @pytest.mark.parametrize(
     ("name", "value", "expected"),
     [
