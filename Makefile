@@ -11,7 +11,7 @@ PAPERS := $(patsubst experiments/%/default.yaml,%,$(wildcard experiments/*/defau
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup test lint bench reconstruct sheet corruptions evaluate prepare-photos
+.PHONY: help setup test lint bench reconstruct sheet corruptions relight evaluate prepare-photos
 .PHONY: $(PAPERS:%=train-%) $(PAPERS:%=debug-%) $(PAPERS:%=table-%)
 
 ## help                                         this list
@@ -72,6 +72,10 @@ sheet: $(INSTALLED)
 ## corruptions [ARGS=...]                       picture of every occlusion and noise
 corruptions: $(INSTALLED)
 	@$(MONOFACE) corruptions $(ARGS)
+
+## relight [CHECKPOINT=] [IMAGE=] [OUT=]        animated highlights of a photographed or a random face
+relight: $(INSTALLED)
+	@$(MONOFACE) relight $(if $(CHECKPOINT),--checkpoint '$(CHECKPOINT)') $(if $(IMAGE),--image '$(IMAGE)') $(if $(OUT),--out '$(OUT)') $(ARGS)
 
 ## bench [ARGS=...]                             the rasterizers against each other
 bench: $(INSTALLED)

@@ -32,10 +32,19 @@ class Truth(_Movable):
     Attributes:
         coefficients: (B, L) in the layout of the face model that drew them.
         depth: (B, 1, H, W) decimetres, 0 where there is no face; `depth > 0` is the exact mask.
+        light_position: (B, 3) of the highlights, decimetres in the posed frame; this and what follows is None unless
+            the faces have highlights.
+        shininess: (B, 1) exponent of the highlights.
+        diffuse: (B, 3, H, W) what the image would be without highlights, in [0, 1], 0 where there is no face.
+        specular: (B, 3, H, W) the highlights alone, in [0, 1]; inside the face the image is the clamped sum of both.
     """
 
     coefficients: Tensor
     depth: Tensor
+    light_position: Tensor | None = None
+    shininess: Tensor | None = None
+    diffuse: Tensor | None = None
+    specular: Tensor | None = None
 
 
 @dataclass
@@ -48,6 +57,7 @@ class FaceBatch(_Movable):
         skin: (B, 1, H, W) skin weight in [0, 1].
         intrinsics: (B, 3, 3) pixels.
         truth: where the images are synthetic.
+        skin_probability: (B, 1, H, W) how likely each pixel's colour is skin's, in [0, 1], where the data tells it.
     """
 
     image: Tensor
@@ -55,6 +65,7 @@ class FaceBatch(_Movable):
     skin: Tensor
     intrinsics: Tensor
     truth: Truth | None = None
+    skin_probability: Tensor | None = field(default=None, kw_only=True)
 
     def __len__(self) -> int:
         return len(self.image)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
-from typing import Any
 
 import torch
 from lightning import LightningDataModule
@@ -13,6 +12,7 @@ from torch import nn
 
 from datamodules.batch import CorruptedBatch, FaceBatch
 from datamodules.corruption import DelusionalOcclusion, Noise, RationalOcclusion
+from datamodules.wrapped_faces import WrappedFaces
 
 # Rational occlusions are kept for evaluation (ROGUE, section 4.1).
 TRAINING: Mapping[str, Callable[[], nn.Module]] = {"delusional": DelusionalOcclusion, "noisy": Noise}
@@ -36,7 +36,7 @@ def corrupt(
     return CorruptedBatch(**clean, corrupted=corrupted, masks={name: result.mask for name, result in results.items()})
 
 
-class CorruptedFaces(LightningDataModule):
+class CorruptedFaces(WrappedFaces):
     """Yields `CorruptedBatch`: delusional and noisy copies in training, rational ones too in validation and test.
 
     Training copies are drawn anew every time, on the batch's device; those of validation, test and prediction are a
@@ -50,29 +50,10 @@ class CorruptedFaces(LightningDataModule):
     """
 
     def __init__(self, data: LightningDataModule, seed: int = 0, corrupted_training: bool = False) -> None:
-        super().__init__()
-        self.data, self.seed, self.corrupted_training = data, seed, corrupted_training
+        super().__init__(data)
+        self.seed, self.corrupted_training = seed, corrupted_training
         self.train_corruptions = {name: make() for name, make in TRAINING.items()}
         self.evaluation_corruptions = {name: make() for name, make in EVALUATION.items()}
-
-    def prepare_data(self) -> None:
-        self.data.prepare_data()
-
-    def setup(self, stage: str | None = None) -> None:
-        self.data.trainer = self.trainer
-        self.data.setup(stage)  # type: ignore[arg-type]  # Lightning calls it with None too
-
-    def train_dataloader(self) -> Any:
-        return self.data.train_dataloader()
-
-    def val_dataloader(self) -> Any:
-        return self.data.val_dataloader()
-
-    def test_dataloader(self) -> Any:
-        return self.data.test_dataloader()
-
-    def predict_dataloader(self) -> Any:
-        return self.data.predict_dataloader()
 
     def on_after_batch_transfer(self, batch: FaceBatch, dataloader_idx: int) -> CorruptedBatch:
         """The batch with its corrupted copies, drawn on its device."""

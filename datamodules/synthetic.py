@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,13 +21,21 @@ from datamodules.batch import MultiViewBatch, Truth
 from renderers.cache import cache_dir
 from renderers.camera import default_intrinsics
 from renderers.coefficients import Coefficients
-from renderers.face_renderer import FaceRenderer
+from renderers.errors import UserError
+from renderers.face_renderer import FaceRenderer, Rendering
+from renderers.illumination import AMBIENT
 from renderers.morphable_model.model import MorphableModel
 from renderers.morphable_model.sampling import sample_shape_coefficients
+from renderers.specular_renderer import add_highlights
 
 GENERATION_VERSION = 1
 CHUNK = 64  # identities drawn at once
 DEPTH_UNIT = 20.0 / 65535  # decimetres a step of the 16-bit depth maps: 0.03 mm
+HIGHLIGHTS = ("light_position", "shininess", "diffuse", "specular")  # the fields of `Truth` for faces that have them
+LAMP_ANGLE = 60.0  # degrees from the viewing axis, at most
+LAMP_DISTANCE = (6.0, 20.0)  # decimetres from the origin
+SHININESS = (8.0, 64.0)
+EXPOSURE = 0.7  # of the diffuse light where there are highlights, so that these seldom end in white
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 Split = Literal["train", "val", "test"]
 
@@ -41,6 +50,8 @@ class SceneSettings:
         view_gap: degrees; (least, most) yaw between the target and a source view.
         light_strength: standard deviation of the directional light against the ambient 0.8.
         light_change: how much of the light is drawn anew for each view; 0 keeps one light, 1 keeps nothing.
+        specular: a lamp puts highlights on the faces, which the truth then holds beside the diffuse pictures; the
+            diffuse light is dimmed to `EXPOSURE` of what it is without.
     """
 
     views: int = 3
@@ -48,6 +59,12 @@ class SceneSettings:
     view_gap: tuple[float, float] = (10.0, 40.0)
     light_strength: float = 0.35
     light_change: float = 0.3
+    specular: bool = False
+
+    def key(self) -> dict[str, Any]:
+        """What the scenes depend on; a setting that came later is named only where it changes something."""
+        key = asdict(self)
+        return key if self.specular else {name: value for name, value in key.items() if name != "specular"}
 
 
 def sample_scene(
@@ -56,7 +73,8 @@ def sample_scene(
     """Coefficients of one face in every view, drawn from `generator` alone.
 
     Returns:
-        name -> (views, n) float32, for every name of the face model's layout.
+        name -> (views, n) float32, for every name of the face model's layout; with `settings.specular` also
+        light_position in decimetres and shininess.
     """
     views = settings.views
     face = sample_shape_coefficients(face_model, 1, generator)
@@ -74,6 +92,16 @@ def sample_scene(
     common = _sample_light(settings, generator)
     lights = [kept * common + settings.light_change * _sample_light(settings, generator) for _ in range(views)]
     named["illumination"] = np.stack(lights).reshape(views, 27)
+    if settings.specular:
+        weights = named["illumination"].reshape(views, 3, 9)
+        weights[..., 0] += AMBIENT
+        weights *= EXPOSURE
+        weights[..., 0] -= AMBIENT
+        # Last, so that the same seed draws the same people with and without highlights.
+        change, common = settings.light_change, generator.standard_normal(3)
+        lamps = [kept * common + change * generator.standard_normal(3) for _ in range(views)]
+        named["light_position"] = np.stack([lamp_position(lamp) for lamp in lamps])
+        named["shininess"] = np.full((views, 1), np.exp(generator.uniform(*np.log(SHININESS))))
     return {name: value.astype(np.float32) for name, value in named.items()}
 
 
@@ -89,6 +117,18 @@ def _sample_light(settings: SceneSettings, generator: np.random.Generator) -> np
     weights[:, 4:] = generator.normal(0, 0.04, size=5)
     tint = 1 + generator.normal(0, 0.06, size=(3, 1))
     return weights * tint + generator.normal(0, 0.015, size=(3, 9))
+
+
+def lamp_position(lamp: np.ndarray) -> np.ndarray:
+    """(3,) standard normal numbers -> (3,) decimetres, in front of the face and more often above it than below.
+
+    Within `LAMP_ANGLE` of the viewing axis; the distance is log-uniform in `LAMP_DISTANCE`.
+    """
+    aside = np.array([0.8 * lamp[0], 0.35 + 0.6 * lamp[1]])
+    aside *= min(1.0, math.tan(math.radians(LAMP_ANGLE)) / float(np.hypot(*aside)))
+    near, far = LAMP_DISTANCE
+    distance = near * (far / near) ** (0.5 + 0.5 * math.erf(lamp[2] / math.sqrt(2)))
+    return distance * np.append(aside, 1.0) / np.hypot(1.0, np.hypot(*aside))
 
 
 def sample_background(size: int, generator: np.random.Generator) -> np.ndarray:
@@ -144,16 +184,24 @@ class SyntheticFaces(Dataset[MultiViewBatch]):
         rendering = self.renderer(coefficients)
         views = self.settings.views
         backgrounds = np.stack([sample_background(self.size, g) for g in generators for _ in range(views)])
-        image = torch.where(rendering.mask, rendering.image.clamp(0, 1), torch.as_tensor(backgrounds))
+        highlights = self._highlights(rendering, coefficients) if self.settings.specular else {}
+        face = highlights["diffuse"] + highlights["specular"] if highlights else rendering.image
+        image = torch.where(rendering.mask, face.clamp(0, 1), torch.as_tensor(backgrounds))
         skin = rendering.draw(self.skin.expand(len(image), -1, -1))
         return MultiViewBatch(
             image=image,
             landmarks=rendering.landmarks,
             skin=skin,
             intrinsics=default_intrinsics(self.size).repeat(len(image), 1, 1),
-            truth=Truth(coefficients=self.layout.join(coefficients), depth=rendering.depth),
+            truth=Truth(coefficients=self.layout.join(coefficients), depth=rendering.depth, **highlights),
             views=torch.arange(len(image)).view(len(indices), views),
         )
+
+    def _highlights(self, rendering: Rendering, coefficients: Coefficients) -> dict[str, Tensor]:
+        """The truth's fields `HIGHLIGHTS`."""
+        lamp = {name: coefficients.extra[name] for name in HIGHLIGHTS[:2]}
+        shiny = add_highlights(rendering, self.face_model.specular(coefficients.albedo), **lamp)
+        return {**lamp, "diffuse": shiny.diffuse.clamp(0, 1), "specular": shiny.specular.clamp(0, 1)}
 
 
 class CachedFaces(Dataset[MultiViewBatch]):
@@ -172,12 +220,14 @@ class CachedFaces(Dataset[MultiViewBatch]):
     def __getitems__(self, indices: list[int]) -> MultiViewBatch:
         rows = {name: torch.as_tensor(array[indices]).flatten(0, 1) for name, array in self.arrays.items()}
         image = rows["image"].float() / 255
+        stored = {name: rows[name] for name in HIGHLIGHTS if name in rows}
+        highlights = {name: value if value.is_floating_point() else value / 255 for name, value in stored.items()}
         return MultiViewBatch(
             image=image,
             landmarks=rows["landmarks"],
             skin=rows["skin"].float() / 255,
             intrinsics=default_intrinsics(self.size).repeat(len(image), 1, 1),
-            truth=Truth(coefficients=rows["coefficients"], depth=rows["depth"].float() * DEPTH_UNIT),
+            truth=Truth(rows["coefficients"], rows["depth"].float() * DEPTH_UNIT, **highlights),
             views=torch.arange(len(image)).view(len(indices), -1),
         )
 
@@ -186,13 +236,19 @@ def _encode(batch: MultiViewBatch, faces: int) -> dict[str, np.ndarray]:
     """One chunk as it is stored: (faces, views, ...) arrays."""
     assert batch.truth is not None
     columns: dict[str, Tensor] = {
-        "image": (batch.image * 255).round().to(torch.uint8),
+        "image": _eight_bit(batch.image),
         "landmarks": batch.landmarks,
-        "skin": (batch.skin * 255).round().to(torch.uint8),
+        "skin": _eight_bit(batch.skin),
         "coefficients": batch.truth.coefficients,
         "depth": (batch.truth.depth / DEPTH_UNIT).round().clamp(0, 65535).to(torch.uint16),
     }
+    held = {name: getattr(batch.truth, name) for name in HIGHLIGHTS}
+    columns |= {name: _eight_bit(v) if v.ndim == 4 else v for name, v in held.items() if v is not None}
     return {name: value.unflatten(0, (faces, -1)).numpy() for name, value in columns.items()}
+
+
+def _eight_bit(picture: Tensor) -> Tensor:
+    return (picture * 255).round().to(torch.uint8)
 
 
 def write_cache(faces: SyntheticFaces, folder: Path) -> None:
@@ -236,6 +292,9 @@ class SyntheticMultiView(LightningDataModule):
         seed: item `index` of a split is a function of (seed, split, index) alone.
         settings: what the scenes vary over.
         num_workers: processes that read the cache; 0 reads it in the trainer's.
+
+    Raises:
+        UserError: highlights are wanted of a face model without a specular albedo.
     """
 
     def __init__(
@@ -251,6 +310,11 @@ class SyntheticMultiView(LightningDataModule):
         num_workers: int = 0,
     ) -> None:
         super().__init__()
+        if settings.specular and not face_model.has_specular:
+            raise UserError(
+                f"settings.specular: face model {face_model.name} has no specular albedo to draw highlights with; "
+                "use one that has, such as `default`, or leave the setting off"
+            )
         self.face_model, self.size, self.batch_size, self.seed = face_model, size, batch_size, seed
         self.counts: dict[Split, int] = {"train": train_faces, "val": val_faces, "test": test_faces}
         self.settings, self.num_workers = settings, num_workers
@@ -263,8 +327,13 @@ class SyntheticMultiView(LightningDataModule):
             "size": self.size,
             "count": self.counts[split],
             "seed": self.seed,
-            "settings": asdict(self.settings),
+            "settings": self.settings.key(),
         }
+        if self.settings.specular:
+            # No part of the model's fingerprint.
+            tensors = [self.face_model.get_buffer(name) for name in ("mean_specular", "flat_specular_basis")]
+            content = b"".join(tensor.cpu().contiguous().numpy().tobytes() for tensor in tensors)
+            key["specular_albedo"] = hashlib.sha256(content).hexdigest()[:12]
         digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
         return cache_dir() / "synthetic" / f"{split}-{digest}"
 

@@ -36,6 +36,7 @@ COMMANDS = {
     "bench": ("time the rasterizers beside each other", "experiments.bench.command"),
     "sheet": ("draw a contact sheet of random faces", "experiments.sheet"),
     "corruptions": ("draw a picture of every occlusion and noise", "experiments.corruptions"),
+    "relight": ("animate a face's highlights under a circling light", "experiments.relight"),
 }
 USER_ERROR = 2
 INTERRUPTED = 130

@@ -8,9 +8,12 @@ from torch import Tensor
 from renderers.camera import REFERENCE_SIZE
 
 LANDMARKS = 68
+BROWS = slice(17, 27)
 NOSE = slice(27, 36)
+OUTER_MOUTH = slice(48, 60)
 INNER_MOUTH = slice(60, 68)
 STRONG = 10.0
+STRONG_EXPRESSION = 20.0
 
 
 def landmark_weights() -> Tensor:
@@ -18,6 +21,14 @@ def landmark_weights() -> Tensor:
     weights = torch.ones(LANDMARKS)
     weights[NOSE] = STRONG
     weights[INNER_MOUTH] = STRONG
+    return weights
+
+
+def mouth_and_brow_weights() -> Tensor:
+    """Weights mu of the specular paper, section 4.1.3: 20 for the outer mouth and the brows, 1 elsewhere. (68,)."""
+    weights = torch.ones(LANDMARKS)
+    weights[OUTER_MOUTH] = STRONG_EXPRESSION
+    weights[BROWS] = STRONG_EXPRESSION
     return weights
 
 

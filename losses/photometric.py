@@ -22,10 +22,13 @@ def saturate_skin(skin: Tensor) -> Tensor:
 
 
 def color_distance(one: Tensor, other: Tensor) -> Tensor:
-    """Euclidean distance over RGB, its gradient 0 where the two agree; (B, 3, H, W) twice to (B, 1, H, W)."""
+    """Euclidean distance over RGB, its gradient 0 where the two agree; (B, 3, H, W) twice to (B, 1, H, W).
+
+    A value that is not a number stays one.
+    """
     # torch.linalg.vector_norm along any dimension but the last is forty times slower on a CPU.
     squared = (one - other).square().sum(dim=1, keepdim=True)
-    return torch.where(squared > 0, squared.clamp_min(torch.finfo(squared.dtype).tiny).sqrt(), 0.0)
+    return torch.where(squared == 0, 0.0, squared.clamp_min(torch.finfo(squared.dtype).tiny).sqrt())
 
 
 def render_loss(rendered: Tensor, image: Tensor, mask: Tensor, skin: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""`python -m experiments prepare photos DIR --out DIR2`."""
+"""`python -m experiments prepare photos DIR --out DIR2` and `prepare skin DIR --out FILE.json`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import argparse
 import os
 from pathlib import Path
 
+from renderers.errors import UserError
+
 MIN_SIZE, MAX_SIZE = 32, 2048
+MOST_SYNTHETIC, MOST_COMPONENTS, MOST_SEED = 100_000, 64, 2**31 - 1
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,14 +33,46 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     photos.add_argument("--workers", type=_workers, default=os.cpu_count() or 1, help="processes (default: one a core)")
     photos.add_argument("--largest", action="store_true", help="only the largest face of each photograph")
+    photos.set_defaults(prepare=_photos)
+    _add_skin_arguments(kinds)
+
+
+def _add_skin_arguments(kinds: argparse._SubParsersAction) -> None:
+    skin = kinds.add_parser(
+        "skin",
+        help="labelled pixels -> a skin classifier",
+        description="Fits a skin classifier (naive Bayes over Gaussian mixtures of colour) to photographs whose skin "
+        "is labelled: beside NAME.jpg a NAME_skin.png of the same size, white where skin is. Or, with --synthetic, to "
+        "synthetic faces, whose skin is known; so the classifier that comes along was made.",
+    )
+    skin.add_argument("source", type=Path, nargs="?", metavar="DIR", help="labelled photographs, searched recursively")
+    skin.add_argument("--synthetic", type=_synthetic, metavar="N", help="fit to N synthetic faces instead of a folder")
+    skin.add_argument("--out", type=Path, required=True, metavar="FILE.json", help="the classifier")
+    skin.add_argument("--components", type=_components, default=8, help="Gaussians a mixture (default: 8)")
+    skin.add_argument("--seed", type=_seed, default=0, help="of everything that is drawn (default: 0)")
+    skin.set_defaults(prepare=_skin)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Runs the command; 0 when at least one face is prepared, else a UserError says why not."""
+    """Runs the command; 0 when its output is written, else a UserError says why not."""
+    args.prepare(args)
+    return 0
+
+
+def _photos(args: argparse.Namespace) -> None:
     from experiments.prepare.photos import prepare_photos
 
     prepare_photos(args.source, args.out, args.size, args.detector, args.workers, args.largest)
-    return 0
+
+
+def _skin(args: argparse.Namespace) -> None:
+    if (args.source is None) == (args.synthetic is None):
+        raise UserError("prepare skin: give either a folder of labelled photographs or --synthetic N")
+    if args.out.is_dir():
+        raise UserError(f"--out {args.out} is a folder: name a file")
+    from experiments.prepare.skin import prepare_skin
+
+    prepare_skin(args.source, args.out, args.synthetic or 0, args.components, args.seed)
 
 
 def _size(text: str) -> int:
@@ -46,6 +81,18 @@ def _size(text: str) -> int:
 
 def _workers(text: str) -> int:
     return _whole(text, 1, 256)
+
+
+def _synthetic(text: str) -> int:
+    return _whole(text, 1, MOST_SYNTHETIC)
+
+
+def _components(text: str) -> int:
+    return _whole(text, 1, MOST_COMPONENTS)
+
+
+def _seed(text: str) -> int:
+    return _whole(text, 0, MOST_SEED)
 
 
 def _whole(text: str, low: int, high: int) -> int:

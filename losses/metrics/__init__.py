@@ -1,5 +1,6 @@
 """torchmetrics that a DDP run reduces rightly: sums and counts per face, NaN before anything has counted."""
 
+from losses.metrics.color import ImageColorError, ImageColorSpread, image_color_error
 from losses.metrics.geometry import (
     DepthError,
     PosedVertexRMSE,
@@ -12,18 +13,30 @@ from losses.metrics.geometry import (
 )
 from losses.metrics.image import CosineDistance, IdentitySimilarity, MaskedPSNR
 from losses.metrics.landmark import LandmarkNME
+from losses.metrics.light import LightDirectionError, SpecularCorrelation, masked_correlation
+from losses.metrics.registration import InnerMouthError, PointToPlaneError, inner_mouth_error, point_to_plane_error
 
 __all__ = [
     "CosineDistance",
     "DepthError",
     "IdentitySimilarity",
+    "ImageColorError",
+    "ImageColorSpread",
+    "InnerMouthError",
     "LandmarkNME",
+    "LightDirectionError",
     "MaskedPSNR",
+    "PointToPlaneError",
     "PoseError",
     "PosedVertexRMSE",
+    "SpecularCorrelation",
     "TextureRMSE",
     "VertexRMSE",
     "centred_vertex_rmse",
+    "image_color_error",
+    "inner_mouth_error",
+    "masked_correlation",
+    "point_to_plane_error",
     "texture_rmse",
     "vertex_rmse",
 ]

@@ -37,3 +37,25 @@ class MeanMetric(Metric):
     def compute(self) -> Tensor:
         """Scalar; NaN where nothing has counted."""
         return self.total / self.count
+
+
+class StandardDeviation(MeanMetric):
+    """The standard deviation that belongs to a `MeanMetric`: sqrt(E[v^2] - E[v]^2) over everything seen."""
+
+    squares: Tensor
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.add_state("squares", default=torch.tensor(0.0), dist_reduce_fx="sum")
+
+    def add(self, values: Tensor, counts: Tensor | None = None, squares: Tensor | None = None) -> None:
+        """Take in values (B,), or means of several values with means of their squares (B,); see `MeanMetric.add`."""
+        if counts is None:
+            counts = torch.ones_like(values, dtype=torch.bool)
+        super().add(values, counts)
+        self.squares += torch.where(counts, (values.square() if squares is None else squares).float(), 0.0).sum()
+
+    def compute(self) -> Tensor:
+        """Scalar; NaN where nothing has counted."""
+        mean = super().compute()
+        return (self.squares / self.count - mean.square()).clamp_min(0).sqrt()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from datamodules.batch import FaceBatch, MultiViewBatch, Truth
@@ -52,6 +54,20 @@ def test_every_tensor_moves_and_nothing_else_changes() -> None:
         moved.truth.coefficients, moved.truth.depth, moved.views,
     ]  # fmt: skip
     assert all(tensor.device.type == "meta" for tensor in tensors)
+
+
+def test_the_truth_about_highlights_moves_and_may_be_absent() -> None:
+    plain = Truth(coefficients=torch.rand(2, 9), depth=torch.rand(2, 1, 6, 8))
+    shiny = replace(
+        plain,
+        light_position=torch.rand(2, 3),
+        shininess=torch.rand(2, 1),
+        diffuse=torch.rand(2, 3, 6, 8),
+        specular=torch.rand(2, 3, 6, 8),
+    )
+    names = ("light_position", "shininess", "diffuse", "specular")
+    assert all(getattr(shiny.to("meta"), name).device.type == "meta" for name in names)
+    assert all(getattr(plain.to("meta"), name) is None for name in names)
 
 
 def test_a_photograph_without_truth_moves_too() -> None:

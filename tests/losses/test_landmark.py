@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from losses.landmark import landmark_loss, landmark_weights
+from losses.landmark import landmark_loss, landmark_weights, mouth_and_brow_weights
 
 
 def test_weights_are_strong_on_nose_and_inner_mouth_only() -> None:
@@ -13,6 +13,11 @@ def test_weights_are_strong_on_nose_and_inner_mouth_only() -> None:
     strong = set(range(27, 36)) | set(range(60, 68))
     assert weights.shape == (68,)
     assert [weights[i].item() for i in range(68)] == [10.0 if i in strong else 1.0 for i in range(68)]
+
+
+def test_the_specular_papers_weights_are_strong_on_brows_and_outer_mouth_only() -> None:
+    strong = set(range(17, 27)) | set(range(48, 60))
+    assert mouth_and_brow_weights().tolist() == [20.0 if i in strong else 1.0 for i in range(68)]
 
 
 def test_one_point_off_by_three_and_four_pixels() -> None:

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from losses.photometric import guided_render_loss, render_loss, saturate_skin
+from losses.photometric import color_distance, guided_render_loss, render_loss, saturate_skin
 from renderers.fragments import Fragments
 from renderers.interpolation import interpolate
 from renderers.rasterizer import rasterize
@@ -137,3 +137,10 @@ def test_equal_faces_have_no_guided_loss_whatever_stands_around_them() -> None:
     drawn, mask, points = drawn_square(torch.tensor([0.0, 0.0, 1.0]), 32)
     assert guided_render_loss(drawn, mask, points, torch.where(mask, drawn, image), mask) == 0
     assert guided_render_loss(drawn, mask, points, image, torch.zeros_like(mask)).isfinite()
+
+
+def test_color_distance_equals_the_norm_and_keeps_nan() -> None:
+    one, other = torch.rand(2, 4, 3, 5, 6, generator=torch.Generator().manual_seed(7))
+    torch.testing.assert_close(color_distance(one, other)[:, 0], torch.linalg.vector_norm(one - other, dim=1))
+    one[0, 1, 2, 3] = torch.nan
+    assert color_distance(one, other).isnan().nonzero().tolist() == [[0, 0, 2, 3]]

@@ -1,0 +1,38 @@
+"""A data module around another one, for what is added to its batches on their device."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning import LightningDataModule
+
+
+class WrappedFaces(LightningDataModule):
+    """Hands everything through to `data`; a subclass says what `on_after_batch_transfer` adds.
+
+    Args:
+        data: where the faces come from; its batches may be any `FaceBatch`.
+    """
+
+    def __init__(self, data: LightningDataModule) -> None:
+        super().__init__()
+        self.data = data
+
+    def prepare_data(self) -> None:
+        self.data.prepare_data()
+
+    def setup(self, stage: str | None = None) -> None:
+        self.data.trainer = self.trainer
+        self.data.setup(stage)  # type: ignore[arg-type]  # Lightning calls it with None too
+
+    def train_dataloader(self) -> Any:
+        return self.data.train_dataloader()
+
+    def val_dataloader(self) -> Any:
+        return self.data.val_dataloader()
+
+    def test_dataloader(self) -> Any:
+        return self.data.test_dataloader()
+
+    def predict_dataloader(self) -> Any:
+        return self.data.predict_dataloader()

@@ -1,0 +1,52 @@
+"""Inner mouth term: how far the model's mouth is open, by area."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from losses.landmark import INNER_MOUTH
+from renderers.camera import REFERENCE_SIZE
+from renderers.soft_mask import polygon_coverage
+
+CELL = 3.5  # pixels at 224 px: what the areas are compared in, whatever the image's size
+SOFTNESS = 2.0  # cells: how far the two mouths feel each other
+MARGIN = 2  # cells round both mouths
+
+
+def inner_mouth_loss(predicted: Tensor, target: Tensor, image_size: int) -> Tensor:
+    """L_mouth = |A - A^p|, the inner mouth's labelled area and that of the model (specular paper, equation (11)).
+
+    The cap that closes the model's mouth is the octagon over its eight inner-mouth landmark vertices, so that every
+    model with 68 landmarks has one. Both areas are drawn as soft coverage (`polygon_coverage`) and compared place by
+    place: equal areas beside each other are no agreement. Where the model's lips pass through each other its area is
+    negative, and the loss opens the mouth until they touch; a labelled area never counts less than 0. Only what lies
+    inside the image counts.
+
+    Args:
+        predicted: (B, 68, 2) the model's projected landmarks, pixels.
+        target: (B, 68, 2) labelled landmarks, pixels.
+        image_size: pixels along the image's side.
+
+    Returns:
+        (B,) square pixels at 224 px.
+    """
+    scale = REFERENCE_SIZE / image_size / CELL
+    model, label = scale * predicted[:, INNER_MOUTH], scale * target[:, INNER_MOUTH]
+    cells = math.ceil(REFERENCE_SIZE / CELL)
+    origin, size = _window(torch.cat([model, label], dim=1).detach(), cells)
+    with torch.no_grad():
+        labelled = polygon_coverage(label - origin, size, SOFTNESS).clamp_min(0)
+    drawn = polygon_coverage(model - origin, size, SOFTNESS)
+    return CELL**2 * (drawn - labelled).abs().flatten(1).sum(dim=1)
+
+
+def _window(points: Tensor, cells: int) -> tuple[Tensor, tuple[int, int]]:
+    """Corner (B, 1, 2) and size (H, W), alike for the batch, of windows inside the image that hold all (B, N, 2)."""
+    low = (points.amin(dim=1).floor() - MARGIN).nan_to_num().clamp(0, cells - 1)
+    high = (points.amax(dim=1).ceil() + MARGIN).nan_to_num().clamp(1, cells)
+    width, height = (int(extent) for extent in (high - low).clamp_min(1).amax(dim=0).tolist())
+    room = torch.tensor([cells - width, cells - height], dtype=points.dtype, device=points.device)
+    return torch.minimum(low, room)[:, None], (height, width)

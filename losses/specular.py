@@ -1,0 +1,91 @@
+"""The specular paper's photometric, landmark and uniform terms."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from losses.photometric import color_distance, saturate_skin
+from renderers.camera import REFERENCE_SIZE
+
+
+def specular_photometric_loss(
+    diffuse: Tensor,
+    specular: Tensor,
+    image: Tensor,
+    mask: Tensor,
+    face: Tensor,
+    skin_probability: Tensor,
+    eta: float,
+) -> Tensor:
+    """L_photo: the diffuse render alone where skin is sure, and both renders together (equations (8) and (9)).
+
+    sum_M C_skin ||I - I_d|| / sum_M C_skin + eta sum_M ||I - (I_d + I_s)|| / |M|, where C_skin is the saturated skin
+    probability and M is where the drawn face and the face in the photograph overlap. Highlights are no likely skin, so
+    that the first term leaves them to the specular render. A term without any pixel is 0. The gradient reaches the
+    colours; M itself is given.
+
+    Args:
+        diffuse: (B, 3, H, W) diffuse render, in [0, 1] before clamping.
+        specular: (B, 3, H, W) specular render, likewise.
+        image: (B, 3, H, W) photograph, in [0, 1].
+        mask: (B, 1, H, W) I_project, bool or 0/1.
+        face: (B, 1, H, W) I_face, the face's segmentation, bool or weights in [0, 1].
+        skin_probability: (B, 1, H, W) p in [0, 1].
+        eta: weight of the second term.
+
+    Returns:
+        (B,) in [0, (1 + eta) sqrt(3)] for colours in [0, 1].
+    """
+    both = mask.to(image.dtype) * face.to(image.dtype)
+    first = _weighted_mean(color_distance(image, diffuse), both * saturate_skin(skin_probability))
+    return first + eta * _weighted_mean(color_distance(image, diffuse + specular), both)
+
+
+def specular_landmark_loss(predicted: Tensor, target: Tensor, weights: Tensor, image_size: int) -> Tensor:
+    """L_lmk = 1/|K| sum_i mu_i ||k_i - k_i^p||: Euclidean distances, not their squares (equation (10)).
+
+    Distances are expressed in pixels of a 224 px image, so that the term's weight holds for every image size.
+
+    Args:
+        predicted: (B, 68, 2) pixels.
+        target: (B, 68, 2) pixels.
+        weights: (68,) mu, see `losses.landmark.mouth_and_brow_weights`.
+        image_size: pixels along the image's side.
+
+    Returns:
+        (B,) pixels at 224 px.
+    """
+    distance = torch.linalg.vector_norm(REFERENCE_SIZE / image_size * (predicted - target), dim=-1)
+    return (weights * distance).mean(dim=-1)
+
+
+def uniform_loss(diffuse_colors: Tensor, illumination: Tensor, weights: Tensor | None = None) -> Tensor:
+    """L_uniform: variance of the lit diffuse colours, and of each light weight over the channels (equation (13)).
+
+    1/|T| sum_i (t_i - t_mean)^2 + sum_b sum_c (lambda_bc - lambda_mean_b)^2, the first averaged over the channels too.
+    The paper prints neither square, and so a sum that is always 0.
+
+    Args:
+        diffuse_colors: (B, V, 3) T, the vertices' lit diffuse colours.
+        illumination: (B, 27) nine weights a channel, channel after channel.
+        weights: (V,) or (B, V), bool or not below 0: how much each vertex counts, for example 1 where it is skin; all
+            alike where absent. A face without any weight has no variance of colours.
+
+    Returns:
+        (B,)
+    """
+    counts = diffuse_colors.new_ones(diffuse_colors.shape[1]) if weights is None else weights.to(diffuse_colors.dtype)
+    share = (counts / counts.sum(dim=-1, keepdim=True).clamp_min(torch.finfo(counts.dtype).tiny))[..., None]
+    deviation = diffuse_colors - (share * diffuse_colors).sum(dim=1, keepdim=True)
+    colors = (share * deviation.square()).sum(dim=1).mean(dim=-1)
+    channels = illumination.unflatten(-1, (3, 9))
+    tint = (channels - channels.mean(dim=1, keepdim=True)).square().sum(dim=(1, 2))
+    return colors + tint
+
+
+def _weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
+    """(B, 1, H, W) twice -> (B,): 0 where no pixel has weight."""
+    total = weights.flatten(1).sum(dim=1)
+    safe = torch.where(total > 0, total, 1.0)
+    return (weights * values).flatten(1).sum(dim=1) / safe
