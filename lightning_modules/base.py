@@ -35,6 +35,8 @@ class FaceModule(LightningModule):
         image_size: side of the square images, pixels.
         optimizer: from parameters to an optimizer.
         schedule: `cosine` warms up and then falls to 0 at the last step.
+        renderer: what draws its coefficients; a `FaceRenderer` by default.
+        extra: lengths of the coefficients that the paper adds, by name.
         init_weights: (of every paper) a checkpoint of the module to start from, with a new optimizer and schedule.
     """
 
@@ -46,12 +48,14 @@ class FaceModule(LightningModule):
         image_size: int,
         optimizer: Callable[[Iterable], Optimizer],
         schedule: Literal["constant", "cosine"] = "constant",
+        renderer: FaceRenderer | None = None,
+        extra: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__()
         self.face_model = face_model
         self.image_size = image_size
-        self.renderer = FaceRenderer(face_model, image_size)
-        self.regressor = CoefficientRegressor(backbone, face_model.layout())
+        self.renderer = renderer or FaceRenderer(face_model, image_size)
+        self.regressor = CoefficientRegressor(backbone, face_model.layout(extra))
         self.identity_encoder = identity_encoder
         self.metrics = ReconstructionMetrics(face_model, identity_encoder)
         self.make_optimizer, self.schedule = optimizer, schedule

@@ -26,6 +26,10 @@ SMALL = {
         "--trainer.max_steps=1", "--trainer.val_check_interval=1", "--data.init_args.data.init_args.train_faces=8",
         "--data.init_args.data.init_args.val_faces=2", "--model.init_args.robust_start=0",
     ],
+    "make train-specular": [
+        "--trainer.max_steps=1", "--trainer.val_check_interval=1", "--data.init_args.data.init_args.train_faces=12",
+        "--data.init_args.data.init_args.val_faces=2",
+    ],
     "make reconstruct IMAGE=me.jpg": [],
     'make corruptions ARGS="--image me.jpg --kind sunglasses --output sunglasses.png"': [],
     "make prepare-photos DIR=photos OUT=data/photos": [],
@@ -41,8 +45,11 @@ ELSEWHERE = {
     "make bench": "tests/experiments/test_bench.py",
     "make sheet": "tests/renderers/test_default_model.py",
     "make corruptions": "tests/experiments/test_corruptions.py",
+    "make relight": "tests/experiments/test_relight.py",
     "make table-rogue": "tests/experiments/test_table.py",
     "make train-rogue CONFIG=paper": "tests/experiments/test_configs.py",
+    "make table-specular": "tests/experiments/test_table.py",
+    "make train-specular CONFIG=paper": "tests/experiments/test_configs.py",
     "make table-mgcnet": "tests/experiments/test_table.py",
     "make train-mgcnet CONFIG=paper": "tests/experiments/test_configs.py",
 }

@@ -22,6 +22,9 @@ HEAD_SCALES: Mapping[str, float] = {
     "angles": 0.5,
     "illumination": 0.3,
     "translation": 0.3,
+    "light_position": 0.3,
+    "shininess": 0.5,
+    "scale": 0.1,
 }
 
 

@@ -15,10 +15,16 @@ from losses.metrics import (
     CosineDistance,
     DepthError,
     IdentitySimilarity,
+    ImageColorError,
+    ImageColorSpread,
+    InnerMouthError,
     LandmarkNME,
+    LightDirectionError,
     MaskedPSNR,
+    PointToPlaneError,
     PosedVertexRMSE,
     PoseError,
+    SpecularCorrelation,
     TextureRMSE,
     VertexRMSE,
 )
@@ -26,6 +32,7 @@ from renderers.camera import euler_to_rotation, transform
 from renderers.coefficients import Coefficients
 from renderers.face_renderer import Rendering
 from renderers.morphable_model.model import MorphableModel
+from renderers.specular_renderer import SpecularRendering
 
 
 class ReconstructionMetrics(nn.Module):
@@ -155,3 +162,52 @@ class RobustnessMetrics(nn.Module):
         """Forget everything seen."""
         for name in self.NAMES:
             self.of(name).reset()
+
+
+class SpecularMetrics(nn.Module):
+    """The specular paper's own: colour error of the picture, point-to-plane distance, inner mouth, highlights, lamp.
+
+    The colour error is taken where the drawn face and the photograph's skin overlap. What needs a truth is left out
+    without one.
+    """
+
+    def __init__(self, face_model: MorphableModel) -> None:
+        super().__init__()
+        self.face_model = face_model
+        self.layout = face_model.layout()
+        self.all = MetricCollection(
+            {
+                "color_error": ImageColorError(),
+                "color_spread": ImageColorSpread(),
+                "point_to_plane_mm": PointToPlaneError(),
+                "inner_mouth_error_mm": InnerMouthError(face_model.landmark_indices),
+                "specular_correlation": SpecularCorrelation(),
+                "light_direction_error_deg": LightDirectionError(),
+            },
+            compute_groups=False,
+        )
+
+    @torch.no_grad()
+    def update(self, batch: FaceBatch, rendering: SpecularRendering) -> None:
+        """Count one batch."""
+        known, truth = self.all, batch.truth
+        for name in ("color_error", "color_spread"):
+            known[name].update(rendering.image, batch.image, rendering.mask & (batch.skin > 0.5))
+        if truth is None:
+            return
+        true = self.layout.split(truth.coefficients)
+        shape = self.face_model.shape(true.identity, true.expression)
+        known["point_to_plane_mm"].update(rendering.shape, shape, self.face_model.normals(shape))
+        known["inner_mouth_error_mm"].update(rendering.shape, shape)
+        if truth.specular is not None and truth.light_position is not None:
+            known["specular_correlation"].update(rendering.specular, truth.specular, truth.depth > 0)
+            origins = rendering.translation, true.translation
+            known["light_direction_error_deg"].update(rendering.light_position, truth.light_position, *origins)
+
+    def compute(self) -> dict[str, Tensor]:
+        """Every metric that has seen something, by the name it is logged under."""
+        return {name: metric.compute() for name, metric in self.all.items() if metric.update_called}
+
+    def reset(self) -> None:
+        """Forget everything seen."""
+        self.all.reset()

@@ -60,8 +60,12 @@ def test_no_configuration_is_forgotten() -> None:
         "rogue/table.yaml",
         "shared/data_photos.yaml",
         "shared/face_model_bfm2009.yaml",
+        "shared/face_model_bfm2017.yaml",
         "shared/face_model_default.yaml",
         "shared/trainer.yaml",
+        "specular/default.yaml",
+        "specular/paper.yaml",
+        "specular/table.yaml",
     }
 
 
@@ -110,6 +114,24 @@ def test_rogue_validation_pictures_are_the_same_every_time(elsewhere: Path) -> N
         metrics.append(json.loads((folder / "metrics.json").read_text()))
         folder.rename(elsewhere / f"kept{len(metrics)}")
     assert metrics[0] == metrics[1]
+
+
+def test_specular_default(elsewhere: Path) -> None:
+    little = [word.replace("--data.init_args", "--data.init_args.data.init_args") for word in LITTLE]
+    started = ["--model.init_args.identity_start=0", "--model.init_args.mouth_start=0"]
+    assert main(["fit", "--config", "experiments/specular/default.yaml", *little, *started]) == 0
+    folder = run_folder(elsewhere, "specular")
+    metrics = json.loads((folder / "metrics.json").read_text())
+    for name in (
+        "nme", "psnr", "color_error", "point_to_plane_mm", "inner_mouth_error_mm", "specular_correlation",
+        "light_direction_error_deg", "mouth", "uniform",
+    ):  # fmt: skip
+        assert np.isfinite(metrics["initial"][f"val/{name}"]) and np.isfinite(metrics["final"][f"val/{name}"]), name
+    assert metrics["final"]["val/loss"] != metrics["initial"]["val/loss"]
+    checkpoint = folder / "checkpoints" / "last.ckpt"
+    arguments = ["--config", str(folder / "config.yaml"), "--ckpt_path", str(checkpoint)]
+    assert main(["validate", *arguments]) == 0
+    assert main(["fit", *arguments, "--trainer.max_steps=3"]) == 0
 
 
 def prepare_two_photographs(out: str) -> None:

@@ -1,0 +1,171 @@
+"""Specular: a face's diffuse and specular albedo, and the lamp that makes it shine (Deng et al., MM 2022)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.optim import Adam, Optimizer
+
+from datamodules.batch import FaceBatch
+from lightning_modules.base import FaceModule, Stage
+from lightning_modules.components.backbones import ResNet
+from lightning_modules.components.evaluation import SpecularMetrics
+from lightning_modules.components.panels import face_panels
+from losses.encoders import FaceEncoder
+from losses.identity import identity_loss
+from losses.inner_mouth import inner_mouth_loss
+from losses.landmark import mouth_and_brow_weights
+from losses.regularization import coefficient_regularization
+from losses.specular import specular_landmark_loss, specular_photometric_loss, uniform_loss
+from renderers.coefficients import Coefficients
+from renderers.morphable_model.model import MorphableModel
+from renderers.specular_renderer import SPECULAR_COEFFICIENTS, SpecularRenderer, SpecularRendering
+
+
+@dataclass(frozen=True)
+class SpecularWeights:
+    """Weights of equation (6), section 4.1; a term of weight 0 is not computed.
+
+    Attributes:
+        identity, photometric, landmark, mouth, regularization, uniform: the terms (7), (8), (10), (11), (12), (13).
+        both: eta of (8), which the paper leaves to the user: diffuse and specular render together, against the diffuse
+            one alone.
+    """
+
+    identity: float = 0.2
+    photometric: float = 1.92
+    landmark: float = 1.8e-3
+    mouth: float = 1.3e-3
+    regularization: float = 5e-4
+    uniform: float = 5.0
+    both: float = 1.0
+
+    def terms(self) -> dict[str, float]:
+        """The weights of equation (6)'s terms by name."""
+        return {name: value for name, value in asdict(self).items() if name != "both"}
+
+
+class Specular(FaceModule):
+    """One network for shape, pose, diffuse and specular albedo, soft light and one lamp; equation (6) as its loss.
+
+    Args:
+        face_model: one with a specular albedo.
+        backbone, identity_encoder, image_size, optimizer, schedule, init_weights: see `FaceModule`.
+        weights: of the loss terms; a row of the paper's tables 1 and 2 is a choice of them.
+        identity_start: the training step from which the identity term counts; blobs have no identity to speak of.
+        mouth_start: the training step from which the inner mouth term counts (the paper's: 50,000).
+    """
+
+    landmark_weights: Tensor
+    renderer: SpecularRenderer
+
+    def __init__(
+        self,
+        face_model: MorphableModel,
+        backbone: ResNet,
+        identity_encoder: FaceEncoder,
+        image_size: int = 224,
+        weights: SpecularWeights = SpecularWeights(),
+        identity_start: int = 0,
+        mouth_start: int = 0,
+        optimizer: Callable[[Iterable], Optimizer] = Adam,
+        schedule: Literal["constant", "cosine"] = "constant",
+        init_weights: str | None = None,
+    ) -> None:
+        renderer = SpecularRenderer(face_model, image_size)
+        super().__init__(
+            face_model, backbone, identity_encoder, image_size, optimizer, schedule, renderer, SPECULAR_COEFFICIENTS
+        )
+        self.weights, self.identity_start, self.mouth_start = weights, identity_start, mouth_start
+        self.register_buffer("landmark_weights", mouth_and_brow_weights(), persistent=False)
+        self.shine = SpecularMetrics(face_model)
+        self.start_from(init_weights)
+
+    def training_step(self, batch: FaceBatch, batch_idx: int) -> Tensor:
+        step = self.global_step
+        coefficients = self(batch.image)
+        rendering = self.renderer(coefficients, batch.intrinsics)
+        terms = self.terms(batch, coefficients, rendering, step >= self.identity_start, step >= self.mouth_start)
+        loss = self.weighted(terms)
+        self.log_terms("train", terms, loss, len(batch))
+        return loss
+
+    def validation_step(self, batch: FaceBatch, batch_idx: int) -> None:
+        self._evaluate("val", batch)
+
+    def test_step(self, batch: FaceBatch, batch_idx: int) -> None:
+        self._evaluate("test", batch)
+
+    def _evaluate(self, stage: Stage, batch: FaceBatch) -> None:
+        coefficients = self(batch.image)
+        rendering = self.renderer(coefficients, batch.intrinsics)
+        terms = self.terms(batch, coefficients, rendering)
+        self.log_terms(stage, terms, self.weighted(terms), len(batch))
+        self.metrics.update(batch, coefficients, rendering)
+        self.shine.update(batch, rendering)
+
+    def log_metrics(self, stage: Stage) -> None:
+        super().log_metrics(stage)
+        self.log_dict({f"{stage}/{name}": value for name, value in self.shine.compute().items()})
+        self.shine.reset()
+
+    def terms(
+        self,
+        batch: FaceBatch,
+        coefficients: Coefficients,
+        rendering: SpecularRendering,
+        identity: bool = True,
+        mouth: bool = True,
+    ) -> dict[str, Tensor]:
+        """The terms of equation (6), each a mean over the images; only those with a weight.
+
+        Args:
+            batch: of images; without skin probabilities of its own its skin weights stand for them too.
+            coefficients: what the network made of them.
+            rendering: what these draw.
+            identity: whether the identity term counts yet.
+            mouth: whether the inner mouth term counts yet.
+        """
+        weights = self.weights
+        terms: dict[str, Tensor] = {}
+        if weights.identity and identity:
+            with torch.no_grad():
+                wanted = self.identity_encoder(batch.image, batch.landmarks)
+            drawn = self.identity_encoder(rendering.image, rendering.landmarks)
+            terms["identity"] = identity_loss(drawn, wanted).mean()
+        if weights.photometric:
+            skin = batch.skin if batch.skin_probability is None else batch.skin_probability
+            terms["photometric"] = specular_photometric_loss(
+                rendering.diffuse, rendering.specular, batch.image, rendering.mask, batch.skin, skin, weights.both
+            ).mean()
+        if weights.landmark:
+            points, seen = rendering.landmarks, batch.landmarks
+            terms["landmark"] = specular_landmark_loss(points, seen, self.landmark_weights, self.image_size).mean()
+        if weights.mouth and mouth:
+            terms["mouth"] = inner_mouth_loss(rendering.landmarks, batch.landmarks, self.image_size).mean()
+        if weights.regularization:
+            terms["regularization"] = coefficient_regularization(coefficients, 1.0, 1.0, 1.0).mean()
+        if weights.uniform:
+            terms["uniform"] = uniform_loss(rendering.diffuse_colors, coefficients.illumination).mean()
+        return terms
+
+    def weighted(self, terms: dict[str, Tensor]) -> Tensor:
+        """Equation (6)."""
+        weights = self.weights.terms()
+        return torch.stack([weights[name] * value for name, value in terms.items()]).sum()
+
+    @torch.no_grad()
+    def panels(self, batch: FaceBatch) -> dict[str, Tensor]:
+        """Pictures of a batch by name, each (B, 3, H, W) in [0, 1]; the specular ones three times as bright."""
+        rendering = self.renderer(self(batch.image), batch.intrinsics)
+        pictures = face_panels(batch.image, rendering) | {
+            "diffuse": rendering.diffuse.clamp(0, 1),
+            "specular x 3": (3 * rendering.specular).clamp(0, 1),
+        }
+        if batch.truth is not None and batch.truth.specular is not None:
+            pictures["true specular x 3"] = (3 * batch.truth.specular).clamp(0, 1)
+        return pictures
