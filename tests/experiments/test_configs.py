@@ -14,8 +14,10 @@ from PIL import Image
 from experiments.__main__ import main
 from renderers.morphable_model.bfm2009 import load_bfm2009
 from tests.conf.fake_bfm import write_fake_bfm
+from tests.conf.fake_bfm_h5 import fake_albedo, fake_bfm_h5
 from tests.conf.fake_mgcnet_list import write_list
 from tests.conf.scenes import exact_batch
+from tests.conf.write_hdf5 import write_hdf5
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "experiments").glob("**/*.yaml"))
@@ -186,6 +188,25 @@ def test_rogue_paper_at_full_size(elsewhere: Path) -> None:
     metrics = json.loads((run_folder(elsewhere, "rogue") / "metrics.json").read_text())
     assert metrics["final"]["val/landmark"] != metrics["initial"]["val/landmark"]
     assert np.isfinite(metrics["final"]["val/rational/nme"])
+
+
+@pytest.mark.slow
+def test_specular_paper_at_full_size(elsewhere: Path) -> None:
+    """ResNet-50, 224 px, a model in the layouts of BFM 2017 and AlbedoMM, on photographs: a real step."""
+    fake = fake_bfm_h5(subdivide=1)
+    count = fake.arrays["shape/representer/points"].shape[1]
+    (elsewhere / "data").mkdir()
+    write_hdf5(elsewhere / "data" / "model2017-1_face12_nomouth.h5", fake.arrays)
+    write_hdf5(elsewhere / "data" / "albedoModel2020_face12_albedoPart.h5", fake_albedo(count))
+    prepare_two_photographs("data/specular")
+    little = ["--data.init_args.data.init_args.batch_size=1", "--data.init_args.data.init_args.num_workers=0"]
+    one_process = ["--trainer.devices=1", "--trainer.strategy=auto", "--trainer.max_steps=1"]
+    offline = ["--model.init_args.backbone.init_args.pretrained=false", "--trainer.val_check_interval=1"]
+    command = ["fit", "--config", "experiments/specular/paper.yaml", *little, *one_process, *offline]
+    assert main(command) == 0
+    metrics = json.loads((run_folder(elsewhere, "specular") / "metrics.json").read_text())
+    assert metrics["final"]["val/landmark"] != metrics["initial"]["val/landmark"]
+    assert "val/specular_correlation" not in metrics["final"]  # nobody knows the truth of a photograph
 
 
 def test_table_rows_are_the_seven_of_the_paper() -> None:
