@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from experiments.sheet import ALBEDO_RANGE, STEP_BACK, SUPERSAMPLE, studio_light
+from experiments.sheet import STEP_BACK, SUPERSAMPLE, portrait, studio_light
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -141,27 +141,16 @@ def draw_faces(face_model: MorphableModel, size: int, seed: int) -> tuple[Tensor
     """(N, 3, size, size) random people, each turned by one of `YAWS`, and their (N, 68, 2) landmarks in pixels."""
     import torch
 
-    from renderers.camera import euler_to_rotation
-    from renderers.coefficients import Coefficients
     from renderers.face_renderer import FaceRenderer
     from renderers.morphable_model.sampling import sample_shape_coefficients
 
     generator = np.random.default_rng(seed)
     count, fine = len(YAWS), size * SUPERSAMPLE
     sampled = sample_shape_coefficients(face_model, count, generator)
-    drawn = {name: torch.from_numpy(values) for name, values in sampled.items()}
     degrees = np.stack([generator.normal(0, 4, count), np.array(YAWS), generator.normal(0, 4, count)], axis=1)
-    angles = torch.tensor(np.deg2rad(degrees), dtype=torch.float32)
-    posed = face_model.shape(drawn["identity"], drawn["expression"]) @ euler_to_rotation(angles).transpose(1, 2)
-    middle = (posed.amin(dim=1) + posed.amax(dim=1)) / 2
-    coefficients = Coefficients(
-        identity=drawn["identity"],
-        expression=drawn["expression"],
-        albedo=drawn["albedo"].clamp(-ALBEDO_RANGE, ALBEDO_RANGE),
-        angles=angles,
-        illumination=torch.stack([studio_light(generator) for _ in YAWS]),
-        translation=torch.tensor([0.0, 0.0, -2 * STEP_BACK]) - middle * torch.tensor([1.0, 1.0, 0.0]),
-    )
+    light = torch.stack([studio_light(generator) for _ in YAWS])
+    coefficients = portrait(face_model, sampled, np.deg2rad(degrees), light)
+    coefficients.translation[:, 2] -= STEP_BACK  # hands and hair need more room
     with torch.no_grad():
         rendering = FaceRenderer(face_model, fine)(coefficients)
         mask = rendering.mask.float()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from experiments.sheet import ALBEDO_RANGE, STEP_BACK, SUPERSAMPLE
+from experiments.sheet import SUPERSAMPLE, portrait
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -89,23 +89,17 @@ def random_face(seed: int) -> tuple[MorphableModel, Coefficients]:
     """The embedded default and a random person of it, nearly frontal (B = 1, with the specular extras)."""
     import torch
 
-    from renderers.camera import euler_to_rotation
+    from renderers.coefficients import ILLUMINATION_SIZE
     from renderers.morphable_model.default import load_default
     from renderers.morphable_model.sampling import sample_shape_coefficients
     from renderers.specular_renderer import SPECULAR_COEFFICIENTS
 
     face_model = load_default(DENSITY)
     generator = np.random.default_rng(seed)
-    layout = face_model.layout(SPECULAR_COEFFICIENTS)
-    coefficients = layout.split(torch.zeros(1, layout.length))
-    for name, drawn in sample_shape_coefficients(face_model, 1, generator).items():
-        coefficients.named()[name].copy_(torch.from_numpy(drawn))
-    coefficients.albedo.clamp_(-ALBEDO_RANGE, ALBEDO_RANGE)
-    coefficients.angles.copy_(torch.from_numpy(generator.normal(0.0, [0.05, 0.2, 0.03]).clip(-0.35, 0.35)))
-    shape = face_model.shape(coefficients.identity, coefficients.expression)
-    posed = shape @ euler_to_rotation(coefficients.angles).transpose(1, 2)
-    middle = (posed.amin(dim=1) + posed.amax(dim=1)) / 2
-    coefficients.translation.copy_(torch.tensor([0.0, 0.0, -STEP_BACK]) - middle * torch.tensor([1.0, 1.0, 0.0]))
+    people = sample_shape_coefficients(face_model, 1, generator)
+    angles = generator.normal(0.0, [0.05, 0.2, 0.03]).clip(-0.35, 0.35)[None]
+    coefficients = portrait(face_model, people, angles, torch.zeros(1, ILLUMINATION_SIZE))
+    coefficients.extra = {name: torch.zeros(1, size) for name, size in SPECULAR_COEFFICIENTS.items()}
     return face_model, coefficients
 
 

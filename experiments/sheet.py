@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ import numpy as np
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from renderers.coefficients import Coefficients
     from renderers.morphable_model.model import MorphableModel
 
 SUPERSAMPLE = 2
@@ -75,23 +77,12 @@ def draw_tile(face_model: MorphableModel, generator: np.random.Generator, size: 
     """(size, size, 3) uint8: one random person under a soft studio light."""
     import torch
 
-    from renderers.camera import euler_to_rotation
-    from renderers.coefficients import Coefficients
     from renderers.face_renderer import FaceRenderer
     from renderers.morphable_model.sampling import sample_shape_coefficients
 
-    drawn = {name: torch.from_numpy(v) for name, v in sample_shape_coefficients(face_model, 1, generator).items()}
-    angles = torch.tensor(generator.normal(0.0, [0.06, 0.22, 0.04]).clip(-0.45, 0.45), dtype=torch.float32)[None]
-    posed = face_model.shape(drawn["identity"], drawn["expression"]) @ euler_to_rotation(angles).transpose(1, 2)
-    middle = (posed.amin(dim=1) + posed.amax(dim=1)) / 2
-    coefficients = Coefficients(
-        identity=drawn["identity"],
-        expression=drawn["expression"],
-        albedo=drawn["albedo"].clamp(-ALBEDO_RANGE, ALBEDO_RANGE),
-        angles=angles,
-        illumination=studio_light(generator)[None],
-        translation=torch.tensor([[0.0, 0.0, -STEP_BACK]]) - middle * torch.tensor([1.0, 1.0, 0.0]),
-    )
+    people = sample_shape_coefficients(face_model, 1, generator)
+    angles = generator.normal(0.0, [0.06, 0.22, 0.04]).clip(-0.45, 0.45)[None]
+    coefficients = portrait(face_model, people, angles, studio_light(generator)[None])
     fine = size * SUPERSAMPLE
     with torch.no_grad():
         rendering = FaceRenderer(face_model, fine)(coefficients)
@@ -99,6 +90,36 @@ def draw_tile(face_model: MorphableModel, generator: np.random.Generator, size: 
         picture = rendering.image.clamp(0, 1) * mask + background(generator, fine) * (1 - mask)
         picture = torch.nn.functional.avg_pool2d(picture, SUPERSAMPLE)[0]
     return (picture.permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
+
+
+def portrait(
+    face_model: MorphableModel, people: Mapping[str, np.ndarray], angles: np.ndarray, illumination: Tensor
+) -> Coefficients:
+    """People placed in the middle of the picture, a little away from the camera, so that the largest has a margin.
+
+    Args:
+        face_model: what they were drawn from.
+        people: identity, expression and albedo (B, n), as `sample_shape_coefficients` draws them.
+        angles: (B, 3) radians.
+        illumination: (B, 27).
+    """
+    import torch
+
+    from renderers.camera import euler_to_rotation
+    from renderers.coefficients import Coefficients
+
+    drawn = {name: torch.from_numpy(values) for name, values in people.items()}
+    turned = torch.tensor(angles, dtype=torch.float32)
+    posed = face_model.shape(drawn["identity"], drawn["expression"]) @ euler_to_rotation(turned).transpose(1, 2)
+    middle = (posed.amin(dim=1) + posed.amax(dim=1)) / 2
+    return Coefficients(
+        identity=drawn["identity"],
+        expression=drawn["expression"],
+        albedo=drawn["albedo"].clamp(-ALBEDO_RANGE, ALBEDO_RANGE),
+        angles=turned,
+        illumination=illumination,
+        translation=torch.tensor([0.0, 0.0, -STEP_BACK]) - middle * torch.tensor([1.0, 1.0, 0.0]),
+    )
 
 
 def studio_light(generator: np.random.Generator) -> Tensor:
