@@ -83,7 +83,7 @@ bench: $(INSTALLED)
 
 ## test [ARGS=...]                              every test, with coverage; ARGS=tests/renderers runs a part, without it
 test: $(INSTALLED)
-	@$(BIN)/python -m pytest $(or $(ARGS),--cov --cov-report=term:skip-covered --cov-fail-under=85)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(or $(ARGS),-n auto --dist loadfile --cov --cov-report=term:skip-covered --cov-fail-under=85)
 
 ## lint                                         ruff, mypy and the import arrows
 lint: $(INSTALLED)
