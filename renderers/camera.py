@@ -1,4 +1,4 @@
-"""Cameras: Euler angles, rigid motion, perspective projection.
+"""Cameras: Euler angles, rigid motion, perspective and scaled orthographic projection.
 
 Model space has x right, y up, z towards the viewer; the camera stands on +z at distance 10 dm and looks to -z. A posed
 point is x_cam = R x + t. The *camera-centred* frame has its origin in the camera, x right, y down, z forward:
@@ -79,11 +79,44 @@ def project(posed: Tensor, intrinsics: Tensor) -> Tensor:
     return torch.cat([pixels, depth], dim=-1)
 
 
+def project_orthographic(posed: Tensor, translation: Tensor, intrinsics: Tensor) -> Tensor:
+    """Scaled orthographic projection: all of a face is as large as its origin is (finegrained, equation (4)).
+
+    The scale f is the focal length over the origin's depth, 10 - t_z: for t_z = 0 the fixed one of the paper.
+
+    Args:
+        posed: (B, N, 3) x_cam = R x + t in decimetres.
+        translation: (B, 3) t in decimetres.
+        intrinsics: (B, 3, 3) pixel intrinsics (zero skew).
+
+    Returns:
+        (B, N, 3): x, y in pixels (origin at the image's top-left corner) and the positive depth in decimetres, as
+        `project` gives it. A face at or behind the camera is scaled as if it stood at `NEAR`.
+    """
+    centred = to_camera_centred(posed)
+    origin_depth = (CAMERA_DISTANCE - translation[..., None, 2:]).clamp_min(NEAR)
+    focal = torch.stack([intrinsics[..., 0, 0], intrinsics[..., 1, 1]], dim=-1).unsqueeze(-2)
+    principal = intrinsics[..., :2, 2].unsqueeze(-2)
+    return torch.cat([focal / origin_depth * centred[..., :2] + principal, centred[..., 2:]], dim=-1)
+
+
 def default_intrinsics(size: int, device: torch.device | str = "cpu") -> Tensor:
     """(3, 3) intrinsics of the default camera, for square images of `size` pixels: focal 1015 at 224, centred."""
     focal = REFERENCE_FOCAL * size / REFERENCE_SIZE
     centre = size / 2
     return torch.tensor([[focal, 0.0, centre], [0.0, focal, centre], [0.0, 0.0, 1.0]], device=device)
+
+
+def zoomed(intrinsics: Tensor, scale: Tensor) -> Tensor:
+    """Intrinsics with another focal length (f of specular, equation 3).
+
+    Args:
+        intrinsics: (B, 3, 3) pixels.
+        scale: (B, 1) logarithm of what the focal length is multiplied by.
+    """
+    focal = intrinsics.clone()
+    focal[:, (0, 1), (0, 1)] *= scale.exp()
+    return focal
 
 
 def relative_pose(

@@ -6,15 +6,17 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize, softplus
+from torch.nn.functional import normalize
 
 from renderers.camera import CAMERA_DISTANCE
 from renderers.illumination import irradiance
 
-LIGHT_ORIGIN = (0.0, 2.0, 10.0)  # decimetres: above the camera
-LIGHT_UNIT = 10.0  # decimetres that a regressed 1 moves the light
-NEAREST_LIGHT = 2.0  # decimetres in front of the origin, which lies inside the face
-LEAST_SHININESS, MOST_SHININESS = 4.0, 128.0
+LIGHT_ASIDE = (0.0, 0.2)  # tangents of the regressed light's angles where it is told nothing: above the camera
+MOST_ASIDE = math.tan(
+    math.radians(65)
+)  # of its angle to the viewing axis; from the side it would light next to nothing
+NEAREST_LIGHT, FARTHEST_LIGHT = 5.0, 25.0  # decimetres from the origin, which lies inside the face
+LEAST_SHININESS, MOST_SHININESS = 4.0, 48.0
 
 
 def lambertian(albedo: Tensor, normals: Tensor, illumination: Tensor) -> Tensor:
@@ -58,18 +60,30 @@ def blinn_phong(
 
 
 def decode_light(raw: Tensor) -> Tensor:
-    """The light position of a regressed vector: `LIGHT_ORIGIN` + 10 raw, bent so that it stays in front of the face.
+    """The light position of a regressed vector, bounded so that it stays in front of the face.
+
+    The first two numbers are tangents of the angles to the viewing axis, to the right and upwards, added to
+    `LIGHT_ASIDE` and bent to a length below `MOST_ASIDE`; the third is the distance's, geometric in its sigmoid. A free
+    position would leave: while a face is not found yet, wrong highlights cost more than none.
 
     Args:
         raw: (B, 3), any numbers.
 
     Returns:
-        (B, 3) decimetres in the posed frame, z at least `NEAREST_LIGHT`; zeros give `LIGHT_ORIGIN` to 0.03 mm.
+        (B, 3) decimetres in the posed frame.
     """
-    x, y, z = (raw.new_tensor(LIGHT_ORIGIN) + LIGHT_UNIT * raw).unbind(-1)
-    return torch.stack([x, y, NEAREST_LIGHT + softplus(z - NEAREST_LIGHT)], dim=-1)
+    aside = raw[:, :2] + raw.new_tensor(LIGHT_ASIDE)
+    length = aside.square().sum(dim=-1, keepdim=True).clamp_min(torch.finfo(raw.dtype).tiny).sqrt()
+    aside = aside * (MOST_ASIDE * torch.tanh(length / MOST_ASIDE) / length)
+    distance = _geometric(raw[:, 2:], NEAREST_LIGHT, FARTHEST_LIGHT)
+    return distance * normalize(torch.cat([aside, torch.ones_like(distance)], dim=-1), dim=-1)
 
 
 def decode_shininess(raw: Tensor) -> Tensor:
-    """The shininess of a regressed number: (B, 1) -> (B, 1) in [4, 128], geometric in the sigmoid; 0 gives 22.6."""
-    return LEAST_SHININESS * torch.exp(math.log(MOST_SHININESS / LEAST_SHININESS) * raw.sigmoid())
+    """The shininess of a regressed number: (B, 1) -> (B, 1) in [4, 48], geometric in the sigmoid; 0 gives 13.9."""
+    return _geometric(raw, LEAST_SHININESS, MOST_SHININESS)
+
+
+def _geometric(raw: Tensor, least: float, most: float) -> Tensor:
+    """Any number -> [least, most]; 0 gives their geometric mean."""
+    return least * torch.exp(math.log(most / least) * raw.sigmoid())

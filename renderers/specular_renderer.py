@@ -8,6 +8,7 @@ from functools import cached_property
 
 from torch import Tensor
 
+from renderers.camera import zoomed
 from renderers.coefficients import Coefficients
 from renderers.face_renderer import FaceRenderer, Rendering
 from renderers.reflectance import blinn_phong, decode_light, decode_shininess, lambertian
@@ -97,10 +98,8 @@ class SpecularRenderer(FaceRenderer):
         extra = coefficients.extra
         if intrinsics is None:
             intrinsics = self.intrinsics.expand(len(coefficients.angles), 3, 3)
-        zoomed = intrinsics.clone()
-        zoomed[:, (0, 1), (0, 1)] *= extra["scale"].exp()
         return add_highlights(
-            super().forward(coefficients, zoomed),
+            super().forward(coefficients, zoomed(intrinsics, extra["scale"])),
             self.face_model.specular(coefficients.albedo),
             decode_light(extra["light_position"]),
             decode_shininess(extra["shininess"]),

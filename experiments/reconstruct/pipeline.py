@@ -21,7 +21,7 @@ from experiments.reconstruct.export import FaceMesh, face_mesh
 from experiments.reconstruct.texture import TEXTURE_SIZE, bake_texture
 from lightning_modules.components.fitting import FitSettings, fit, project_landmarks
 from lightning_modules.components.landmark_fitting import contour_table
-from renderers.camera import default_intrinsics
+from renderers.camera import default_intrinsics, zoomed
 from renderers.coefficients import Coefficients
 from renderers.errors import UserError
 from renderers.face_renderer import FaceRenderer, Rendering
@@ -63,7 +63,7 @@ class ReconstructedFace:
     Attributes:
         detected: box and landmarks, photograph pixels.
         alignment: photograph <-> the crop that `rendering` is drawn into (`TEXTURE_SIZE` pixels).
-        coefficients: B = 1, with respect to the crop's default camera.
+        coefficients: B = 1, with respect to `regressed_camera`.
         rendering: B = 1, in that crop.
         landmarks: (68, 2) projected, photograph pixels.
         pose_degrees: pitch, yaw and roll in the photograph.
@@ -193,12 +193,15 @@ class Reconstructor:
         else:
             assert initial is not None
             contour = contour_table(self.face_model) if self.settings.moving_contour else None
-            coefficients, projected = initial, project_landmarks(self.face_model, initial, camera, contour)
+            coefficients, projected = (
+                initial,
+                project_landmarks(self.face_model, initial, regressed_camera(initial, CROP_SIZE), contour),
+            )
 
         clock = time.perf_counter()
         large = Alignment(alignment.matrix * (TEXTURE_SIZE / CROP_SIZE), TEXTURE_SIZE)
         with torch.no_grad():
-            rendering = self.renderer(coefficients)
+            rendering = self.renderer(coefficients, regressed_camera(coefficients, TEXTURE_SIZE))
         coverage = torch.from_numpy(large.coverage(*photo.pixels.shape[:2]))
         view, probability = _tensor(large.crop(photo.pixels)), torch.from_numpy(skin).float()
         texture = bake_texture(self.face_model, rendering, view, coverage, probability)
@@ -222,6 +225,12 @@ def fit_settings(face_model: MorphableModel, detector: str) -> FitSettings:
     if face_model.expression_names:  # blend weights
         return FitSettings(expression_deviation=0.35, expression_bounds=(0.0, 1.0), moving_contour=moving_contour)
     return FitSettings(moving_contour=moving_contour)
+
+
+def regressed_camera(coefficients: Coefficients, size: int) -> Tensor:
+    """(B, 3, 3) the default camera of a crop, with the focal length that the coefficients ask for where they have one."""
+    camera = default_intrinsics(size).expand(len(coefficients.angles), 3, 3)
+    return zoomed(camera, coefficients.extra["scale"]) if "scale" in coefficients.extra else camera
 
 
 def photo_pose(coefficients: Coefficients, alignment: Alignment) -> dict[str, float]:

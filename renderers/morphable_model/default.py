@@ -35,7 +35,7 @@ from renderers.morphable_model.mesh_edit import (
 from renderers.morphable_model.model import MorphableModel
 from renderers.morphable_model.unwrap import fill_eye_holes, unwrap
 
-DERIVATION_VERSION = 7  # goes up with every change of the derived arrays
+DERIVATION_VERSION = 8  # goes up with every change of the derived arrays
 IDENTITY_MODES = 80
 EYES = ("eye_left", "eye_right")
 DECIMALS = 6  # what is stored is rounded, so that the last bits of a machine's linear algebra do not show

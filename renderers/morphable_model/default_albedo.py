@@ -299,21 +299,21 @@ def blotch_modes(masks: Masks, blotches: np.ndarray) -> list[Mode]:
 def specular(masks: Masks, modes: int) -> tuple[np.ndarray, np.ndarray]:
     """Specular albedo (V, 3) and its basis (V, 3, A): oilier nose and forehead, moist lips and eyes."""
     level = (
-        0.16 * masks.skin
-        + 0.16 * masks.nose_tip
-        + 0.08 * masks.forehead
-        + 0.05 * masks.chin
-        + 0.14 * masks.lips
-        - 0.04 * masks.cheeks
-        - 0.08 * masks.brows
+        0.29 * masks.skin
+        + 0.21 * masks.nose_tip
+        + 0.14 * masks.forehead
+        + 0.09 * masks.chin
+        + 0.20 * masks.lips
+        - 0.07 * masks.cheeks
+        - 0.14 * masks.brows
         + 0.55 * masks.eyeball
         + 0.10 * masks.mouth
     )
     basis = np.zeros((len(level), 3, modes))
     # Darker skin looks glossier; redness goes with oiliness of the nose and the forehead.
-    basis[:, :, 0] = (-0.015 * masks.skin)[:, None]
-    basis[:, :, 1] = (0.020 * masks.skin + 0.030 * masks.nose_tip + 0.020 * masks.forehead)[:, None]
-    basis[:, :, 3] = (0.030 * masks.lips)[:, None]
+    basis[:, :, 0] = (-0.027 * masks.skin)[:, None]
+    basis[:, :, 1] = (0.036 * masks.skin + 0.054 * masks.nose_tip + 0.036 * masks.forehead)[:, None]
+    basis[:, :, 3] = (0.054 * masks.lips)[:, None]
     return np.repeat(level[:, None], 3, axis=1), basis
 
 

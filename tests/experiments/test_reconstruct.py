@@ -8,11 +8,13 @@ from __future__ import annotations
 import argparse
 import errno
 import json
+import math
 import os
 import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,13 +27,14 @@ from skimage import data
 from experiments.reconstruct import command, results
 from experiments.reconstruct.output import check_replaceable, replacing, write_marker
 from experiments.reconstruct.pipeline import Photo, Reconstructor, open_photo
-from experiments.reconstruct.texture import bake_texture, mirror_vertices
+from experiments.reconstruct.texture import TEXTURE_SIZE, bake_texture
 from lightning_modules.components.fitting import FitSettings
 from renderers.coefficients import Coefficients
 from renderers.errors import UserError
 from renderers.face_renderer import FaceRenderer, mean_coefficients
 from renderers.morphable_model.bfm2009 import load_bfm2009
 from renderers.morphable_model.model import MorphableModel
+from renderers.morphable_model.symmetry import mirror_vertices
 from tests.conf.fake_bfm import write_fake_bfm
 
 FILES = {"mesh.obj", "mesh.mtl", "mesh.png", "mesh.glb", "overlay.png", "report.html", "reconstruction.json"}
@@ -196,6 +199,24 @@ def test_a_regressors_answer_is_taken_as_it_is(face_model: MorphableModel, portr
     broken = Reconstructor(face_model, MeanFace(face_model, torch.nan), "dlib", refine=False)
     with pytest.raises(UserError, match="not finite"):
         broken.reconstruct(Photo("a", "a", portrait))
+
+
+def test_a_regressed_focal_length_is_kept(face_model: MorphableModel, portrait: np.ndarray) -> None:
+    """Twice the focal length draws the face twice as large about the crop's centre."""
+
+    class Zoomed(MeanFace):
+        def reconstruct(self, image: torch.Tensor) -> Coefficients:
+            return replace(super().reconstruct(image), extra={"scale": torch.tensor([[math.log(2.0)]])})
+
+    def points(regressor: MeanFace) -> tuple[np.ndarray, np.ndarray]:
+        reconstructor = Reconstructor(face_model, regressor, "dlib", refine=False)
+        reconstructor.settings = replace(reconstructor.settings, moving_contour=False)
+        (face,) = reconstructor.reconstruct(Photo("a", "a", portrait))
+        return face.alignment.to_crop(face.landmarks), face.rendering.landmarks[0].numpy()
+
+    (plain, drawn), (large, drawn_large) = points(MeanFace(face_model)), points(Zoomed(face_model))
+    for one, two in ((plain, large), (drawn, drawn_large)):
+        assert np.allclose(two - TEXTURE_SIZE / 2, 2 * (one - TEXTURE_SIZE / 2), atol=1e-2)
 
 
 def test_a_folder_goes_on_past_bad_files(
