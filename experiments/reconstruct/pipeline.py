@@ -193,10 +193,8 @@ class Reconstructor:
         else:
             assert initial is not None
             contour = contour_table(self.face_model) if self.settings.moving_contour else None
-            coefficients, projected = (
-                initial,
-                project_landmarks(self.face_model, initial, regressed_camera(initial, CROP_SIZE), contour),
-            )
+            coefficients, camera = initial, regressed_camera(initial, CROP_SIZE)
+            projected = project_landmarks(self.face_model, initial, camera, contour)
 
         clock = time.perf_counter()
         large = Alignment(alignment.matrix * (TEXTURE_SIZE / CROP_SIZE), TEXTURE_SIZE)
@@ -228,7 +226,7 @@ def fit_settings(face_model: MorphableModel, detector: str) -> FitSettings:
 
 
 def regressed_camera(coefficients: Coefficients, size: int) -> Tensor:
-    """(B, 3, 3) the default camera of a crop, with the focal length that the coefficients ask for where they have one."""
+    """(B, 3, 3) the default camera of a crop, with the focal length that the coefficients tell, where they do."""
     camera = default_intrinsics(size).expand(len(coefficients.angles), 3, 3)
     return zoomed(camera, coefficients.extra["scale"]) if "scale" in coefficients.extra else camera
 
