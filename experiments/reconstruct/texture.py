@@ -5,14 +5,12 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import torch
-from scipy.spatial import cKDTree
 from torch import Tensor
 
 from renderers.camera import CAMERA_DISTANCE
 from renderers.face_renderer import Rendering
-from renderers.interpolation import interpolate
 from renderers.morphable_model.model import MorphableModel
-from renderers.rasterizer import rasterize
+from renderers.uv import UVChart
 
 TEXTURE_SIZE = 512
 DEPTH_TOLERANCE = 0.03  # decimetres
@@ -49,22 +47,18 @@ def bake_texture(
     Returns:
         (size, size, 3) uint8; row 0 is v = 1. Texels that no face covers repeat their neighbours.
     """
-    uv = face_model.uv
-    flat = torch.stack([uv[:, 0] * size, (1 - uv[:, 1]) * size, torch.ones_like(uv[:, 0])], dim=-1)
-    fragments = rasterize(flat[None], face_model.faces, (size, size))
+    chart = UVChart(face_model, size)
     sight = torch.nn.functional.normalize(_to_camera(rendering), dim=-1)
     facing = (rendering.vertex_normals * sight).sum(dim=-1, keepdim=True)
-    mirrored = uv[mirror_vertices(face_model)][None]
-    attributes = torch.cat([believable_colors(rendering, facing), rendering.vertices_image, facing, mirrored], dim=-1)
-    maps = interpolate(fragments, face_model.faces, attributes)
-    model, points, facing, mirrored = maps.split([3, 3, 1, 2], dim=1)
+    attributes = torch.cat([believable_colors(rendering, facing), rendering.vertices_image, facing], dim=-1)
+    model, points, facing = chart.bake(attributes).split([3, 3, 1], dim=1)
 
     stack = torch.cat([photo, coverage[None] * away_from_edges(rendering.depth)[0, 0], rendering.depth[0]])[None]
     scale = points.new_tensor([photo.shape[2], photo.shape[1]])
     sampled = _sample(stack, points[:, :2].movedim(1, -1) / scale)
     sure = _sample(skin[None, None], points[:, :2].movedim(1, -1) / scale)
     near = (sampled[:, 4:] - points[:, 2:]).abs() < DEPTH_TOLERANCE
-    covered = fragments.mask[:, None].to(photo.dtype)
+    covered = chart.mask.to(photo.dtype)
     frontal = _fade(facing, FACING, FRONTAL)
     weight = _fade(facing, GRAZING, FACING) * (frontal + (1 - frontal) * sure) * near * sampled[:, 3:4] * covered
 
@@ -73,9 +67,8 @@ def bake_texture(
     known = cv2.GaussianBlur(known, (0, 0), 1.0) * (known > 0)
     offset = spread(color - shaded, known)
     detail = color - spread(color, known, sigmas=(DETAIL_SIGMA,))
-    place = torch.stack([mirrored[:, 0], 1 - mirrored[:, 1]], dim=-1)
     other = torch.from_numpy(np.dstack([detail, known])).float().permute(2, 0, 1)[None]
-    reflected = _image(_sample(other, place))
+    reflected = _image(chart.mirror(other))
     filled = shaded + offset + reflected[..., :3] * reflected[..., 3:]
     texture = known[..., None] * color + (1 - known[..., None]) * filled
     inside = _image(covered)
@@ -109,12 +102,6 @@ def believable_colors(rendering: Rendering, facing: Tensor) -> Tensor:
     visible = torch.where(facing > FACING, light, torch.nan)
     low, high = (visible.nanquantile(share, dim=1, keepdim=True) for share in (0.1, 0.9))
     return albedo * light.clamp(low.nan_to_num(0.0), high.nan_to_num(1.0))
-
-
-def mirror_vertices(face_model: MorphableModel) -> Tensor:
-    """(V,) for each vertex the one nearest to its mirror image in the mean face."""
-    points = face_model.mean_shape.cpu().numpy()
-    return torch.from_numpy(cKDTree(points).query(points * np.array([-1, 1, 1]))[1])
 
 
 def spread(
