@@ -18,9 +18,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.batch import MultiViewBatch, Truth
+from datamodules.facial_detail import FacialDetail, detail_key
 from renderers.cache import cache_dir
 from renderers.camera import default_intrinsics
 from renderers.coefficients import Coefficients
+from renderers.detail import draw_detail
 from renderers.errors import UserError
 from renderers.face_renderer import FaceRenderer, Rendering
 from renderers.illumination import AMBIENT
@@ -32,9 +34,13 @@ GENERATION_VERSION = 1
 CHUNK = 64  # identities drawn at once
 DEPTH_UNIT = 20.0 / 65535  # decimetres a step of the 16-bit depth maps: 0.03 mm
 HIGHLIGHTS = ("light_position", "shininess", "diffuse", "specular")  # the fields of `Truth` for faces that have them
+DETAIL = ("vertex_albedo", "normals")  # likewise
+DETAIL_SIZE = 128  # texels along each side of the maps
+NORMAL_UNIT = 1 / 32767  # of a stored normal's component
+LATER_SETTINGS = ("specular", "texture_detail", "displacement")
 LAMP_ANGLE = 60.0  # degrees from the viewing axis, at most
 LAMP_DISTANCE = (6.0, 20.0)  # decimetres from the origin
-SHININESS = (8.0, 64.0)
+SHININESS = (6.0, 32.0)  # of skin: a roughness of about 0.25 to 0.5
 EXPOSURE = 0.7  # of the diffuse light where there are highlights, so that these seldom end in white
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 Split = Literal["train", "val", "test"]
@@ -52,6 +58,9 @@ class SceneSettings:
         light_change: how much of the light is drawn anew for each view; 0 keeps one light, 1 keeps nothing.
         specular: a lamp puts highlights on the faces, which the truth then holds beside the diffuse pictures; the
             diffuse light is dimmed to `EXPOSURE` of what it is without.
+        texture_detail: every person has a skin that no linear albedo holds: freckles, beard shadow, make-up.
+        displacement: every person has wrinkles that deepen with the expression. With this or the one before, images are
+            shaded pixel by pixel, and the truth of val and test holds the vertices' albedo and the normals.
     """
 
     views: int = 3
@@ -60,11 +69,17 @@ class SceneSettings:
     light_strength: float = 0.35
     light_change: float = 0.3
     specular: bool = False
+    texture_detail: bool = False
+    displacement: bool = False
+
+    @property
+    def detailed(self) -> bool:
+        """Whether faces have detail beyond the face model's."""
+        return self.texture_detail or self.displacement
 
     def key(self) -> dict[str, Any]:
         """What the scenes depend on; a setting that came later is named only where it changes something."""
-        key = asdict(self)
-        return key if self.specular else {name: value for name, value in key.items() if name != "specular"}
+        return {name: value for name, value in asdict(self).items() if value or name not in LATER_SETTINGS}
 
 
 def sample_scene(
@@ -168,6 +183,7 @@ class SyntheticFaces(Dataset[MultiViewBatch]):
         skin = torch.zeros(face_model.vertex_count, 1)
         skin[face_model.regions["skin"]] = 1
         self.skin = skin
+        self.detail = FacialDetail(face_model, DETAIL_SIZE) if settings.detailed else None
 
     def __len__(self) -> int:
         return self.count
@@ -184,8 +200,14 @@ class SyntheticFaces(Dataset[MultiViewBatch]):
         rendering = self.renderer(coefficients)
         views = self.settings.views
         backgrounds = np.stack([sample_background(self.size, g) for g in generators for _ in range(views)])
-        highlights = self._highlights(rendering, coefficients) if self.settings.specular else {}
-        face = highlights["diffuse"] + highlights["specular"] if highlights else rendering.image
+        truth: dict[str, Tensor] = {}
+        if self.settings.specular:
+            truth = self._highlights(rendering, coefficients)
+            face = truth["diffuse"] + truth["specular"]
+        elif self.detail is not None:
+            face, truth = self._detailed(self.detail, indices, rendering, coefficients)
+        else:
+            face = rendering.image
         image = torch.where(rendering.mask, face.clamp(0, 1), torch.as_tensor(backgrounds))
         skin = rendering.draw(self.skin.expand(len(image), -1, -1))
         return MultiViewBatch(
@@ -193,7 +215,7 @@ class SyntheticFaces(Dataset[MultiViewBatch]):
             landmarks=rendering.landmarks,
             skin=skin,
             intrinsics=default_intrinsics(self.size).repeat(len(image), 1, 1),
-            truth=Truth(coefficients=self.layout.join(coefficients), depth=rendering.depth, **highlights),
+            truth=Truth(coefficients=self.layout.join(coefficients), depth=rendering.depth, **truth),
             views=torch.arange(len(image)).view(len(indices), views),
         )
 
@@ -202,6 +224,31 @@ class SyntheticFaces(Dataset[MultiViewBatch]):
         lamp = {name: coefficients.extra[name] for name in HIGHLIGHTS[:2]}
         shiny = add_highlights(rendering, self.face_model.specular(coefficients.albedo), **lamp)
         return {**lamp, "diffuse": shiny.diffuse.clamp(0, 1), "specular": shiny.specular.clamp(0, 1)}
+
+    def _detailed(
+        self, detail: FacialDetail, indices: list[int], rendering: Rendering, coefficients: Coefficients
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The faces with their detail (B, 3, H, W), and the truth's fields `DETAIL`."""
+        views, size = self.settings.views, detail.chart.size
+        texture, relief = torch.zeros(len(indices), 3, size, size), None
+        # Streams of their own: nothing else of a seed changes with them, nor one of them with the other.
+        first, second = (
+            [np.random.default_rng([self.seed, SPLITS.index(self.split), index, stream]) for index in indices]
+            for stream in (1, 2)
+        )
+        if self.settings.texture_detail:
+            texture = torch.stack([detail.texture(generator) for generator in first])
+        if self.settings.displacement:
+            expressions = coefficients.expression[::views].numpy()
+            relief = torch.stack([detail.displacement(*person) for person in zip(second, expressions, strict=True)])
+            relief = relief.repeat_interleave(views, dim=0)
+        chart, illumination = detail.chart, coefficients.illumination
+        drawn = draw_detail(chart, rendering, illumination, texture.repeat_interleave(views, dim=0), relief)
+        places = chart.uv.expand(len(texture), -1, -1)
+        added = chart.sample(texture, places).repeat_interleave(views, dim=0)
+        # The linear part is drawn from the vertices and not from a map, which would blur eyes and brows.
+        face = (rendering.albedo + drawn.albedo).clamp(0, 1) * drawn.shading
+        return face, {"vertex_albedo": (rendering.vertex_albedo + added).clamp(0, 1), "normals": drawn.normals}
 
 
 class CachedFaces(Dataset[MultiViewBatch]):
@@ -221,19 +268,21 @@ class CachedFaces(Dataset[MultiViewBatch]):
         rows = {name: torch.as_tensor(array[indices]).flatten(0, 1) for name, array in self.arrays.items()}
         image = rows["image"].float() / 255
         stored = {name: rows[name] for name in HIGHLIGHTS if name in rows}
-        highlights = {name: value if value.is_floating_point() else value / 255 for name, value in stored.items()}
+        extra = {name: value if value.is_floating_point() else value / 255 for name, value in stored.items()}
+        if "normals" in rows:
+            extra |= {"vertex_albedo": rows["vertex_albedo"] / 255, "normals": rows["normals"] * NORMAL_UNIT}
         return MultiViewBatch(
             image=image,
             landmarks=rows["landmarks"],
             skin=rows["skin"].float() / 255,
             intrinsics=default_intrinsics(self.size).repeat(len(image), 1, 1),
-            truth=Truth(rows["coefficients"], rows["depth"].float() * DEPTH_UNIT, **highlights),
+            truth=Truth(rows["coefficients"], rows["depth"].float() * DEPTH_UNIT, **extra),
             views=torch.arange(len(image)).view(len(indices), -1),
         )
 
 
-def _encode(batch: MultiViewBatch, faces: int) -> dict[str, np.ndarray]:
-    """One chunk as it is stored: (faces, views, ...) arrays."""
+def _encode(batch: MultiViewBatch, faces: int, training: bool) -> dict[str, np.ndarray]:
+    """One chunk as it is stored: (faces, views, ...) arrays; training never reads the truth of detail."""
     assert batch.truth is not None
     columns: dict[str, Tensor] = {
         "image": _eight_bit(batch.image),
@@ -244,6 +293,9 @@ def _encode(batch: MultiViewBatch, faces: int) -> dict[str, np.ndarray]:
     }
     held = {name: getattr(batch.truth, name) for name in HIGHLIGHTS}
     columns |= {name: _eight_bit(v) if v.ndim == 4 else v for name, v in held.items() if v is not None}
+    if batch.truth.vertex_albedo is not None and batch.truth.normals is not None and not training:
+        columns["vertex_albedo"] = _eight_bit(batch.truth.vertex_albedo)
+        columns["normals"] = (batch.truth.normals / NORMAL_UNIT).round().to(torch.int16)
     return {name: value.unflatten(0, (faces, -1)).numpy() for name, value in columns.items()}
 
 
@@ -262,7 +314,7 @@ def write_cache(faces: SyntheticFaces, folder: Path) -> None:
         starts = range(0, len(faces), CHUNK)
         for start in track(starts, description=f"drawing {len(faces)} synthetic faces ({faces.split})"):
             indices = list(range(start, min(start + CHUNK, len(faces))))
-            for name, rows in _encode(faces.__getitems__(indices), len(indices)).items():
+            for name, rows in _encode(faces.__getitems__(indices), len(indices), faces.split == "train").items():
                 if name not in files:
                     path = temporary / f"{name}.npy"
                     shape = (len(faces), *rows.shape[1:])
@@ -294,7 +346,7 @@ class SyntheticMultiView(LightningDataModule):
         num_workers: processes that read the cache; 0 reads it in the trainer's.
 
     Raises:
-        UserError: highlights are wanted of a face model without a specular albedo.
+        UserError: highlights are wanted of a face model without a specular albedo, or together with detail.
     """
 
     def __init__(
@@ -315,13 +367,18 @@ class SyntheticMultiView(LightningDataModule):
                 f"settings.specular: face model {face_model.name} has no specular albedo to draw highlights with; "
                 "use one that has, such as `default`, or leave the setting off"
             )
+        if settings.specular and settings.detailed:
+            raise UserError(
+                "settings.specular: highlights are not drawn on faces with texture_detail or displacement; "
+                "leave one or the other off"
+            )
         self.face_model, self.size, self.batch_size, self.seed = face_model, size, batch_size, seed
         self.counts: dict[Split, int] = {"train": train_faces, "val": val_faces, "test": test_faces}
         self.settings, self.num_workers = settings, num_workers
 
     def folder(self, split: Split) -> Path:
         """Where this split's faces are cached; the name changes with anything that changes them."""
-        key = {
+        key: dict[str, Any] = {
             "version": GENERATION_VERSION,
             "face_model": self.face_model.fingerprint(),
             "size": self.size,
@@ -334,6 +391,9 @@ class SyntheticMultiView(LightningDataModule):
             tensors = [self.face_model.get_buffer(name) for name in ("mean_specular", "flat_specular_basis")]
             content = b"".join(tensor.cpu().contiguous().numpy().tobytes() for tensor in tensors)
             key["specular_albedo"] = hashlib.sha256(content).hexdigest()[:12]
+            key["shininess"] = SHININESS
+        if self.settings.detailed:
+            key["detail"] = detail_key(self.face_model)
         digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
         return cache_dir() / "synthetic" / f"{split}-{digest}"
 

@@ -3,15 +3,18 @@
 from losses.metrics.color import ImageColorError, ImageColorSpread, image_color_error
 from losses.metrics.geometry import (
     DepthError,
+    HiddenVertexColorRMSE,
+    NormalAngularError,
     PosedVertexRMSE,
     PoseError,
     TextureRMSE,
     VertexRMSE,
+    angle_between,
     centred_vertex_rmse,
     texture_rmse,
     vertex_rmse,
 )
-from losses.metrics.image import CosineDistance, IdentitySimilarity, MaskedPSNR
+from losses.metrics.image import CosineDistance, IdentitySimilarity, MaskedPSNR, MaskedRMSE, MaskedSSIM
 from losses.metrics.landmark import LandmarkNME
 from losses.metrics.light import LightDirectionError, SpecularCorrelation, masked_correlation
 from losses.metrics.registration import InnerMouthError, PointToPlaneError, inner_mouth_error, point_to_plane_error
@@ -19,6 +22,7 @@ from losses.metrics.registration import InnerMouthError, PointToPlaneError, inne
 __all__ = [
     "CosineDistance",
     "DepthError",
+    "HiddenVertexColorRMSE",
     "IdentitySimilarity",
     "ImageColorError",
     "ImageColorSpread",
@@ -26,12 +30,16 @@ __all__ = [
     "LandmarkNME",
     "LightDirectionError",
     "MaskedPSNR",
+    "MaskedRMSE",
+    "MaskedSSIM",
+    "NormalAngularError",
     "PointToPlaneError",
     "PoseError",
     "PosedVertexRMSE",
     "SpecularCorrelation",
     "TextureRMSE",
     "VertexRMSE",
+    "angle_between",
     "centred_vertex_rmse",
     "image_color_error",
     "inner_mouth_error",

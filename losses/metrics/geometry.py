@@ -1,4 +1,4 @@
-"""Errors of shape, depth and pose."""
+"""Errors of shape, of what a shape carries, of depth, normals and pose."""
 
 from __future__ import annotations
 
@@ -90,6 +90,59 @@ class TextureRMSE(MeanMetric):
             true: (B, V, 3) likewise.
         """
         self.add(texture_rmse(predicted, true))
+
+
+class HiddenVertexColorRMSE(MeanMetric):
+    """Root mean squared colour difference over chosen vertices alone, as those under an occluder.
+
+    Per face and then averaged, 0 for equal colours and 1 for black against white; a face without a chosen vertex is
+    left out.
+    """
+
+    def update(self, predicted: Tensor, true: Tensor, hidden: Tensor) -> None:
+        """Take in B faces.
+
+        Args:
+            predicted: (B, V, 3) RGB, 0 black and 1 white.
+            true: (B, V, 3) likewise.
+            hidden: (B, V) bool, the vertices that count.
+        """
+        squared = torch.where(hidden, (predicted - true).square().mean(dim=-1), 0.0)
+        count = hidden.sum(dim=1)
+        self.add((squared.sum(dim=1) / count).sqrt(), count > 0)
+
+
+def angle_between(first: Tensor, second: Tensor, dim: int = -1) -> Tensor:
+    """Degrees between vectors of any length but 0, exact for small angles too, where the arc cosine is not.
+
+    Args:
+        first: (..., 3, ...) with the 3 at `dim`.
+        second: likewise.
+        dim: where the components are.
+
+    Returns:
+        in [0, 180], without `dim`.
+    """
+    across = torch.linalg.cross(first, second, dim=dim).square().sum(dim=dim).sqrt()
+    return torch.rad2deg(torch.atan2(across, (first * second).sum(dim=dim)))
+
+
+class NormalAngularError(MeanMetric):
+    """Mean angle in degrees between normals over the pixels where both are drawn, averaged over images.
+
+    An image in which no pixel is drawn in both is left out. A NaN normal counts as drawn, and so shows.
+    """
+
+    def update(self, predicted: Tensor, true: Tensor) -> None:
+        """Take in B faces.
+
+        Args:
+            predicted: (B, 3, H, W) of any length, 0 where there is no face.
+            true: (B, 3, H, W) likewise.
+        """
+        both = ((predicted != 0).any(dim=1) & (true != 0).any(dim=1)).flatten(1)
+        angle = torch.where(both, angle_between(predicted.float(), true.float(), dim=1).flatten(1), 0.0)
+        self.add(angle.sum(dim=1) / both.sum(dim=1), both.any(dim=1))
 
 
 class DepthError(MeanMetric):
