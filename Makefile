@@ -31,7 +31,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	fi
 	@echo "Setting up .venv, once: some minutes, about 7 GB"
 	@touch .venv/.installing
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[attributes,dev]'
 	@$(BIN)/python -c 'from renderers.morphable_model.default import load_default; load_default()'
 	@rm .venv/.installing
 	@touch $@

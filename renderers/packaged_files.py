@@ -1,4 +1,4 @@
-"""Files of the package `face_recognition_models`: dlib's networks, which detectors and encoders share."""
+"""Files of packages that are never imported: dlib's networks, which detectors and encoders share."""
 
 from __future__ import annotations
 
@@ -7,21 +7,25 @@ from pathlib import Path
 
 from renderers.errors import UserError
 
-PACKAGE = "face_recognition_models"  # never imported: its __init__ needs pkg_resources
+PACKAGE = "face_recognition_models"  # its __init__ needs pkg_resources
 
 
-def packaged_file(name: str) -> Path:
-    """Path of a file of the package `face_recognition_models`, found without importing it.
+def packaged_file(name: str, package: str = PACKAGE) -> Path:
+    """Path of a file of an installed package, found without importing it.
+
+    Args:
+        name: without folders.
+        package: as pip calls it.
 
     Raises:
         UserError: the package or the file is absent.
     """
     try:
-        files = importlib.metadata.files(PACKAGE) or []
+        files = importlib.metadata.files(package) or []
     except importlib.metadata.PackageNotFoundError as error:
-        raise UserError(f"the package {PACKAGE} is not installed: pip install {PACKAGE}") from error
+        raise UserError(f"the package {package} is not installed: pip install {package}") from error
     for file in files:
         path = Path(str(file.locate()))
         if file.name == name and path.is_file():
             return path
-    raise UserError(f"the package {PACKAGE} lacks {name}: reinstall it")
+    raise UserError(f"the package {package} lacks {name}: reinstall it")

@@ -28,6 +28,13 @@ _DLIB_MEAN_FACE = (
 )  # fmt: skip
 _DLIB_PADDING = 0.25
 
+# dlib's five points in the same unit box: outer and inner eye corners, base of the nose (BSL-1.0).
+_DLIB_FIVE_POINTS = (
+    (45, 0.8595675, 0.2134982), (42, 0.6460605, 0.2289674), (36, 0.1205751, 0.2137275), (39, 0.3340851, 0.2290642),
+    (33, 0.4901123, 0.6277976),
+)  # fmt: skip
+_DLIB_FIVE_POINT_PADDING = 0.2
+
 # ArcFace's five points in a 112 px chip: eye centres, nose tip, mouth corners; integer pixel indices.
 _ARCFACE_SIZE = 112
 _ARCFACE_POINTS = ((38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041))
@@ -66,17 +73,33 @@ def fit_similarity(source: Tensor, target: Tensor) -> ChipTransform:
 
 
 def dlib_chip(landmarks: Tensor, chip_size: int) -> ChipTransform:
-    """Where `dlib.get_face_chip(..., size=chip_size, padding=0.25)` takes its pixels from.
-
-    dlib rotates and scales about the chip's centre, and maps the centres of the chip's outermost pixels onto a box one
-    image pixel narrower than the similarity says; both are reproduced.
+    """Where `dlib.get_face_chip(..., size=chip_size, padding=0.25)` of 68 points takes its pixels from.
 
     Args:
         landmarks: (B, 68, 2) continuous pixels.
         chip_size: pixels.
     """
-    table = landmarks.new_tensor(_DLIB_MEAN_FACE)
-    template = (_DLIB_PADDING + table[:, 1:]) / (2 * _DLIB_PADDING + 1) * chip_size
+    return _dlib_transform(landmarks, _DLIB_MEAN_FACE, _DLIB_PADDING, chip_size)
+
+
+def dlib_five_point_chip(landmarks: Tensor, chip_size: int) -> ChipTransform:
+    """Where `dlib.get_face_chip(..., size=chip_size, padding=0.2)` of five points takes its pixels from.
+
+    Args:
+        landmarks: (B, 68, 2) continuous pixels, the five among them.
+        chip_size: pixels.
+    """
+    return _dlib_transform(landmarks, _DLIB_FIVE_POINTS, _DLIB_FIVE_POINT_PADDING, chip_size)
+
+
+def _dlib_transform(
+    landmarks: Tensor, mean_face: tuple[tuple[float, float, float], ...], padding: float, chip_size: int
+) -> ChipTransform:
+    """dlib rotates and scales about the chip's centre, and maps the centres of the chip's outermost pixels onto a box
+    one image pixel narrower than the similarity says; both are reproduced.
+    """
+    table = landmarks.new_tensor(mean_face)
+    template = (padding + table[:, 1:]) / (2 * padding + 1) * chip_size
     similarity = fit_similarity(template, landmarks[:, table[:, 0].long()])
     scale = similarity.linear[:, :, 0].norm(dim=-1)
     narrowed = (chip_size * scale - 1) / ((chip_size - 1) * scale).clamp_min(torch.finfo(scale.dtype).tiny)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from losses.encoders.dlib_weights import BLOCKS, CHIP_SIZE, DlibWeights, parse_weights
+from losses.encoders.dlib_weights import BLOCKS, CHIP_SIZE, FEATURES, DlibWeights, parse_weights
 from losses.encoders.encoder import FaceEncoder
 from renderers.errors import UserError
 from renderers.packaged_files import packaged_file
@@ -37,12 +37,22 @@ class DlibResNet(nn.Module):
 
     def forward(self, chips: Tensor) -> Tensor:
         """(B, 3, S, S) normalized chips, S >= 103 -> (B, 128)"""
+        return self.embedding(self.maps(chips)[-1])
+
+    def maps(self, chips: Tensor) -> list[Tensor]:
+        """(B, 3, S, S) normalized chips -> the fourteen residual blocks' answers, (B, C, h, w) each."""
         stem, *convolutions = self.convolutions
         features = F.max_pool2d(F.relu(stem(chips)), kernel_size=3, stride=2)
+        answers = []
         for first, second, (_, strided) in zip(convolutions[::2], convolutions[1::2], BLOCKS, strict=True):
             branch = second(F.relu(first(features)))
             shortcut = F.avg_pool2d(features, 2) if strided else features
             features = F.relu(_padded_sum(branch, shortcut) if strided else branch + shortcut)
+            answers.append(features)
+        return answers
+
+    def embedding(self, features: Tensor) -> Tensor:
+        """(B, 256, h, w) the last block's answer -> (B, 128)"""
         return self.linear(features.mean(dim=(-2, -1)))
 
 
@@ -79,6 +89,9 @@ class DlibEncoder(FaceEncoder):
             jittered views of the 100 faces of scikit-image's `lfw_subset`).
         weights: another file of the same network.
 
+    Attributes:
+        features: 128.
+
     Raises:
         UserError: the file is absent, truncated or of another network; the chip is too small.
     """
@@ -100,3 +113,4 @@ class DlibEncoder(FaceEncoder):
             mean=[channel / 255 for channel in parsed.mean],
             std=_INPUT_SCALE / 255,
         )
+        self.features = FEATURES

@@ -1,4 +1,4 @@
-"""FaceEncoder: a frozen recognition network that losses look through, with the crop it expects."""
+"""FaceEncoder: a frozen network that losses look through, with the crop it expects."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from losses.encoders.chip import arcface_chip, dlib_chip, extract_chips
+from losses.encoders.chip import arcface_chip, dlib_chip, dlib_five_point_chip, extract_chips
 
-Template = Literal["dlib", "arcface"]
+Template = Literal["dlib", "dlib_five_points", "arcface"]
 Color = Literal["rgb", "bgr", "gray"]
-TEMPLATES = {"dlib": dlib_chip, "arcface": arcface_chip}
+TEMPLATES = {"dlib": dlib_chip, "dlib_five_points": dlib_five_point_chip, "arcface": arcface_chip}
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, what gray recognition networks are trained with
 
 
 class FaceEncoder(nn.Module):
-    """Images and landmarks -> identity features, through a frozen network.
+    """Images and landmarks -> identity or attribute features, through a frozen network.
 
     The network stands outside the module tree: it moves with the encoder's device and precision, but it has no entry in
     `parameters()` or in a checkpoint, no optimizer or DDP reducer sees it, and it stays in eval mode whatever `train()`
@@ -30,8 +30,12 @@ class FaceEncoder(nn.Module):
         mean: per channel, or one number for all, of chips in [0, 1].
         std: likewise; the network gets (chip - mean) / std.
         color: channels of the chip, in order.
+
+    Attributes:
+        features: D, which every subclass sets.
     """
 
+    features: int
     mean: Tensor
     std: Tensor
     network: nn.Module

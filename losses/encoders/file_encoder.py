@@ -1,4 +1,4 @@
-"""A user's own recognition network, TorchScript or ONNX, behind the interface of the embedded one."""
+"""A user's own network, TorchScript or ONNX, behind the interface of the embedded one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _TORCHSCRIPT = (".pt", ".ts", ".pth", ".jit")
 
 
 class FileEncoder(FaceEncoder):
-    """Identity features of a network in a file: FaceNet, VGG-Face, ArcFace, LightCNN and their like.
+    """Features of a network in a file: FaceNet, VGG-Face, ArcFace, LightCNN and their like, or one for attributes.
 
     The defaults are ArcFace's: RGB chips of 112 px aligned by five points, scaled to [-1, 1]. The network gets
     (B, C, chip_size, chip_size) and must answer (B, D).
@@ -30,8 +30,12 @@ class FileEncoder(FaceEncoder):
         chip_size: pixels.
         mean: per channel, or one number for all, of chips in [0, 1].
         std: likewise; the network gets (chip - mean) / std. For a network of 0..255 give std = 1/255.
-        template: "arcface" (five points) or "dlib" (150 px layout with a quarter of padding), scaled to chip_size.
+        template: "arcface" (five points), "dlib" (68 points, 150 px layout with a quarter of padding) or
+            "dlib_five_points" (a fifth of padding), scaled to chip_size.
         color: order of the chip's channels; "gray" gives one channel.
+
+    Attributes:
+        features: D.
 
     Raises:
         UserError: the file is absent, of another kind or unreadable, or its network does not fit such chips.
@@ -59,6 +63,7 @@ class FileEncoder(FaceEncoder):
         if not isinstance(features, torch.Tensor) or features.ndim != 2 or len(features) != 2:
             found = tuple(features.shape) if isinstance(features, torch.Tensor) else type(features).__name__
             raise UserError(f"the network in {path} answers {found} for 2 chips where (2, D) features belong")
+        self.features = features.shape[1]
 
 
 def load_network(path: Path) -> nn.Module:

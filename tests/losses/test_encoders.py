@@ -222,7 +222,7 @@ def test_frozen_network_is_no_part_of_its_owner(encoder: DlibEncoder) -> None:
 
 
 def test_no_faces_give_no_features(encoder: DlibEncoder) -> None:
-    assert encoder(torch.rand(0, 3, 64, 64), torch.rand(0, 68, 2)).shape == (0, 128)
+    assert encoder(torch.rand(0, 3, 64, 64), torch.rand(0, 68, 2)).shape == (0, encoder.features)
 
 
 def test_truncated_or_foreign_weight_files_are_refused(tmp_path: Path) -> None:
