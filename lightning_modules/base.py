@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from datamodules.batch import FaceBatch
-from lightning_modules.components.backbones import CoefficientRegressor, ResNet
+from lightning_modules.components.backbones import CoefficientRegressor, ImageEncoder
 from lightning_modules.components.checkpoint_file import load_weights, read_checkpoint
 from lightning_modules.components.evaluation import ReconstructionMetrics
 from lightning_modules.components.schedule import cosine_factor
@@ -43,7 +43,7 @@ class FaceModule(LightningModule):
     def __init__(
         self,
         face_model: MorphableModel,
-        backbone: ResNet,
+        backbone: ImageEncoder,
         identity_encoder: FaceEncoder,
         image_size: int,
         optimizer: Callable[[Iterable], Optimizer],

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from renderers.camera import default_intrinsics, euler_to_rotation, project, transform
+from renderers.camera import default_intrinsics, euler_to_rotation, project, project_orthographic, transform
 from renderers.coefficients import Coefficients
 from renderers.fragments import Fragments
 from renderers.interpolation import interpolate
@@ -94,15 +95,23 @@ class FaceRenderer(nn.Module):
         face_model: the decoder.
         size: (H, W) or one number for square images, pixels.
         backend: rasterizer, see `renderers.rasterizer.rasterize`.
+        camera: `orthographic` is `renderers.camera.project_orthographic`; inside a triangle its attributes are still
+            interpolated in perspective, which moves them by less than the triangle's depth over the distance.
     """
 
     intrinsics: Tensor
 
-    def __init__(self, face_model: MorphableModel, size: int | tuple[int, int] = 224, backend: str = "auto") -> None:
+    def __init__(
+        self,
+        face_model: MorphableModel,
+        size: int | tuple[int, int] = 224,
+        backend: str = "auto",
+        camera: Literal["perspective", "orthographic"] = "perspective",
+    ) -> None:
         super().__init__()
         self.face_model = face_model
         self.size = (size, size) if isinstance(size, int) else size
-        self.backend = backend
+        self.backend, self.camera = backend, camera
         self.register_buffer("intrinsics", default_intrinsics(self.size[0]), persistent=False)
 
     def forward(self, coefficients: Coefficients, intrinsics: Tensor | None = None) -> Rendering:
@@ -118,7 +127,10 @@ class FaceRenderer(nn.Module):
         vertices = transform(shape, rotation, coefficients.translation)
         if intrinsics is None:
             intrinsics = self.intrinsics.expand(len(shape), 3, 3)
-        vertices_image = project(vertices, intrinsics)
+        if self.camera == "orthographic":
+            vertices_image = project_orthographic(vertices, coefficients.translation, intrinsics)
+        else:
+            vertices_image = project(vertices, intrinsics)
         normals = model.normals(vertices)
         albedo = model.albedo(coefficients.albedo)
         return Rendering(

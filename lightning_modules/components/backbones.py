@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,8 @@ from renderers.coefficients import CoefficientLayout, Coefficients
 
 FEATURES: Mapping[int, int] = {18: 512, 34: 512, 50: 2048}
 # Output units of the head: how far one unit of the last layer moves a coefficient. What the pose can explain it should
-# explain: identity starts slowly, or the size of the head takes up what is the distance to the camera.
+# explain: identity starts slowly, or the size of the head takes up what is the distance to the camera. Highlights are a
+# few per cent of the light: the lamp must move before they are made small, which is cheaper.
 HEAD_SCALES: Mapping[str, float] = {
     "identity": 0.3,
     "expression": 0.3,
@@ -22,13 +23,34 @@ HEAD_SCALES: Mapping[str, float] = {
     "angles": 0.5,
     "illumination": 0.3,
     "translation": 0.3,
-    "light_position": 0.3,
-    "shininess": 0.5,
+    "light_position": 4.0,
+    "shininess": 0.03,
     "scale": 0.1,
 }
 
 
-class ResNet(nn.Module):
+class ImageEncoder(nn.Module):
+    """(B, 3, H, W) sRGB in [0, 1] -> (B, features): what a `CoefficientRegressor` takes, whatever is in it.
+
+    Attributes:
+        features: the output's length.
+    """
+
+    features: int
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1), persistent=False)
+
+    def normalized(self, image: Tensor) -> Tensor:
+        """The image with ImageNet's mean and deviation taken out, in the order of memory that a CPU likes best."""
+        return ((image - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+
+
+class ResNet(ImageEncoder):
     """A torchvision ResNet without its classifier: (B, 3, H, W) sRGB in [0, 1] -> (B, features).
 
     Args:
@@ -37,9 +59,6 @@ class ResNet(nn.Module):
         stages: how many of the four stages; in small images the last one, which holds three quarters of the weights,
             has next to no pixels left (2 x 2 of 64 x 64).
     """
-
-    mean: Tensor
-    std: Tensor
 
     def __init__(self, depth: Literal[18, 34, 50] = 50, pretrained: bool = False, stages: Literal[3, 4] = 4) -> None:
         super().__init__()
@@ -52,12 +71,29 @@ class ResNet(nn.Module):
             self.features //= 2
         # Spares reordering every weight and gradient: an eighth of the time on a CPU.
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, image: Tensor) -> Tensor:
-        normalized = (image - self.mean) / self.std
-        return self.network(normalized.contiguous(memory_format=torch.channels_last))
+        return self.network(self.normalized(image))
+
+
+class VGG(ImageEncoder):
+    """A torchvision VGG without its last layer, the network of VGG-Face: (B, 3, H, W) sRGB in [0, 1] -> (B, 4096).
+
+    Args:
+        depth: 11, 13, 16 or 19 layers; VGG-Face has 16.
+        pretrained: start from torchvision's ImageNet weights, which it fetches; random where they cannot be had.
+    """
+
+    def __init__(self, depth: Literal[11, 13, 16, 19] = 16, pretrained: bool = False) -> None:
+        super().__init__()
+        name = f"vgg{depth}"
+        network: Any = _pretrained(name) if pretrained else get_model(name)
+        self.features = network.classifier[-1].in_features
+        network.classifier[-1] = nn.Identity()
+        self.network = network.to(memory_format=torch.channels_last)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.network(self.normalized(image))
 
 
 def _pretrained(name: str) -> nn.Module:
@@ -75,14 +111,16 @@ class CoefficientRegressor(nn.Module):
     The last layer starts at zero, so that an untrained regressor answers the mean face, frontal, under ambient light.
 
     Args:
-        backbone: an image encoder with an attribute `features`, its output's length.
+        backbone: image encoder.
         layout: the regressed vector.
         scales: units of the head's outputs by coefficient name; 1 where absent.
     """
 
     scale: Tensor
 
-    def __init__(self, backbone: ResNet, layout: CoefficientLayout, scales: Mapping[str, float] = HEAD_SCALES) -> None:
+    def __init__(
+        self, backbone: ImageEncoder, layout: CoefficientLayout, scales: Mapping[str, float] = HEAD_SCALES
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.layout = layout
