@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 import torch
@@ -58,6 +58,8 @@ class Specular(FaceModule):
         weights: of the loss terms; a row of the paper's tables 1 and 2 is a choice of them.
         identity_start: the training step from which the identity term counts; blobs have no identity to speak of.
         mouth_start: the training step from which the inner mouth term counts (the paper's: 50,000).
+        lamp_start: the training step up to which the lamp stays where zeros put it, above the camera: on a face that is
+            not found yet it would learn to stand aside, where its highlights do least harm.
     """
 
     landmark_weights: Tensor
@@ -72,6 +74,7 @@ class Specular(FaceModule):
         weights: SpecularWeights = SpecularWeights(),
         identity_start: int = 0,
         mouth_start: int = 0,
+        lamp_start: int = 0,
         optimizer: Callable[[Iterable], Optimizer] = Adam,
         schedule: Literal["constant", "cosine"] = "constant",
         init_weights: str | None = None,
@@ -80,7 +83,8 @@ class Specular(FaceModule):
         super().__init__(
             face_model, backbone, identity_encoder, image_size, optimizer, schedule, renderer, SPECULAR_COEFFICIENTS
         )
-        self.weights, self.identity_start, self.mouth_start = weights, identity_start, mouth_start
+        self.weights = weights
+        self.identity_start, self.mouth_start, self.lamp_start = identity_start, mouth_start, lamp_start
         self.register_buffer("landmark_weights", mouth_and_brow_weights(), persistent=False)
         self.shine = SpecularMetrics(face_model)
         self.start_from(init_weights)
@@ -88,6 +92,8 @@ class Specular(FaceModule):
     def training_step(self, batch: FaceBatch, batch_idx: int) -> Tensor:
         step = self.global_step
         coefficients = self(batch.image)
+        if step < self.lamp_start:
+            coefficients = with_fixed_lamp(coefficients)
         rendering = self.renderer(coefficients, batch.intrinsics)
         terms = self.terms(batch, coefficients, rendering, step >= self.identity_start, step >= self.mouth_start)
         loss = self.weighted(terms)
@@ -169,3 +175,9 @@ class Specular(FaceModule):
         if batch.truth is not None and batch.truth.specular is not None:
             pictures["true specular x 3"] = (3 * batch.truth.specular).clamp(0, 1)
         return pictures
+
+
+def with_fixed_lamp(coefficients: Coefficients) -> Coefficients:
+    """The same faces under the lamp that zeros decode to."""
+    fixed = {name: torch.zeros_like(coefficients.extra[name]) for name in ("light_position", "shininess")}
+    return replace(coefficients, extra={**coefficients.extra, **fixed})
