@@ -36,9 +36,13 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@rm .venv/.installing
 	@touch $@
 
-## train-PAPER [CONFIG=default] [ARGS=...]      train; CONFIG=paper is the paper's full setting, ARGS goes to the CLI
+## train-PAPER [CONFIG=default] [INIT=] [ARGS=] train; CONFIG=paper is the paper's full setting, INIT a checkpoint to start at
 $(PAPERS:%=train-%): train-%: $(INSTALLED)
-	@$(MONOFACE) fit --config experiments/$*/$(CONFIG).yaml $(ARGS)
+	@$(MONOFACE) fit --config experiments/$*/$(CONFIG).yaml$(if $(INIT), --model.init_args.init_weights='$(INIT)') $(ARGS)
+
+## train-robust                                 another name of train-self_augmentation
+.PHONY: train-robust
+train-robust: train-self_augmentation
 
 ## debug-PAPER [CONFIG=default] [ARGS=...]      one batch of training and validation, nothing written
 $(PAPERS:%=debug-%): debug-%: $(INSTALLED)

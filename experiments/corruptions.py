@@ -177,7 +177,7 @@ def reduce_colors(sheet: np.ndarray, size: int) -> Image.Image:
     plain = np.array([[0, 0, 0], [round(255 * BACKGROUND)] * 3, [255, 255, 255]])
     centers, _ = kmeans2(colors[some].astype(np.float64), 256 - len(plain), iter=12, minit="++", seed=0)
     palette = np.concatenate([plain, centers.round().astype(int)])
-    reduced = Image.fromarray(cKDTree(palette).query(sheet)[1].astype(np.uint8))
+    reduced = Image.fromarray(np.asarray(cKDTree(palette).query(sheet)[1], dtype=np.uint8))
     reduced.putpalette(palette.astype(np.uint8).tobytes())
     return reduced
 

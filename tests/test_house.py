@@ -107,7 +107,7 @@ class TestMake:
     def test_an_unknown_paper_is_answered_with_those_there_are(self, target: str) -> None:
         answer = make(target)
         assert answer.returncode == 2
-        assert "no paper named nobody; there are: mgcnet" in answer.stdout
+        assert "no paper named nobody; there are: finegrained mgcnet" in answer.stdout
 
     def test_reconstruct_keeps_a_name_with_spaces_whole(self) -> None:
         command = make("-n", "reconstruct", "IMAGE=my photo.jpg", "OUT=there").stdout

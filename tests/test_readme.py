@@ -30,6 +30,14 @@ SMALL = {
         "--trainer.max_steps=1", "--trainer.val_check_interval=1", "--data.init_args.data.init_args.train_faces=12",
         "--data.init_args.data.init_args.val_faces=2",
     ],
+    "make train-finegrained": [
+        "--trainer.max_steps=2", "--trainer.val_check_interval=2", "--data.init_args.train_faces=10",
+        "--data.init_args.val_faces=2", "--model.init_args.fine_start=1",
+    ],
+    "make train-self_augmentation": [
+        "--trainer.max_steps=2", "--trainer.val_check_interval=2", "--data.init_args.train_faces=12",
+        "--data.init_args.val_faces=2", "--model.init_args.coarse_steps=1", "--model.init_args.augmentation_start=0",
+    ],
     "make reconstruct IMAGE=me.jpg": [],
     'make corruptions ARGS="--image me.jpg --kind sunglasses --output sunglasses.png"': [],
     "make prepare-photos DIR=photos OUT=data/photos": [],
@@ -50,6 +58,14 @@ ELSEWHERE = {
     "make train-rogue CONFIG=paper": "tests/experiments/test_configs.py",
     "make table-specular": "tests/experiments/test_table.py",
     "make train-specular CONFIG=paper": "tests/experiments/test_configs.py",
+    "make table-finegrained": "tests/experiments/test_table.py",
+    "make train-finegrained CONFIG=paper": "tests/experiments/test_configs.py",
+    "make reconstruct CHECKPOINT=runs/finegrained/RUN/checkpoints/last.ckpt": (
+        "tests/experiments/test_reconstruct_detail.py"
+    ),
+    "make table-self_augmentation": "tests/experiments/test_table.py",
+    "make train-self_augmentation CONFIG=paper": "tests/experiments/test_configs.py",
+    "make train-self_augmentation INIT=CHECKPOINT": "tests/experiments/test_configs.py",
     "make table-mgcnet": "tests/experiments/test_table.py",
     "make train-mgcnet CONFIG=paper": "tests/experiments/test_configs.py",
 }

@@ -27,6 +27,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--detector", default="auto", metavar="NAME", help="landmark detector: auto (default), dlib or face-alignment"
     )
+    parser.add_argument(
+        "--detail-size", type=int, choices=(256, 512, 1024), metavar="256|512|1024",
+        help="texels of the albedo, normal and displacement maps, of a checkpoint that finds detail (default: 512)",
+    )  # fmt: skip
     parser.add_argument("--no-fit", action="store_true", help="take the checkpoint's answer as it is, do not optimize")
 
 
@@ -61,10 +65,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _reconstructor(args: argparse.Namespace) -> Reconstructor:
+    from experiments.reconstruct.detail import DEFAULT_SIZE, as_refiner
     from experiments.reconstruct.pipeline import Reconstructor
     from renderers.morphable_model.load import load_face_model
 
     if args.checkpoint is None:
+        if args.detail_size is not None:
+            raise UserError("--detail-size: only a checkpoint finds detail; give --checkpoint FILE of finegrained")
         return Reconstructor(load_face_model(args.face_model or "default"), None, args.detector, not args.no_fit)
     from experiments.checkpoint import load_module
     from lightning_modules.base import FaceModule
@@ -79,4 +86,12 @@ def _reconstructor(args: argparse.Namespace) -> Reconstructor:
                 f"checkpoint {args.checkpoint}: made for face model {module.face_model.name} "
                 f"({module.face_model.fingerprint()}), not for {args.face_model} ({asked.fingerprint()})"
             )
-    return Reconstructor(module.face_model, module, args.detector, not args.no_fit, str(args.checkpoint))
+    if args.detail_size is not None and as_refiner(module) is None:
+        raise UserError(
+            f"--detail-size: checkpoint {args.checkpoint} holds a {type(module).__name__}, which finds no detail; "
+            "give one of finegrained"
+        )
+    size = args.detail_size or DEFAULT_SIZE
+    return Reconstructor(
+        module.face_model, module, args.detector, not args.no_fit, str(args.checkpoint), detail_size=size
+    )

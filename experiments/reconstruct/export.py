@@ -52,16 +52,16 @@ def face_mesh(face_model: MorphableModel, rendering: Rendering, texture: np.ndar
     )
 
 
-def write_obj(mesh: FaceMesh, folder: Path) -> None:
-    """Write `mesh.obj`, `mesh.mtl` and `mesh.png`; millimetres, no vertex colours (NoW's loader refuses them)."""
+def write_obj(mesh: FaceMesh, folder: Path, texture: str = "mesh.png") -> None:
+    """Write `mesh.obj`, `mesh.mtl` and the texture; millimetres, no vertex colours (NoW's loader refuses them)."""
     lines = ["# millimetres; x right, y up, z towards the viewer", "mtllib mesh.mtl", "o face", "usemtl face"]
     lines += [f"v {x:.4f} {y:.4f} {z:.4f}" for x, y, z in mesh.vertices]
     lines += [f"vt {u:.6f} {v:.6f}" for u, v in mesh.uv]
     lines += [f"vn {x:.5f} {y:.5f} {z:.5f}" for x, y, z in mesh.normals]
     lines += [f"f {a}/{a}/{a} {b}/{b}/{b} {c}/{c}/{c}" for a, b, c in mesh.faces + 1]
     (folder / "mesh.obj").write_text("\n".join(lines) + "\n")
-    (folder / "mesh.mtl").write_text("newmtl face\nKa 0 0 0\nKd 1 1 1\nKs 0 0 0\nillum 1\nmap_Kd mesh.png\n")
-    Image.fromarray(mesh.texture).save(folder / "mesh.png")
+    (folder / "mesh.mtl").write_text(f"newmtl face\nKa 0 0 0\nKd 1 1 1\nKs 0 0 0\nillum 1\nmap_Kd {texture}\n")
+    Image.fromarray(mesh.texture).save(folder / texture)
 
 
 def write_glb(mesh: FaceMesh, path: Path) -> None:

@@ -17,6 +17,7 @@ from datamodules.alignment import Alignment, align, model_template
 from datamodules.landmarks import DetectedFace, LandmarkDetector, best_detector
 from datamodules.photos import read_photo
 from datamodules.skin import skin_probability
+from experiments.reconstruct.detail import DEFAULT_SIZE, FaceDetail, as_refiner, face_detail
 from experiments.reconstruct.export import FaceMesh, face_mesh
 from experiments.reconstruct.texture import TEXTURE_SIZE, bake_texture
 from lightning_modules.components.fitting import FitSettings, fit, project_landmarks
@@ -70,6 +71,7 @@ class ReconstructedFace:
         mesh: textured, millimetres.
         seconds: wall time by stage; of the detection, which all faces share, an equal part.
         history: energy and its parts by iteration; empty without refinement.
+        detail: where the regressor finds it.
     """
 
     detected: DetectedFace
@@ -81,6 +83,7 @@ class ReconstructedFace:
     mesh: FaceMesh
     seconds: dict[str, float]
     history: dict[str, list[float]]
+    detail: FaceDetail | None = None
 
     @property
     def landmark_nme(self) -> float:
@@ -101,6 +104,7 @@ class ReconstructedFace:
             "coefficients": {name: _rounded(value[0], 6) for name, value in self.coefficients.named().items()},
             "crop_from_photo": _rounded(self.alignment.matrix * (CROP_SIZE / self.alignment.size), 6),
             "seconds": {stage: round(value, 3) for stage, value in self.seconds.items()},
+            **({} if self.detail is None else {"detail": self.detail.record()}),
         }
 
 
@@ -118,6 +122,7 @@ class Reconstructor:
         refine: False takes the regressor's answer as it is.
         checkpoint: where the regressor came from, for the record.
         settings: of the fitter; chosen for the face model and the detector where absent.
+        detail_size: texels along a side of the detail's maps, of a regressor that finds detail.
 
     Raises:
         UserError: no such detector, or nothing left to reconstruct with.
@@ -131,10 +136,12 @@ class Reconstructor:
         refine: bool = True,
         checkpoint: str | None = None,
         settings: FitSettings | None = None,
+        detail_size: int = DEFAULT_SIZE,
     ) -> None:
         if regressor is None and not refine:
             raise UserError("--no-fit leaves nothing but the mean face: give --checkpoint FILE with it")
         self.face_model, self.regressor, self.refine, self.checkpoint = face_model, regressor, refine, checkpoint
+        self.refiner, self.detail_size = as_refiner(regressor), detail_size
         self.detector: LandmarkDetector = best_detector(detector)
         self.settings = settings or fit_settings(face_model, self.detector.name)
         self.template = model_template(face_model, CROP_SIZE)
@@ -203,7 +210,14 @@ class Reconstructor:
         coverage = torch.from_numpy(large.coverage(*photo.pixels.shape[:2]))
         view, probability = _tensor(large.crop(photo.pixels)), torch.from_numpy(skin).float()
         texture = bake_texture(self.face_model, rendering, view, coverage, probability)
-        seconds["texture"] = time.perf_counter() - clock
+        seconds["texture"], clock = time.perf_counter() - clock, time.perf_counter()
+        detail = None
+        if self.refiner is not None:
+            small = regressed_camera(coefficients, self.refiner.image_size)
+            detail = face_detail(
+                self.refiner, self.face_model, view[None], coefficients, small, rendering, self.detail_size
+            )
+            seconds["detail"] = time.perf_counter() - clock
         return ReconstructedFace(
             detected=face,
             alignment=large,
@@ -214,6 +228,7 @@ class Reconstructor:
             mesh=face_mesh(self.face_model, rendering, texture),
             seconds=seconds,
             history=history,
+            detail=detail,
         )
 
 

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from datamodules.alignment import Alignment, warp
+from experiments.reconstruct.detail import write_detail
 from experiments.reconstruct.export import beside, draw_on, write_glb, write_obj
 from experiments.reconstruct.output import replacing, write_marker
 from experiments.reconstruct.pipeline import Photo, ReconstructedFace, Reconstructor, open_photo
@@ -34,8 +35,11 @@ def reconstruct_photo(photo: Photo, out: Path, reconstructor: Reconstructor) -> 
         bar.update(task, description="writing")
         write_result(folder, photo, found, reconstructor)
     print(f"landmark NME  {nme_line(found)}")
-    for number in range(len(found)):
-        print(f"mesh          {out / face_folder(number, len(found)) / 'mesh.glb'}")
+    for number, face in enumerate(found):
+        place = out / face_folder(number, len(found))
+        print(f"mesh          {place / 'mesh.glb'}")
+        if face.detail is not None:
+            print(f"detail        {place / 'detail' / 'mesh.glb'}, and its maps beside it")
     print(f"overlay       {out / 'overlay.png'}")
     print(f"report        {out / 'report.html'}")
 
@@ -111,6 +115,8 @@ def write_result(
         place.mkdir(exist_ok=True)
         write_obj(face.mesh, place)
         write_glb(face.mesh, place / "mesh.glb")
+        if face.detail is not None:
+            write_detail(face.detail, place / "detail")
     picture, scale = _shrunk(photo.pixels)
     overlay = picture
     # The farthest first, so that nearer faces cover them.

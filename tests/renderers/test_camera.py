@@ -16,11 +16,14 @@ from renderers.camera import (
     default_intrinsics,
     euler_to_rotation,
     project,
+    project_orthographic,
     relative_pose,
     rotation_to_euler,
     to_camera_centred,
     transform,
 )
+from renderers.face_renderer import FaceRenderer, mean_coefficients
+from tests.conf.scenes import small_face_model
 
 ANGLE = st.floats(-3.1, 3.1)
 YAW = st.floats(-1.5, 1.5)
@@ -84,6 +87,60 @@ def test_points_behind_the_camera_stay_finite_and_keep_their_depth() -> None:
     assert image[0, 1, 0].item() == pytest.approx(112 + 1015 * 0.5 / NEAR)
     assert posed.grad is not None
     assert posed.grad.isfinite().all()
+
+
+def test_scaled_orthographic_projection_in_closed_form() -> None:
+    """Every point is scaled as the origin is, however deep it lies; t_z is the scale."""
+    intrinsics = default_intrinsics(224)[None]
+    translation = torch.tensor([[0.3, -0.2, 2.0]])
+    posed = torch.tensor([[[0.0, 0.0, 2.0], [1.0, 0.5, 3.0], [1.0, 0.5, -4.0]]])
+    scale = 1015 / 8
+    wanted = [[112, 112, 8], [112 + scale, 112 - scale / 2, 7], [112 + scale, 112 - scale / 2, 14]]
+    torch.testing.assert_close(project_orthographic(posed, translation, intrinsics)[0], torch.tensor(wanted))
+
+
+def test_both_projections_agree_far_away_and_at_the_origins_depth() -> None:
+    generator = torch.Generator().manual_seed(0)
+    offsets = torch.randn(1, 20, 3, generator=generator, dtype=torch.float64)
+    flat = offsets * torch.tensor([1.0, 1.0, 0.0])
+    intrinsics = default_intrinsics(224)[None].double()
+    near = torch.tensor([[0.1, 0.2, 0.5]], dtype=torch.float64)
+    torch.testing.assert_close(
+        project_orthographic(flat + near[:, None], near, intrinsics), project(flat + near[:, None], intrinsics)
+    )
+    far = torch.tensor([[0.0, 0.0, -1e6]], dtype=torch.float64)
+    telephoto = intrinsics.clone()
+    telephoto[:, (0, 1), (0, 1)] *= 1e5
+    orthographic, perspective = (
+        project_orthographic(offsets + far[:, None], far, telephoto),
+        project(offsets + far[:, None], telephoto),
+    )
+    torch.testing.assert_close(orthographic, perspective, atol=1e-3, rtol=0)
+
+
+def test_orthographic_gradcheck_and_faces_at_the_camera() -> None:
+    generator = torch.Generator().manual_seed(0)
+    posed = torch.randn(2, 4, 3, generator=generator, dtype=torch.float64).requires_grad_()
+    translation = torch.randn(2, 3, generator=generator, dtype=torch.float64).requires_grad_()
+    intrinsics = default_intrinsics(64).double().expand(2, 3, 3)
+    assert torch.autograd.gradcheck(lambda p, t: project_orthographic(p, t, intrinsics), (posed, translation))
+    at_camera = torch.tensor([[0.0, 0.0, 10.0]])
+    assert project_orthographic(torch.zeros(1, 1, 3), at_camera, default_intrinsics(64)[None]).isfinite().all()
+
+
+def test_a_face_keeps_its_proportions_through_the_orthographic_renderer() -> None:
+    """As wide and high as the shape itself at focal length over distance; half the distance doubles it."""
+    coefficients = mean_coefficients(small_face_model(), 1)
+    renderer = FaceRenderer(small_face_model(), 48, camera="orthographic")
+    rendering = renderer(coefficients)
+    wanted = project_orthographic(rendering.vertices, rendering.translation, renderer.intrinsics[None])
+    assert torch.equal(rendering.vertices_image, wanted) and rendering.mask.any()
+    spread = rendering.vertices_image[..., :2].amax(dim=1) - rendering.vertices_image[..., :2].amin(dim=1)
+    size = rendering.shape[..., :2].amax(dim=1) - rendering.shape[..., :2].amin(dim=1)
+    torch.testing.assert_close(spread, size * 1015 * 48 / 224 / 10, rtol=1e-4, atol=0)
+    coefficients.translation[:, 2] = 5
+    nearer = renderer(coefficients).vertices_image[..., :2] - 24
+    torch.testing.assert_close(nearer, 2 * (rendering.vertices_image[..., :2] - 24), rtol=1e-4, atol=1e-3)
 
 
 def test_gradcheck() -> None:

@@ -1,0 +1,101 @@
+"""Encoder and decoder of small U-Nets, apart, so that what one gathers another can take up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+SLOPE = 0.1  # of the leaky rectifiers
+
+
+class ConvolutionBlock(nn.Sequential):
+    """Two 3 x 3 convolutions, each followed by a leaky rectifier: (B, inputs, h, w) -> (B, outputs, h, w).
+
+    Without a normalisation: how strong a detail is is what these networks are to tell.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        first, second = nn.Conv2d(inputs, outputs, 3, padding=1), nn.Conv2d(outputs, outputs, 3, padding=1)
+        for convolution in (first, second):
+            nn.init.kaiming_normal_(convolution.weight, a=SLOPE)
+        super().__init__(first, nn.LeakyReLU(SLOPE), second, nn.LeakyReLU(SLOPE))
+
+
+class Encoder(nn.Module):
+    """Features of a picture at its own and at ever coarser scales.
+
+    Args:
+        inputs: what enters at each scale, the finest first: channels of the picture, then of what joins it further
+            down, often none (0).
+        widths: channels of the features at each scale.
+    """
+
+    def __init__(self, inputs: Sequence[int], widths: Sequence[int]) -> None:
+        super().__init__()
+        before = [0, *widths[:-1]]
+        pairs = zip(inputs, before, widths, strict=True)
+        self.blocks = nn.ModuleList(ConvolutionBlock(joins + above, width) for joins, above, width in pairs)
+        self.inputs = tuple(inputs)
+
+    def forward(self, pictures: Sequence[Tensor]) -> list[Tensor]:
+        """Encodes pictures.
+
+        Args:
+            pictures: one for each scale where something enters, the finest first; each (B, inputs, h, w) with half the
+                sides of the scale above it, rounded up.
+
+        Returns:
+            Features, one a scale, each (B, width, h, w).
+        """
+        entering = iter(pictures)
+        features: list[Tensor] = []
+        for block, joins in zip(self.blocks, self.inputs, strict=True):
+            parts = [next(entering)] if joins else []
+            if features:
+                parts.append(F.avg_pool2d(features[-1], 2, ceil_mode=True, count_include_pad=False))
+            features.append(block(torch.cat(parts, dim=1)))
+        return features
+
+
+class Decoder(nn.Module):
+    """From features at several scales back to the finest one.
+
+    Args:
+        inputs: channels of what is given at each scale, the finest first.
+        widths: channels of what leaves each scale; the first is the result's.
+    """
+
+    def __init__(self, inputs: Sequence[int], widths: Sequence[int]) -> None:
+        super().__init__()
+        below = [*widths[1:], 0]
+        pairs = zip(inputs, below, widths, strict=True)
+        self.blocks = nn.ModuleList(ConvolutionBlock(given + deeper, width) for given, deeper, width in pairs)
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        """Decodes features.
+
+        Args:
+            features: at each scale, the finest first, each (B, channels, h, w).
+
+        Returns:
+            (B, widths[0], H, W)
+        """
+        result: Tensor | None = None
+        for block, given in zip(reversed(self.blocks), reversed(features), strict=True):
+            parts = [given]
+            if result is not None:
+                parts.append(F.interpolate(result, size=given.shape[-2:], mode="bilinear", align_corners=False))
+            result = block(torch.cat(parts, dim=1))
+        assert result is not None
+        return result
+
+
+def quiet_head(inputs: int, outputs: int) -> nn.Conv2d:
+    """A 1 x 1 convolution that starts at zero, so that an untrained network changes nothing."""
+    head = nn.Conv2d(inputs, outputs, 1)
+    for parameter in head.parameters():
+        nn.init.zeros_(parameter)
+    return head

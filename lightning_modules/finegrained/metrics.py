@@ -1,0 +1,77 @@
+"""What the fine stage adds to the coarse one: both measured by the same rules."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import MetricCollection
+
+from datamodules.batch import FaceBatch
+from losses.metrics import MaskedPSNR, MaskedRMSE, MaskedSSIM, NormalAngularError
+from renderers.detail import DetailRendering
+from renderers.face_renderer import Rendering
+
+STAGES = ("coarse", "fine")
+
+
+class StageMetrics(nn.Module):
+    """PSNR, SSIM and RMSE (tables 1 to 3 and 5) and the normals' angular error, of the coarse and of the fine faces.
+
+    Pictures are compared where the drawn face lies on the true one, or all over the drawn one where the truth is not
+    known; both stages draw the same pixels. Normals need a truth that has them.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        metrics = MetricCollection(
+            {
+                "psnr": MaskedPSNR(),
+                "ssim": MaskedSSIM(),
+                "rmse": MaskedRMSE(),
+                "normal_error_deg": NormalAngularError(),
+            },
+            compute_groups=False,
+        )
+        self.sets = nn.ModuleDict({stage: metrics.clone() for stage in STAGES})
+
+    def of(self, stage: str) -> MetricCollection:
+        """The metrics of one stage."""
+        return cast(MetricCollection, self.sets[stage])
+
+    @torch.no_grad()
+    def update(self, batch: FaceBatch, rendering: Rendering, drawn: DetailRendering) -> None:
+        """Count one batch.
+
+        Args:
+            batch: of images.
+            rendering: its coarse faces.
+            drawn: its fine faces.
+        """
+        truth = batch.truth
+        mask = rendering.mask if truth is None else rendering.mask & (truth.depth > 0)
+        shown: dict[str, tuple[Tensor, Tensor]] = {
+            "coarse": (rendering.image, rendering.normals),
+            "fine": (drawn.image, drawn.normals),
+        }
+        for stage, (image, normals) in shown.items():
+            known = self.of(stage)
+            for name in ("psnr", "ssim", "rmse"):
+                known[name].update(image, batch.image, mask)
+            if truth is not None and truth.normals is not None:
+                known["normal_error_deg"].update(normals, truth.normals)
+
+    def compute(self) -> dict[str, Tensor]:
+        """`STAGE_METRIC` of every metric that has seen something."""
+        return {
+            f"{stage}_{name}": metric.compute()
+            for stage in STAGES
+            for name, metric in self.of(stage).items()
+            if metric.update_called
+        }
+
+    def reset(self) -> None:
+        """Forget everything seen."""
+        for stage in STAGES:
+            self.of(stage).reset()

@@ -1,0 +1,293 @@
+"""Fine-grained: a coarse face first, then its wrinkles and the details of its skin (Huang et al.)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.optim import Adam, Optimizer
+
+from datamodules.batch import FaceBatch
+from lightning_modules.base import FaceModule, Stage
+from lightning_modules.components.backbones import ImageEncoder
+from lightning_modules.components.schedule import staged_factor
+from lightning_modules.finegrained.metrics import StageMetrics
+from lightning_modules.finegrained.network import AlbedoModule, DisplacementModule, UnwrappedFace, unwrap_face
+from lightning_modules.finegrained.weights import CoarseWeights, FineWeights
+from losses.encoders import FaceEncoder
+from losses.finegrained import (
+    detailed_albedo_loss,
+    normal_change,
+    skin_photometric_loss,
+    squared_identity_loss,
+    total_variation,
+    unlit,
+    unsaturated,
+)
+from losses.landmark import LANDMARKS, landmark_loss
+from losses.regularization import coefficient_regularization
+from renderers.coefficients import Coefficients
+from renderers.detail import DetailRendering, draw_detail
+from renderers.face_renderer import FaceRenderer, Rendering
+from renderers.illumination import irradiance
+from renderers.morphable_model.model import MorphableModel
+from renderers.uv import UVChart, unit
+
+
+@dataclass(frozen=True)
+class DetailedFace:
+    """What the fine stage makes of coarse faces.
+
+    Attributes:
+        albedo: (B, 3, R, R) RGB map.
+        displacement: (B, 1, R, R) decimetres along the normals; None where the module displaces nothing.
+        drawn: the faces with both.
+        unwrapped: what the networks saw.
+    """
+
+    albedo: Tensor
+    displacement: Tensor | None
+    drawn: DetailRendering
+    unwrapped: UnwrappedFace
+
+
+class Finegrained(FaceModule):
+    """R-Net for the coarse face; an albedo and a displacement module, fed with wavelets, for the fine one.
+
+    One run trains both: up to the step `fine_start` the coarse network by equation (6), from there on the modules of
+    the fine stage by equation (11), with the coarse network frozen. The stage follows from the step alone, so a run
+    that was cut off goes on wherever it was. The learning rate's schedule starts anew with the fine stage.
+
+    Args:
+        face_model, backbone, identity_encoder, image_size, optimizer, schedule, init_weights: see `FaceModule`.
+        chart_size: R, texels along a side of the UV maps.
+        coarse: weights of the coarse stage's terms.
+        fine: weights of the fine stage's terms.
+        fine_start: the training step from which the coarse network is frozen and the fine stage trains.
+        identity_start: the training step from which the coarse stage's identity term counts; blobs have no identity to
+            speak of.
+        wavelet: whether the fine stage perceives wavelet features; this and the next two are the rows of table 5.
+        displacement: whether it displaces the surface.
+        albedo: whether it details the albedo. With neither of the two the coarse stage goes on to the end.
+        channels: of the fine networks at each scale, the finest first; the photograph is decomposed once less often.
+        most_displacement: millimetres either way.
+        camera: of the coarse renderer; the paper's is orthographic, with a scale.
+    """
+
+    def __init__(
+        self,
+        face_model: MorphableModel,
+        backbone: ImageEncoder,
+        identity_encoder: FaceEncoder,
+        image_size: int = 224,
+        chart_size: int = 256,
+        coarse: CoarseWeights = CoarseWeights(),  # noqa: B008 (frozen)
+        fine: FineWeights = FineWeights(),  # noqa: B008 (frozen)
+        fine_start: int = 0,
+        identity_start: int = 0,
+        wavelet: bool = True,
+        displacement: bool = True,
+        albedo: bool = True,
+        channels: Sequence[int] = (16, 32, 64),
+        most_displacement: float = 2.5,
+        camera: Literal["perspective", "orthographic"] = "orthographic",
+        optimizer: Callable[[Iterable], Optimizer] = Adam,
+        schedule: Literal["constant", "cosine"] = "constant",
+        init_weights: str | None = None,
+    ) -> None:
+        renderer = FaceRenderer(face_model, image_size, camera=camera)
+        super().__init__(face_model, backbone, identity_encoder, image_size, optimizer, schedule, renderer)
+        self.coarse_weights, self.fine_weights = coarse, fine
+        self.fine_start, self.identity_start = fine_start, identity_start
+        self.wavelet, self.displaces, self.details_albedo = wavelet, displacement, albedo
+        self.chart = UVChart(face_model, chart_size)
+        # Both are always there, whichever are used: all rows of table 5 go on from one coarse checkpoint.
+        self.albedo_module = AlbedoModule(channels)
+        self.displacement_module = DisplacementModule(channels, most_displacement / 100)
+        self.stages = StageMetrics()
+        self.start_from(init_weights)
+
+    @property
+    def refining(self) -> bool:
+        """Whether this step belongs to the fine stage."""
+        return self.has_fine_stage and self.global_step >= self.fine_start
+
+    @property
+    def has_fine_stage(self) -> bool:
+        """Whether there is anything that a fine stage could learn."""
+        return self.displaces or self.details_albedo
+
+    def training_step(self, batch: FaceBatch, batch_idx: int) -> Tensor:
+        refining = self.refining
+        self.regressor.train(not refining)  # A frozen network's batch statistics stand still too.
+        with torch.set_grad_enabled(not refining):
+            coefficients = self(batch.image)
+            rendering = self.renderer(coefficients, batch.intrinsics)
+        if refining:
+            terms = self.fine_terms(batch, coefficients, rendering, self.refine(batch.image, coefficients, rendering))
+            loss = weighted(terms, self.fine_weights.terms())
+        else:
+            terms = self.coarse_terms(batch, coefficients, rendering, self.global_step >= self.identity_start)
+            loss = weighted(terms, self.coarse_weights.terms())
+        self.log_terms("train", terms, loss, len(batch))
+        return loss
+
+    def validation_step(self, batch: FaceBatch, batch_idx: int) -> None:
+        self._evaluate("val", batch)
+
+    def test_step(self, batch: FaceBatch, batch_idx: int) -> None:
+        self._evaluate("test", batch)
+
+    def _evaluate(self, stage: Stage, batch: FaceBatch) -> None:
+        coefficients = self(batch.image)
+        rendering = self.renderer(coefficients, batch.intrinsics)
+        face = self.refine(batch.image, coefficients, rendering)
+        coarse = self.coarse_terms(batch, coefficients, rendering)
+        fine = self.fine_terms(batch, coefficients, rendering, face)
+        loss = weighted(coarse, self.coarse_weights.terms()) + weighted(fine, self.fine_weights.terms())
+        self.log_terms(stage, coarse | fine, loss, len(batch))
+        self.metrics.update(batch, coefficients, rendering)
+        self.stages.update(batch, rendering, face.drawn)
+
+    def log_metrics(self, stage: Stage) -> None:
+        super().log_metrics(stage)
+        self.log_dict({f"{stage}/{name}": value for name, value in self.stages.compute().items()})
+        self.stages.reset()
+
+    def refine(self, image: Tensor, coefficients: Coefficients, rendering: Rendering) -> DetailedFace:
+        """The fine stage: maps for coarse faces, and the faces drawn with them (section 3.4).
+
+        Args:
+            image: (B, 3, H, W) sRGB in [0, 1].
+            coefficients: of the B coarse faces.
+            rendering: what these draw, at H x W.
+        """
+        chart = self.chart
+        unwrapped = unwrap_face(chart, image, coefficients.illumination, rendering)
+        photograph, smooth = chart.fill(unwrapped.photograph), chart.bake(rendering.vertex_albedo)
+        detail, displacement = torch.zeros_like(smooth), None
+        if self.details_albedo:
+            detail = self.albedo_module(chart.fill(smooth), photograph, self.wavelet) * chart.mask
+        if self.displaces:
+            displacement = self.displacement_module(unwrapped, photograph, self.wavelet) * chart.mask
+        drawn = draw_detail(chart, rendering, coefficients.illumination, detail, displacement)
+        # The smooth part is drawn from the vertices: from a map it would be blurred, and untrained worse than coarse.
+        albedo = rendering.albedo + drawn.albedo
+        return DetailedFace(
+            smooth + detail, displacement, replace(drawn, albedo=albedo, image=albedo * drawn.shading), unwrapped
+        )
+
+    def coarse_terms(
+        self, batch: FaceBatch, coefficients: Coefficients, rendering: Rendering, identity: bool = True
+    ) -> dict[str, Tensor]:
+        """The terms of equation (6), each a mean over the images; only those with a weight.
+
+        Args:
+            batch: of images.
+            coefficients: what the network made of them.
+            rendering: what these draw.
+            identity: whether the identity term counts yet.
+        """
+        weights = self.coarse_weights
+        terms: dict[str, Tensor] = {}
+        if weights.photometric:
+            terms["photometric"] = skin_photometric_loss(
+                rendering.image, batch.image, rendering.mask, batch.skin
+            ).mean()
+        if weights.landmark:
+            even = rendering.landmarks.new_ones(LANDMARKS)
+            terms["landmark"] = landmark_loss(rendering.landmarks, batch.landmarks, even, self.image_size).mean()
+        if weights.identity and identity:
+            terms["identity"] = self._identity(batch, rendering.image, rendering.landmarks)
+        if weights.prior_identity or weights.prior_expression or weights.prior_albedo:
+            terms["regularization"] = coefficient_regularization(
+                coefficients, weights.prior_identity, weights.prior_expression, weights.prior_albedo
+            ).mean()
+        return terms
+
+    def fine_terms(
+        self, batch: FaceBatch, coefficients: Coefficients, rendering: Rendering, face: DetailedFace
+    ) -> dict[str, Tensor]:
+        """The terms of equation (11), each a mean over the images; only those with a weight and something to hold.
+
+        Args:
+            batch: of images.
+            coefficients: of the coarse faces.
+            rendering: the coarse faces.
+            face: the fine ones.
+        """
+        weights, drawn = self.fine_weights, face.drawn
+        terms: dict[str, Tensor] = {}
+        if weights.photometric:
+            terms["fine_photometric"] = skin_photometric_loss(
+                drawn.image, batch.image, rendering.mask, batch.skin
+            ).mean()
+        if weights.identity:
+            terms["fine_identity"] = self._identity(batch, drawn.image, rendering.landmarks)
+        if weights.albedo and self.details_albedo:
+            terms["albedo"] = self._albedo_term(batch, coefficients, rendering, face)
+        if weights.smoothness and face.displacement is not None:
+            change = normal_change(drawn.normals, unit(rendering.normals), rendering.mask)
+            variation = total_variation(face.displacement, self.chart.mask)
+            terms["smoothness"] = (weights.normals * change + weights.variation * variation).mean()
+        return terms
+
+    def _identity(self, batch: FaceBatch, image: Tensor, landmarks: Tensor) -> Tensor:
+        with torch.no_grad():
+            wanted = self.identity_encoder(batch.image, batch.landmarks)
+        return squared_identity_loss(self.identity_encoder(image, landmarks), wanted).mean()
+
+    def _albedo_term(
+        self, batch: FaceBatch, coefficients: Coefficients, rendering: Rendering, face: DetailedFace
+    ) -> Tensor:
+        """Equation (12): against the photograph's skin, unlit by the coarse face's shading, where it is not white."""
+        chart = self.chart
+        with torch.no_grad():
+            light = chart.bake(irradiance(rendering.vertex_normals, coefficients.illumination))
+            skin = batch.skin * unsaturated(batch.image)
+            seen, visibility = chart.unwrap(torch.cat([batch.image, skin], dim=1), rendering)
+            visibility = visibility * seen[:, 3:]
+            target = unlit(seen[:, :3], light)
+            flipped = chart.mirror(torch.cat([target, visibility], dim=1))
+        return detailed_albedo_loss(face.albedo, target, visibility, flipped[:, :3], flipped[:, 3:]).mean()
+
+    def scheduled(self, optimizer: Optimizer) -> dict[str, Any]:
+        configured = super().scheduled(optimizer)
+        if "lr_scheduler" in configured:
+            total = int(self.trainer.estimated_stepping_batches)
+            boundary = min(self.fine_start, total) if self.has_fine_stage else total
+            scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: staged_factor(step, boundary, total))
+            configured["lr_scheduler"]["scheduler"] = scheduler
+        return configured
+
+    @torch.no_grad()
+    def panels(self, batch: FaceBatch) -> dict[str, Tensor]:
+        """Pictures of a batch by name, each (B, 3, H, W) in [0, 1]."""
+        coefficients = self(batch.image)
+        rendering = self.renderer(coefficients, batch.intrinsics)
+        face = self.refine(batch.image, coefficients, rendering)
+        pictures = {
+            "input": batch.image,
+            "coarse": torch.where(rendering.mask, rendering.image.clamp(0, 1), batch.image),
+            "fine": torch.where(rendering.mask, face.drawn.image.clamp(0, 1), batch.image),
+            "coarse normals": normal_picture(unit(rendering.normals), rendering.mask),
+            "normals": normal_picture(face.drawn.normals, rendering.mask),
+            "shading": face.drawn.shading.clamp(0, 1),
+            "albedo": face.drawn.albedo.clamp(0, 1),
+        }
+        if batch.truth is not None and batch.truth.normals is not None:
+            pictures["true normals"] = normal_picture(batch.truth.normals, batch.truth.depth > 0)
+        return pictures
+
+
+def weighted(terms: dict[str, Tensor], weights: dict[str, float]) -> Tensor:
+    """Equations (6) and (11): the weighted sum of the terms that are there."""
+    return torch.stack([weights[name] * value for name, value in terms.items()]).sum()
+
+
+def normal_picture(normals: Tensor, mask: Tensor) -> Tensor:
+    """(B, 3, H, W) unit normals -> colours in [0, 1], (n + 1) / 2 inside the mask (B, 1, H, W) and black outside."""
+    return torch.where(mask, (normals + 1) / 2, 0.0)

@@ -1,0 +1,134 @@
+"""Fine against coarse: likeness to the photograph, clean and partly hidden, and the colours under what hides it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import MetricCollection
+
+from datamodules.batch import FaceBatch
+from losses.encoders import FaceEncoder
+from losses.metrics import HiddenVertexColorRMSE, IdentitySimilarity, MaskedPSNR, MaskedSSIM, TextureRMSE
+from renderers.camera import euler_to_rotation, project, transform
+from renderers.face_renderer import Rendering
+from renderers.morphable_model.model import MorphableModel
+
+SEEN_TOLERANCE = 0.05  # decimetres that a seen vertex may lie behind its pixel's centre, where the surface slants
+
+
+def hidden_vertices(vertices_image: Tensor, depth: Tensor, hidden: Tensor) -> Tensor:
+    """Vertices that a picture of the face alone would show, and that something in front of it hides.
+
+    Args:
+        vertices_image: (B, V, 3) x, y in pixels, z the positive depth in decimetres.
+        depth: (B, 1, H, W) of the face alone, decimetres, 0 where there is none.
+        hidden: (B, 1, H, W) bool, what is in front.
+
+    Returns:
+        (B, V) bool.
+    """
+    batch, _, height, width = depth.shape
+    x, y, z = vertices_image.unbind(dim=-1)
+    column, row = x.floor().long(), y.floor().long()
+    inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
+    pixel = torch.where(inside, row * width + column, 0)
+    surface = depth.view(batch, -1).gather(1, pixel)
+    seen = inside & (surface > 0) & (z <= surface + SEEN_TOLERANCE)
+    return seen & hidden.view(batch, -1).gather(1, pixel)
+
+
+class RefinementMetrics(nn.Module):
+    """PSNR, SSIM and identity similarity of the coarse and the fine face, by condition; colours where they are known.
+
+    Pictures are compared with the clean photograph over the pixels of the face that both renderings, which share their
+    shape, cover: inside the true face where it is known. `hidden_color_rmse` is of the true vertex colours under the
+    occluder alone, `texture_rmse` of all.
+
+    Args:
+        face_model: the decoder.
+        encoders: recognition networks by the name of their metric.
+    """
+
+    CONDITIONS = ("clean", "occluded")
+    MODELS = ("coarse", "fine")
+
+    def __init__(self, face_model: MorphableModel, encoders: Mapping[str, FaceEncoder]) -> None:
+        super().__init__()
+        self.face_model = face_model
+        self.layout = face_model.layout()
+        self.encoders = nn.ModuleDict(encoders)
+        metrics = MetricCollection(
+            {
+                "psnr": MaskedPSNR(),
+                "ssim": MaskedSSIM(),
+                "texture_rmse": TextureRMSE(),
+                "hidden_color_rmse": HiddenVertexColorRMSE(),
+                **{name: IdentitySimilarity() for name in encoders},
+            },
+            compute_groups=False,
+        )
+        self.sets = nn.ModuleDict({f"{c}_{m}": metrics.clone() for c in self.CONDITIONS for m in self.MODELS})
+
+    def of(self, condition: str, model: str) -> MetricCollection:
+        """The metrics of one model under one condition."""
+        return cast(MetricCollection, self.sets[f"{condition}_{model}"])
+
+    @torch.no_grad()
+    def update(
+        self,
+        batch: FaceBatch,
+        condition: str,
+        renderings: Mapping[str, Rendering],
+        face: Tensor,
+        hidden: Tensor | None = None,
+    ) -> None:
+        """Count one batch.
+
+        Args:
+            batch: of clean faces.
+            condition: "clean" or "occluded".
+            renderings: "coarse" and "fine" of the clean or occluded pictures.
+            face: (B, 1, H, W) bool, where the batch's pictures show the face.
+            hidden: (B, 1, H, W) bool, the occluder.
+        """
+        wanted = {name: encoder(batch.image, batch.landmarks) for name, encoder in self.encoders.items()}
+        truth = batch.truth
+        colors = None if truth is None else truth.vertex_albedo
+        under = None if hidden is None or colors is None else self._hidden(batch, hidden)
+        for model, rendering in renderings.items():
+            known, image = self.of(condition, model), rendering.image.clamp(0, 1)
+            for name in ("psnr", "ssim"):
+                known[name].update(image, batch.image, rendering.mask & face)
+            for name, encoder in self.encoders.items():
+                known[name].update(encoder(image, rendering.landmarks), wanted[name])
+            if colors is not None:
+                known["texture_rmse"].update(rendering.vertex_albedo, colors)
+            if under is not None:
+                known["hidden_color_rmse"].update(rendering.vertex_albedo, colors, under)
+
+    def _hidden(self, batch: FaceBatch, hidden: Tensor) -> Tensor:
+        """(B, V) `hidden_vertices` of the true faces."""
+        assert batch.truth is not None
+        true = self.layout.split(batch.truth.coefficients)
+        shape = self.face_model.shape(true.identity, true.expression)
+        posed = transform(shape, euler_to_rotation(true.angles), true.translation)
+        return hidden_vertices(project(posed, batch.intrinsics), batch.truth.depth, hidden)
+
+    def compute(self) -> dict[str, Tensor]:
+        """`MODEL_METRIC` of clean pictures, `occluded/MODEL_METRIC` of the others; those that have seen something."""
+        prefixes = {"clean": "", "occluded": "occluded/"}
+        return {
+            f"{prefixes[condition]}{model}_{name}": metric.compute()
+            for condition in self.CONDITIONS
+            for model in self.MODELS
+            for name, metric in self.of(condition, model).items()
+            if metric.update_called
+        }
+
+    def reset(self) -> None:
+        """Forget everything seen."""
+        for metrics in self.sets.values():
+            cast(MetricCollection, metrics).reset()

@@ -1,0 +1,310 @@
+"""Self-augmentation: a fine texture from features, learned on re-rendered faces (Mohaghegh et al.)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Adam, Optimizer
+from torch.optim.lr_scheduler import ExponentialLR, LambdaLR
+
+from datamodules.batch import FaceBatch
+from lightning_modules.base import FaceModule, Stage
+from lightning_modules.components.backbones import ImageEncoder
+from lightning_modules.components.checkpoint_file import mismatch, read_checkpoint
+from lightning_modules.components.panels import face_panels
+from lightning_modules.components.schedule import staged_factor
+from lightning_modules.self_augmentation.coarse import CoarseWeights, coarse_terms
+from lightning_modules.self_augmentation.likeness import Features, SelfAugmentationWeights, likeness_terms
+from lightning_modules.self_augmentation.metrics import RefinementMetrics
+from lightning_modules.self_augmentation.network import FineModel
+from lightning_modules.self_augmentation.rerender import Reconstruction, View, hidden_view, recolored, turned_view
+from losses.encoders import FaceEncoder
+from losses.photometric import saturate_skin
+from losses.robust import robustified_loss
+from renderers.errors import UserError
+from renderers.morphable_model.model import MorphableModel
+
+DECAY = 0.9  # of the learning rate, each epoch (section 4.1)
+
+
+class SelfAugmentation(FaceModule):
+    """A coarse model, and a fine texture on it that must survive the face's being turned, hidden and seen again.
+
+    The first `coarse_steps` train the coarse model alone, on landmarks, colours and identity; then come equations (5)
+    to (9), which know no landmarks. A row of the paper's table 2 is a choice of weights and of `attribute_features`.
+
+    Args:
+        face_model, backbone, identity_encoder, image_size, optimizer: see `FaceModule`.
+        attribute_encoder: frozen network of attributes such as age and gender.
+        corruption: hides parts of a re-render: (image, landmarks, generator) -> image and mask, as the modules of
+            `datamodules.corruption`. With a generator of its own it also makes the occluded pictures of validation.
+        code_encoder: what the decoder is fed of identity: a subset of a recognition network's layers; the
+            `identity_encoder` by default.
+        segmentation: (B, 3, H, W) -> (B, 1, H, W) the mask M of equation (6), weights in [0, 1]. Without one it is the
+            exact face where the data knows it, and the batch's skin elsewhere; always within the projected face.
+        judges: further recognition networks that validation measures with, by name.
+        weights: of the loss terms.
+        coarse_weights: of the coarse model's own stage.
+        coarse_steps: the first fine step; 0 where `init_weights` brings a coarse model.
+        coarse_identity_start: the step from which the coarse stage's identity term counts.
+        freeze_coarse: keep the coarse model as it is from the first fine step on; else equation (5) trains it too.
+        augmentation_start: the fine step from which faces are turned, hidden and fed back, and the perceptual terms
+            count; what is re-rendered must be a face already.
+        alternate: turn the faces in one step and hide parts of them in the next, at half the cost; else both in each.
+        max_yaw: degrees; a re-rendered face looks this far to either side, 90 being the profile.
+        attribute_features: whether the decoder is fed attributes beside identity.
+        channels, order, hidden, coarsening: see `FineModel`.
+        schedule: `cosine` warms up and falls to 0 in each stage, `decay` is the paper's factor 0.9 every epoch.
+        init_weights: a checkpoint to take the coarse model from, of any paper with the same coefficients; the fine one
+            too where it has it.
+    """
+
+    def __init__(
+        self,
+        face_model: MorphableModel,
+        backbone: ImageEncoder,
+        identity_encoder: FaceEncoder,
+        attribute_encoder: FaceEncoder,
+        corruption: nn.Module,
+        code_encoder: FaceEncoder | None = None,
+        segmentation: nn.Module | None = None,
+        judges: dict[str, FaceEncoder] | None = None,
+        image_size: int = 224,
+        weights: SelfAugmentationWeights = SelfAugmentationWeights(),  # noqa: B008  # frozen
+        coarse_weights: CoarseWeights = CoarseWeights(),  # noqa: B008  # frozen
+        coarse_steps: int = 0,
+        coarse_identity_start: int = 0,
+        freeze_coarse: bool = True,
+        augmentation_start: int = 0,
+        alternate: bool = False,
+        max_yaw: float = 90.0,
+        attribute_features: bool = True,
+        channels: int = 16,
+        order: int = 3,
+        hidden: int = 128,
+        coarsening: int = 4,
+        optimizer: Callable[[Iterable], Optimizer] = Adam,
+        schedule: Literal["constant", "cosine", "decay"] = "constant",
+        init_weights: str | None = None,
+    ) -> None:
+        super().__init__(face_model, backbone, identity_encoder, image_size, optimizer)
+        self.stage_schedule = schedule
+        self.attribute_encoder, self.corruption, self.segmentation = attribute_encoder, corruption, segmentation
+        self.weights, self.coarse_weights = weights, coarse_weights
+        self.coarse_steps, self.coarse_identity_start = coarse_steps, coarse_identity_start
+        self.freeze_coarse, self.coarse_given = freeze_coarse, False
+        self.augmentation_start, self.alternate = augmentation_start, alternate
+        self.max_yaw, self.attribute_features = max_yaw, attribute_features
+        self.code_encoder = code_encoder or identity_encoder
+        features = self.code_encoder.features + (attribute_encoder.features if attribute_features else 0)
+        self.fine_model = FineModel(face_model, features, channels, order, hidden, coarsening)
+        encoders = {"identity_similarity": identity_encoder}
+        encoders |= {f"similarity_{name}": judge for name, judge in (judges or {}).items()}
+        self.refinement = RefinementMetrics(face_model, encoders)
+        self.start_from(init_weights)
+
+    def start_from(self, init_weights: str | None) -> None:
+        """Takes over a checkpoint's coarse model, and its fine one where it has one; the coarse stage is then over.
+
+        Raises:
+            UserError: `init_weights` is no checkpoint, or one of another network or face model.
+        """
+        if init_weights is None:
+            return
+        path = Path(init_weights)
+        contents = read_checkpoint(path)
+        super().on_load_checkpoint(contents)
+        for name, part in (("regressor", self.regressor), ("fine_model", self.fine_model)):
+            start = f"{name}."
+            held = {k.removeprefix(start): v for k, v in contents["state_dict"].items() if k.startswith(start)}
+            if name == "fine_model" and not contents.get("fine_trained"):
+                continue
+            try:
+                part.load_state_dict(held)
+            except RuntimeError as error:
+                raise UserError(f"checkpoint {path}: {mismatch(error)}") from error
+        self.coarse_given, self.coarse_steps = True, 0
+
+    def training_step(self, batch: FaceBatch, batch_idx: int) -> Tensor:
+        step = self.global_step - self.coarse_steps
+        if step < 0:
+            coefficients = self(batch.image)
+            rendering = self.renderer(coefficients, batch.intrinsics)
+            encoder = self.identity_encoder if self.global_step >= self.coarse_identity_start else None
+            mask = self.face_mask(batch)
+            terms = coarse_terms(batch, coefficients, rendering, mask, self.coarse_weights, encoder)
+            loss = self.coarse_weights.sum(terms)
+        else:
+            if self.freeze_coarse:
+                self.regressor.eval()  # Its batch norms too stay as they are.
+            terms = self.fine_terms(batch, step)
+            loss = self.weights.sum(terms)
+        self.log_terms("train", terms, loss, len(batch))
+        return loss
+
+    def validation_step(self, batch: FaceBatch, batch_idx: int) -> None:
+        self._evaluate("val", batch, batch_idx)
+
+    def test_step(self, batch: FaceBatch, batch_idx: int) -> None:
+        self._evaluate("test", batch, batch_idx)
+
+    def _evaluate(self, stage: Stage, batch: FaceBatch, batch_idx: int) -> None:
+        seen = self.reconstruction(batch.image, batch.intrinsics)
+        face = self.face_mask(batch)
+        drawn = self.features(seen.fine.image, seen.fine.landmarks) if self.weights.perceptual else None
+        wanted, mask = self.wanted(batch, seen), seen.fine.mask * face
+        terms = likeness_terms(seen.fine.image, drawn, batch.image, wanted, mask, self.weights)
+        loss = self.weights.sum(terms)
+        self.log_terms(stage, terms, loss, len(batch))
+        self.metrics.update(batch, seen.coefficients, seen.fine)
+        self.refinement.update(batch, "clean", {"coarse": seen.coarse, "fine": seen.fine}, face > 0.5)
+        occluded, hidden = self.occluded(batch, batch_idx)
+        seen = self.reconstruction(occluded, batch.intrinsics)
+        self.refinement.update(batch, "occluded", {"coarse": seen.coarse, "fine": seen.fine}, face > 0.5, hidden)
+
+    def occluded(self, batch: FaceBatch, batch_idx: int) -> tuple[Tensor, Tensor]:
+        """The batch's pictures with a part hidden and where; the same for the same batch every time."""
+        image, mask = self.corruption(batch.image, batch.landmarks, torch.Generator().manual_seed(batch_idx))
+        return image, mask
+
+    def log_metrics(self, stage: Stage) -> None:
+        super().log_metrics(stage)
+        self.log_dict({f"{stage}/{name}": value for name, value in self.refinement.compute().items()})
+        self.refinement.reset()
+
+    def features(self, image: Tensor, landmarks: Tensor) -> Features:
+        """Of drawn or photographed faces (B, 3, H, W); no gradient flows to the landmarks (B, 68, 2)."""
+        return Features(self.identity_encoder(image, landmarks), self.attribute_encoder(image, landmarks))
+
+    def reconstruction(self, image: Tensor, intrinsics: Tensor) -> Reconstruction:
+        """Coarse and fine faces of pictures.
+
+        The encoders' chips are cut at the coarse model's own landmarks: no detector is asked.
+
+        Args:
+            image: (B, 3, H, W) sRGB in [0, 1].
+            intrinsics: (B, 3, 3) pixels.
+        """
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze_coarse):
+            coefficients = self(image)
+            coarse = self.renderer(coefficients, intrinsics)
+        with torch.no_grad():
+            code = self.code_encoder(image, coarse.landmarks)
+            attributes = self.attribute_encoder(image, coarse.landmarks)
+        features = torch.cat([code, attributes], dim=1) if self.attribute_features else code
+        texture = self.fine_model(coarse.vertex_albedo, features)
+        return Reconstruction(coefficients, coarse, recolored(coarse, texture, coefficients), attributes)
+
+    def face_mask(self, batch: FaceBatch) -> Tensor:
+        """(B, 1, H, W) weights in [0, 1]: M of equation (6), before the projected face restricts it."""
+        if self.segmentation is not None:
+            with torch.no_grad():
+                mask: Tensor = self.segmentation(batch.image)
+            return mask
+        return saturate_skin(batch.skin) if batch.truth is None else (batch.truth.depth > 0).float()
+
+    def fine_terms(self, batch: FaceBatch, step: int) -> dict[str, Tensor]:
+        """The terms of equation (5) and those of the faces fed back, each a mean; only those with a weight.
+
+        Args:
+            batch: of images.
+            step: of the fine stage; with `alternate` an even one turns faces and an odd one hides parts of them.
+        """
+        weights = self.weights
+        seen = self.reconstruction(batch.image, batch.intrinsics)
+        mask = seen.fine.mask * self.face_mask(batch)
+        if step < self.augmentation_start:
+            return likeness_terms(seen.fine.image, None, batch.image, None, mask, weights)
+        wanted = self.wanted(batch, seen)
+        drawn = self.features(seen.fine.image, seen.fine.landmarks) if weights.perceptual else None
+        terms = likeness_terms(seen.fine.image, drawn, batch.image, wanted, mask, weights)
+        robustified: list[Tensor] = []
+        for name, weight in (("rotation", weights.rotation), ("occlusion", weights.occlusion)):
+            if not (weight or weights.robustified) or (self.alternate and (step % 2 == 0) != (name == "rotation")):
+                continue
+            view = self.turned(batch, seen) if name == "rotation" else self.hidden(batch, seen)
+            looks = self.features(view.image, view.landmarks)
+            if weights.robustified:
+                pairs = (looks.identity, wanted.identity, looks.attributes, wanted.attributes)
+                robustified.append(robustified_loss(*pairs).mean())
+            if weight:
+                terms[name] = self.fed_back(batch, seen, wanted, mask, view, looks.detach())
+        if robustified:
+            terms["robustified"] = torch.stack(robustified).sum()
+        return terms
+
+    def wanted(self, batch: FaceBatch, seen: Reconstruction) -> Features:
+        """The features of the batch's pictures, at the coarse model's landmarks as in its renders."""
+        with torch.no_grad():
+            return Features(self.identity_encoder(batch.image, seen.coarse.landmarks), seen.attributes)
+
+    def turned(self, batch: FaceBatch, seen: Reconstruction) -> View:
+        """I_rot of the fine faces."""
+        texture = seen.fine.vertex_albedo
+        return turned_view(self.renderer, seen.coefficients, texture, batch.intrinsics, self.max_yaw)
+
+    def hidden(self, batch: FaceBatch, seen: Reconstruction) -> View:
+        """I_occ of the fine faces."""
+        return hidden_view(seen.fine, batch.image, self.corruption)
+
+    def fed_back(
+        self, batch: FaceBatch, seen: Reconstruction, wanted: Features, mask: Tensor, view: View, looks: Features
+    ) -> Tensor:
+        """Equation (5) without L_rob on both pairs of section 3.2.3: the view and I, each against what the view gave.
+
+        The view leads and does not follow: it is data, no gradient flows into it. The colours found in it are compared
+        with I where I shows the face, in I's shape, pose and light: what an occluder or a turn hides, I shows.
+
+        Args:
+            batch: of images I.
+            seen: what the model made of them.
+            wanted: their features.
+            mask: (B, 1, H, W) M of I, within the projected face.
+            view: I_rot or I_occ.
+            looks: its features, cut from the graph.
+        """
+        image = view.image.detach()
+        again = self.reconstruction(image, batch.intrinsics)
+        drawn = self.features(again.fine.image, again.fine.landmarks) if self.weights.perceptual else None
+        shown = (again.fine.mask & view.face).float()
+        own = likeness_terms(again.fine.image, drawn, image, looks, shown, self.weights)
+        in_place = recolored(seen.coarse, again.fine.vertex_albedo, seen.coefficients)
+        first = likeness_terms(in_place.image, drawn, batch.image, wanted, mask, self.weights)
+        return self.weights.sum(own, first)
+
+    def scheduled(self, optimizer: Optimizer) -> dict[str, Any]:
+        """The optimizer with a schedule for each stage."""
+        if self.stage_schedule == "constant":
+            return {"optimizer": optimizer}
+        if self.stage_schedule == "decay":
+            return {"optimizer": optimizer, "lr_scheduler": ExponentialLR(optimizer, DECAY)}
+        total, first = int(self.trainer.estimated_stepping_batches), self.coarse_steps
+        scheduler = LambdaLR(optimizer, lambda step: staged_factor(step, first, total))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        checkpoint |= {"coarse_given": self.coarse_given, "fine_trained": self.global_step > self.coarse_steps}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        if checkpoint.get("coarse_given"):  # A run that skipped the coarse stage skips it when it is resumed, too.
+            self.coarse_given, self.coarse_steps = True, 0
+
+    @torch.no_grad()
+    def panels(self, batch: FaceBatch) -> dict[str, Tensor]:
+        """Pictures of a batch by name, each (B, 3, H, W) in [0, 1]."""
+        seen = self.reconstruction(batch.image, batch.intrinsics)
+        occluded, _ = self.occluded(batch, 0)
+        again = self.reconstruction(occluded, batch.intrinsics)
+        return face_panels(batch.image, seen.fine) | {
+            "coarse": seen.coarse.image.clamp(0, 1),
+            "turned": self.turned(batch, seen).image,
+            "occluded": occluded,
+            "occluded coarse": again.coarse.image.clamp(0, 1),
+            "occluded fine": again.fine.image.clamp(0, 1),
+        }

@@ -1,0 +1,139 @@
+"""The fine model: a mesh-wise and a feature-wise refiner of the vertex colours (self-augmentation, section 3.2)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_modules.components.graph import SpectralNetwork, scaled_laplacian, upsampling
+from renderers.fixed_sum import FixedSum
+from renderers.morphable_model.mesh_edit import vertex_neighbours
+from renderers.morphable_model.model import MorphableModel
+
+LEAST_DEVIATION = 1e-3  # of a feature; one that never moves says nothing
+
+
+class Standardization(nn.Module):
+    """Takes the mean and the deviation out of features, as counted over all batches of training so far.
+
+    Unlike batch norm an answer never depends on who else is in the batch, re-rendered faces need no statistics of their
+    own, and it is the same in training and after.
+
+    Args:
+        features: length of a vector.
+    """
+
+    count: Tensor
+    mean: Tensor
+    squares: Tensor
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.register_buffer("count", torch.zeros(()))
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("squares", torch.zeros(features))
+
+    @torch.no_grad()
+    def observe(self, x: Tensor) -> None:
+        """Counts (B, features), by Chan's update of a mean and a sum of squared deviations."""
+        mean = x.mean(dim=0)
+        total = self.count + len(x)
+        step = mean - self.mean
+        self.squares += (x - mean).square().sum(dim=0) + step.square() * self.count * len(x) / total
+        self.mean += step * len(x) / total
+        self.count.copy_(total)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, features) -> (B, features); as it came while fewer than two vectors have been counted."""
+        if self.count < 2:
+            return x - self.mean
+        return (x - self.mean) / (self.squares / self.count).sqrt().clamp_min(LEAST_DEVIATION)
+
+
+class FAIDDecoder(nn.Module):
+    """Face attribute and identity features -> a correction of the vertex colours (section 3.2.2).
+
+    Two linear layers turn the features into a few channels at each vertex of a coarser set, which stored weights carry
+    to the whole mesh; then comes the mesh-wise refiner's network. The paper does not say how a vector becomes a
+    function on the mesh; in the network that it builds on it is a linear layer too.
+
+    Args:
+        face_model: whose mesh it is.
+        features: length of the vector.
+        channels: inside.
+        order: of the filters.
+        hidden: units between the two linear layers.
+        coarsening: vertices of the mesh for each one that the linear layer answers; 1 answers all.
+    """
+
+    def __init__(
+        self, face_model: MorphableModel, features: int, channels: int, order: int, hidden: int, coarsening: int
+    ) -> None:
+        super().__init__()
+        points, neighbours = face_model.mean_shape.cpu().numpy(), _neighbours(face_model)
+        count = max(1, len(points) // coarsening)
+        self.channels = channels
+        self.standardization = Standardization(features)
+        self.linear = nn.Sequential(nn.Linear(features, hidden), nn.ReLU(), nn.Linear(hidden, count * channels))
+        self.up = FixedSum(upsampling(points, neighbours, count)) if count < len(points) else nn.Identity()
+        self.network = SpectralNetwork(channels, 3, channels, order)
+
+    def forward(self, features: Tensor, laplacian: FixedSum) -> Tensor:
+        """(B, features) -> (V, B, 3)"""
+        batch = len(features)
+        coarse = self.linear(self.standardization(features)).view(batch, -1, self.channels)
+        fine: Tensor = self.up(coarse.transpose(0, 1).flatten(1))
+        answer: Tensor = self.network(fine.view(-1, batch, self.channels), laplacian)
+        return answer
+
+
+class FineModel(nn.Module):
+    """Coarse vertex colours and features -> fine vertex colours: the mean of what both refiners make of them.
+
+    Each refiner answers what it adds to the coarse colours, 0 at first: untrained, fine is coarse.
+
+    Args:
+        face_model: whose mesh it is; its Laplacian is made once, here.
+        features: length of the vector of attribute and identity features.
+        channels: inside the refiners.
+        order: K of every Chebyshev filter.
+        hidden: units between the decoder's two linear layers.
+        coarsening: see `FAIDDecoder`.
+    """
+
+    def __init__(
+        self,
+        face_model: MorphableModel,
+        features: int,
+        channels: int = 16,
+        order: int = 3,
+        hidden: int = 128,
+        coarsening: int = 4,
+    ) -> None:
+        super().__init__()
+        self.laplacian = FixedSum(scaled_laplacian(_neighbours(face_model)))
+        self.mesh_refiner = SpectralNetwork(3, 3, channels, order)
+        self.decoder = FAIDDecoder(face_model, features, channels, order, hidden, coarsening)
+
+    def forward(self, texture: Tensor, features: Tensor) -> Tensor:
+        """Fine colours of B faces.
+
+        Args:
+            texture: (B, V, 3) the coarse model's RGB, 0 black and 1 white.
+            features: (B, features).
+
+        Returns:
+            (B, V, 3), not clamped.
+        """
+        if self.training:
+            self.decoder.standardization.observe(features)
+        columns = texture.transpose(0, 1)
+        by_mesh = self.mesh_refiner(columns - 0.5, self.laplacian)
+        by_features = self.decoder(features, self.laplacian)
+        return (columns + 0.5 * (by_mesh + by_features)).transpose(0, 1)
+
+
+def _neighbours(face_model: MorphableModel) -> Any:
+    return vertex_neighbours(face_model.faces.cpu().numpy(), face_model.vertex_count)

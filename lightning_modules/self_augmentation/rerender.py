@@ -1,0 +1,82 @@
+"""What is drawn anew of a reconstructed face: other colours, another pose, a part hidden (section 3.2.3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from renderers.coefficients import Coefficients
+from renderers.face_renderer import FaceRenderer, Rendering
+from renderers.reflectance import lambertian
+
+MAX_PITCH, MAX_ROLL = 20.0, 10.0  # degrees of a random view, beside its yaw
+
+
+@dataclass
+class Reconstruction:
+    """What the model makes of B pictures; both renderings share shape, pose, light and fragments.
+
+    Attributes:
+        coefficients: of the coarse model.
+        coarse, fine: with the coarse and the fine vertex colours.
+        attributes: (B, E) attribute features of the pictures.
+    """
+
+    coefficients: Coefficients
+    coarse: Rendering
+    fine: Rendering
+    attributes: Tensor
+
+
+@dataclass
+class View:
+    """A re-rendered picture of B faces, as the model is shown it.
+
+    Attributes:
+        image: (B, 3, H, W) in [0, 1].
+        face: (B, 1, H, W) bool, where it shows the face.
+        landmarks: (B, 68, 2) pixels.
+    """
+
+    image: Tensor
+    face: Tensor
+    landmarks: Tensor
+
+
+def recolored(rendering: Rendering, texture: Tensor, coefficients: Coefficients) -> Rendering:
+    """The same rasterized faces with other vertex colours (B, V, 3), in the light of `coefficients`."""
+    colors = lambertian(texture, rendering.vertex_normals, coefficients.illumination)
+    return replace(rendering, vertex_albedo=texture, vertex_colors=colors)
+
+
+def turned_view(
+    renderer: FaceRenderer, coefficients: Coefficients, texture: Tensor, intrinsics: Tensor, max_yaw: float
+) -> View:
+    """I_rot: the faces in random poses, on black.
+
+    Args:
+        renderer: draws the coefficients.
+        coefficients: of B faces; their angles are drawn anew, evenly to either side.
+        texture: (B, V, 3) vertex colours.
+        intrinsics: (B, 3, 3) pixels.
+        max_yaw: degrees; the pitch and the roll reach `MAX_PITCH` and `MAX_ROLL`.
+    """
+    most = torch.deg2rad(texture.new_tensor([MAX_PITCH, max_yaw, MAX_ROLL]))
+    angles = most * (2 * torch.rand_like(coefficients.angles) - 1)
+    rendering = recolored(renderer(replace(coefficients, angles=angles), intrinsics), texture, coefficients)
+    return View(rendering.image.clamp(0, 1), rendering.mask, rendering.landmarks)
+
+
+def hidden_view(rendering: Rendering, photograph: Tensor, corruption: nn.Module) -> View:
+    """I_occ: drawn faces in place of the photographed ones, with occluders on them.
+
+    Args:
+        rendering: of B faces.
+        photograph: (B, 3, H, W) in [0, 1], what is around them.
+        corruption: (image, landmarks) -> image and (B, 1, H, W) bool mask of what it hides.
+    """
+    image = torch.where(rendering.mask, rendering.image.clamp(0, 1), photograph)
+    occluded, hidden = corruption(image.detach(), rendering.landmarks.detach())
+    return View(torch.where(hidden, occluded, image), rendering.mask & ~hidden, rendering.landmarks)

@@ -1,0 +1,19 @@
+"""Attribute loss: two faces should be alike in age, gender and what else an attribute network looks at."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def attribute_loss(features_a: Tensor, features_b: Tensor) -> Tensor:
+    """L_att = ||F(I) - F(I_R)||_2 (self-augmentation, equation (8)); its gradient is 0 where the two agree.
+
+    Args:
+        features_a: (B, D).
+        features_b: (B, D).
+
+    Returns:
+        (B,), 0 and above, in the unit of the features.
+    """
+    return torch.linalg.vector_norm(features_a - features_b, dim=-1)

@@ -1,0 +1,62 @@
+"""Features of a subset of the layers of dlib's recognition network: what the face is, and where on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from losses.encoders.dlib_resnet import DlibEncoder, DlibResNet
+from losses.encoders.dlib_weights import BLOCKS, CHIP_SIZE
+from renderers.errors import UserError
+
+
+class DlibLayers(DlibEncoder):
+    """The 128-D embedding followed by the answer of one residual block, averaged over a grid of cells.
+
+    An embedding is made to be the same for every picture of a person, make-up, beard and light included; the layers
+    below it know these, and where they are. Their features are not the same from everywhere: feed them to a decoder,
+    and compare people by `DlibEncoder`.
+
+    Args:
+        chip_size: pixels, at least 103; see `DlibEncoder`.
+        block: which of the fourteen residual blocks, from 1; the tenth answers 128 channels, 6 x 6 at 112 px.
+        grid: cells along each side, at most the answer's.
+        weights: another file of the same network.
+
+    Attributes:
+        features: 128 and the block's channels times grid^2.
+
+    Raises:
+        UserError: as `DlibEncoder`; no such block, or a grid finer than its answer.
+    """
+
+    def __init__(
+        self, chip_size: int = CHIP_SIZE, block: int = 10, grid: int = 4, weights: str | Path | None = None
+    ) -> None:
+        super().__init__(chip_size, weights)
+        if not 1 <= block <= len(BLOCKS):
+            raise UserError(f"block {block}: the dlib network has blocks 1 to {len(BLOCKS)}")
+        network = self.network
+        assert isinstance(network, DlibResNet)
+        with torch.no_grad():
+            channels, side = network.maps(torch.zeros(1, 3, chip_size, chip_size))[block - 1].shape[1:3]
+        if not 1 <= grid <= side:
+            raise UserError(f"grid {grid}: block {block} answers {side} x {side} at {chip_size} px; give 1 to {side}")
+        self.__dict__["network"] = _Layers(network, block, grid)  # outside the module tree, as in `FaceEncoder`
+        self.features += channels * grid * grid
+
+
+class _Layers(nn.Module):
+    def __init__(self, network: DlibResNet, block: int, grid: int) -> None:
+        super().__init__()
+        self.network, self.block, self.grid = network, block, grid
+        self.eval()
+
+    def forward(self, chips: Tensor) -> Tensor:
+        """(B, 3, S, S) normalized chips -> (B, 128 + C grid^2)"""
+        maps = self.network.maps(chips)
+        cells = F.adaptive_avg_pool2d(maps[self.block - 1], self.grid).flatten(1)
+        return torch.cat([self.network.embedding(maps[-1]), cells], dim=1)
