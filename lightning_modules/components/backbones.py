@@ -23,7 +23,7 @@ HEAD_SCALES: Mapping[str, float] = {
     "angles": 0.5,
     "illumination": 0.3,
     "translation": 0.3,
-    "light_position": 4.0,
+    "light_position": 3.0,
     "shininess": 0.03,
     "scale": 0.1,
 }

@@ -58,8 +58,9 @@ class Specular(FaceModule):
         weights: of the loss terms; a row of the paper's tables 1 and 2 is a choice of them.
         identity_start: the training step from which the identity term counts; blobs have no identity to speak of.
         mouth_start: the training step from which the inner mouth term counts (the paper's: 50,000).
-        lamp_start: the training step up to which the lamp stays where zeros put it, above the camera: on a face that is
-            not found yet it would learn to stand aside, where its highlights do least harm.
+        lamp_start: the training step up to which the lamp stays where zeros put it, above the camera; it is let go over as
+            many steps more. On a face that is not found yet, and at once, it would learn to stand aside, where its
+            highlights do least harm.
     """
 
     landmark_weights: Tensor
@@ -92,8 +93,8 @@ class Specular(FaceModule):
     def training_step(self, batch: FaceBatch, batch_idx: int) -> Tensor:
         step = self.global_step
         coefficients = self(batch.image)
-        if step < self.lamp_start:
-            coefficients = with_fixed_lamp(coefficients)
+        if step < 2 * self.lamp_start:
+            coefficients = with_held_lamp(coefficients, max(0, step - self.lamp_start) / self.lamp_start)
         rendering = self.renderer(coefficients, batch.intrinsics)
         terms = self.terms(batch, coefficients, rendering, step >= self.identity_start, step >= self.mouth_start)
         loss = self.weighted(terms)
@@ -177,7 +178,7 @@ class Specular(FaceModule):
         return pictures
 
 
-def with_fixed_lamp(coefficients: Coefficients) -> Coefficients:
-    """The same faces under the lamp that zeros decode to."""
-    fixed = {name: torch.zeros_like(coefficients.extra[name]) for name in ("light_position", "shininess")}
-    return replace(coefficients, extra={**coefficients.extra, **fixed})
+def with_held_lamp(coefficients: Coefficients, share: float) -> Coefficients:
+    """The same faces, their lamp between the one that zeros decode to (share 0) and their own (share 1)."""
+    held = {name: share * coefficients.extra[name] for name in ("light_position", "shininess")}
+    return replace(coefficients, extra={**coefficients.extra, **held})

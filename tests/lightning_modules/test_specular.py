@@ -121,7 +121,7 @@ def test_terms_wait_for_their_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     assert seen == [always, always | {"mouth"}, always | {"mouth", "identity"}]
 
 
-@pytest.mark.parametrize(("step", "moves"), [(4, False), (5, True)])
+@pytest.mark.parametrize(("step", "moves"), [(4, False), (5, False), (6, True), (10, True)])
 def test_the_lamp_stands_still_until_its_step(monkeypatch: pytest.MonkeyPatch, step: int, moves: bool) -> None:
     batch, _ = shiny_batch()
     module = make_module(lamp_start=5)
