@@ -58,9 +58,9 @@ class Specular(FaceModule):
         weights: of the loss terms; a row of the paper's tables 1 and 2 is a choice of them.
         identity_start: the training step from which the identity term counts; blobs have no identity to speak of.
         mouth_start: the training step from which the inner mouth term counts (the paper's: 50,000).
-        lamp_start: the training step up to which the lamp stays where zeros put it, above the camera; it is let go over as
-            many steps more. On a face that is not found yet, and at once, it would learn to stand aside, where its
-            highlights do least harm.
+        lamp_start: the training step up to which the lamp stays where zeros put it, above the camera; then it is let go
+            over as many steps more. On a face that is not found yet, and at once, it would learn to stand aside, where
+            its highlights do least harm.
     """
 
     landmark_weights: Tensor
