@@ -54,6 +54,7 @@ ELSEWHERE = {
     "make sheet": "tests/renderers/test_default_model.py",
     "make corruptions": "tests/experiments/test_corruptions.py",
     "make relight": "tests/experiments/test_relight.py",
+    "make relight CHECKPOINT=runs/specular/RUN/checkpoints/last.ckpt": "tests/experiments/test_relight.py",
     "make table-rogue": "tests/experiments/test_table.py",
     "make train-rogue CONFIG=paper": "tests/experiments/test_configs.py",
     "make table-specular": "tests/experiments/test_table.py",
