@@ -84,8 +84,8 @@ class Finegrained(FaceModule):
         identity_encoder: FaceEncoder,
         image_size: int = 224,
         chart_size: int = 256,
-        coarse: CoarseWeights = CoarseWeights(),  # noqa: B008 (frozen)
-        fine: FineWeights = FineWeights(),  # noqa: B008 (frozen)
+        coarse: CoarseWeights = CoarseWeights(),
+        fine: FineWeights = FineWeights(),
         fine_start: int = 0,
         identity_start: int = 0,
         wavelet: bool = True,

@@ -74,8 +74,8 @@ class SelfAugmentation(FaceModule):
         segmentation: nn.Module | None = None,
         judges: dict[str, FaceEncoder] | None = None,
         image_size: int = 224,
-        weights: SelfAugmentationWeights = SelfAugmentationWeights(),  # noqa: B008  # frozen
-        coarse_weights: CoarseWeights = CoarseWeights(),  # noqa: B008  # frozen
+        weights: SelfAugmentationWeights = SelfAugmentationWeights(),
+        coarse_weights: CoarseWeights = CoarseWeights(),
         coarse_steps: int = 0,
         coarse_identity_start: int = 0,
         freeze_coarse: bool = True,
