@@ -14,7 +14,7 @@ from renderers.morphable_model.model import MorphableModel
 from renderers.uv import UVChart
 
 WAVES = 24  # of each noise
-WAVELENGTHS = {"fine": 0.045, "medium": 0.13, "broad": 0.40}  # decimetres
+WAVELENGTHS = {"fine": 0.045, "medium": 0.13, "soft": 0.24, "broad": 0.40}  # decimetres
 FRONT = -0.45  # decimetres: what lies further back is the neck, the ears and the scalp
 SPOT_REACH = 1.7  # radii at which a spot has faded
 

@@ -14,10 +14,10 @@ from datamodules.wrinkles import MILLIMETRE, Wrinkles
 from renderers.morphable_model.model import MorphableModel
 from renderers.uv import UVChart
 
-DETAIL_VERSION = 2  # goes up with every change of what is painted or carved
-DEEPEST = 2.2 * MILLIMETRE
-# Standard deviations of the skin's relief without lines: pores and grain, and what fat and scars leave.
-GRAIN, LUMPS = 0.08 * MILLIMETRE, 0.12 * MILLIMETRE
+DETAIL_VERSION = 3  # goes up with every change of what is painted or carved
+DEEPEST = 3.0 * MILLIMETRE
+# Standard deviations of the skin's relief without lines: pores and grain, what scars leave, fat under the skin.
+GRAIN, LUMPS, FAT = 0.03 * MILLIMETRE, 0.12 * MILLIMETRE, 0.80 * MILLIMETRE
 
 
 class FacialDetail:
@@ -69,6 +69,7 @@ class FacialDetail:
         places = self.places
         relief = GRAIN * generator.uniform(0.5, 1.5) * places.noise(generator, "fine")
         relief += LUMPS * generator.uniform(0.3, 1.5) * places.noise(generator, "medium")
+        relief += FAT * generator.uniform(0.5, 1.5) * places.noise(generator, "soft")
         relief += self.wrinkles.carve(generator, self.action_weights(expression), len(places))
         fade = places.front * places.skin * smoothstep(places.eyes, 0.0, -0.03)
         # Bent towards the bound and not cut at it: where lines cross they stay lines.

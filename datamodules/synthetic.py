@@ -37,7 +37,7 @@ HIGHLIGHTS = ("light_position", "shininess", "diffuse", "specular")  # the field
 DETAIL = ("vertex_albedo", "normals")  # likewise
 DETAIL_SIZE = 128  # texels along each side of the maps
 NORMAL_UNIT = 1 / 32767  # of a stored normal's component
-LATER_SETTINGS = ("specular", "texture_detail", "displacement")
+LATER_SETTINGS = ("side_light", "specular", "texture_detail", "displacement")
 LAMP_ANGLE = 60.0  # degrees from the viewing axis, at most
 LAMP_DISTANCE = (6.0, 20.0)  # decimetres from the origin
 SHININESS = (6.0, 32.0)  # of skin: a roughness of about 0.25 to 0.5
@@ -56,9 +56,12 @@ class SceneSettings:
         view_gap: degrees; (least, most) yaw between the target and a source view.
         light_strength: standard deviation of the directional light against the ambient 0.8.
         light_change: how much of the light is drawn anew for each view; 0 keeps one light, 1 keeps nothing.
+        side_light: what is added to the standard deviation, 0.6, of the light's place aside (1 is 45 degrees): light
+            that grazes the skin shows its relief. The ambient light is dimmed with it, or much would end in white.
         specular: a lamp puts highlights on the faces, which the truth then holds beside the diffuse pictures; the
             diffuse light is dimmed to `EXPOSURE` of what it is without.
-        texture_detail: every person has a skin that no linear albedo holds: freckles, beard shadow, make-up.
+        texture_detail: how strongly every person's skin is painted with what no linear albedo holds, freckles, beard
+            shadow, make-up: 1 as people have it, 0 not at all.
         displacement: every person has wrinkles that deepen with the expression. With this or the one before, images are
             shaded pixel by pixel, and the truth of val and test holds the vertices' albedo and the normals.
     """
@@ -68,14 +71,15 @@ class SceneSettings:
     view_gap: tuple[float, float] = (10.0, 40.0)
     light_strength: float = 0.35
     light_change: float = 0.3
+    side_light: float = 0.0
     specular: bool = False
-    texture_detail: bool = False
+    texture_detail: float = 0.0
     displacement: bool = False
 
     @property
     def detailed(self) -> bool:
         """Whether faces have detail beyond the face model's."""
-        return self.texture_detail or self.displacement
+        return self.texture_detail > 0 or self.displacement
 
     def key(self) -> dict[str, Any]:
         """What the scenes depend on; a setting that came later is named only where it changes something."""
@@ -123,8 +127,8 @@ def sample_scene(
 def _sample_light(settings: SceneSettings, generator: np.random.Generator) -> np.ndarray:
     """(3, 9) spherical-harmonics weights: a brightness, one soft light from the front, a little colour."""
     weights = np.zeros((3, 9))
-    weights[:, 0] = generator.normal(0.15, 0.15)
-    x, y = generator.normal(0, 0.6), generator.normal(0.25, 0.5)
+    weights[:, 0] = generator.normal(0.15 - 0.4 * settings.side_light, 0.15)
+    x, y = generator.normal(0, 0.6 + settings.side_light), generator.normal(0.25, 0.5)
     direction = np.array([x, y, 1.0]) / np.sqrt(x * x + y * y + 1)
     strength = abs(generator.normal(0, settings.light_strength))
     # The basis holds -y, z, -x in its first band (renderers/illumination.py).
@@ -237,7 +241,8 @@ class SyntheticFaces(Dataset[MultiViewBatch]):
             for stream in (1, 2)
         )
         if self.settings.texture_detail:
-            texture = torch.stack([detail.texture(generator) for generator in first])
+            strength = self.settings.texture_detail
+            texture = strength * torch.stack([detail.texture(generator) for generator in first])
         if self.settings.displacement:
             expressions = coefficients.expression[::views].numpy()
             relief = torch.stack([detail.displacement(*person) for person in zip(second, expressions, strict=True)])

@@ -88,7 +88,7 @@ class Wrinkles:
             share = generator.uniform(0.5, 1.0, size=lines)
             for side in family.sides:
                 active = sum((weights.get(name, 0.0) * gain for name, gain in side.actions.items()), start=0.0)
-                static = 0.15 + 0.55 * age
+                static = 0.35 + 0.45 * age
                 strength = depth * (static + (1 - static) * np.clip(active, 0, 1))
                 carved[side.texels] += strength * self._lines(generator, side, order, share, width)
         return carved

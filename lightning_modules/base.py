@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from datamodules.batch import FaceBatch
 from lightning_modules.components.backbones import CoefficientRegressor, ImageEncoder
-from lightning_modules.components.checkpoint_file import load_weights, read_checkpoint
+from lightning_modules.components.checkpoint_file import load_weights, read_initial_weights
 from lightning_modules.components.evaluation import ReconstructionMetrics
 from lightning_modules.components.schedule import cosine_factor
 from losses.encoders import FaceEncoder
@@ -37,7 +37,8 @@ class FaceModule(LightningModule):
         schedule: `cosine` warms up and then falls to 0 at the last step.
         renderer: what draws its coefficients; a `FaceRenderer` by default.
         extra: lengths of the coefficients that the paper adds, by name.
-        init_weights: (of every paper) a checkpoint of the module to start from, with a new optimizer and schedule.
+        init_weights: (of every paper) a checkpoint of the module, or a Deep3D-style one for its regressor, to start
+            from with a new optimizer and schedule.
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class FaceModule(LightningModule):
         """
         if init_weights is not None:
             path = Path(init_weights)
-            load_weights(self, read_checkpoint(path), path)
+            load_weights(self, read_initial_weights(self, path), path)
 
     def forward(self, image: Tensor) -> Coefficients:
         """(B, 3, H, W) sRGB in [0, 1] -> Coefficients."""
@@ -81,6 +82,17 @@ class FaceModule(LightningModule):
         if image.shape[-2:] != size:
             image = torch.nn.functional.interpolate(image, size=size, mode="bilinear", antialias=True)
         return self.eval()(image)
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.evaluate("val", batch, batch_idx)
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        self.evaluate("test", batch, batch_idx)
+
+    def evaluate(self, stage: Stage, batch: Any, batch_idx: int) -> None:
+        """Count a batch in the metrics; papers log their terms too, and count it in metrics of their own."""
+        coefficients = self(batch.image)
+        self.metrics.update(batch, coefficients, self.renderer(coefficients, batch.intrinsics))
 
     def predict_step(self, batch: FaceBatch, batch_idx: int) -> Coefficients:
         return self(batch.image)

@@ -14,6 +14,7 @@ from datamodules.batch import FaceBatch
 from lightning_modules.base import FaceModule, Stage
 from lightning_modules.components.backbones import ImageEncoder
 from lightning_modules.components.schedule import staged_factor
+from lightning_modules.components.weighting import weighted_sum
 from lightning_modules.finegrained.metrics import StageMetrics
 from lightning_modules.finegrained.network import AlbedoModule, DisplacementModule, UnwrappedFace, unwrap_face
 from lightning_modules.finegrained.weights import CoarseWeights, FineWeights
@@ -32,7 +33,6 @@ from losses.regularization import coefficient_regularization
 from renderers.coefficients import Coefficients
 from renderers.detail import DetailRendering, draw_detail
 from renderers.face_renderer import FaceRenderer, Rendering
-from renderers.illumination import irradiance
 from renderers.morphable_model.model import MorphableModel
 from renderers.uv import UVChart, unit
 
@@ -69,6 +69,8 @@ class Finegrained(FaceModule):
         fine_start: the training step from which the coarse network is frozen and the fine stage trains.
         identity_start: the training step from which the coarse stage's identity term counts; blobs have no identity to
             speak of.
+        albedo_start: the step of the fine stage from which the albedo is detailed, where the surface is displaced too.
+            A detailed albedo can show anything, with no relief; relief comes first, and explains what light can.
         wavelet: whether the fine stage perceives wavelet features; this and the next two are the rows of table 5.
         displacement: whether it displaces the surface.
         albedo: whether it details the albedo. With neither of the two the coarse stage goes on to the end.
@@ -88,6 +90,7 @@ class Finegrained(FaceModule):
         fine: FineWeights = FineWeights(),
         fine_start: int = 0,
         identity_start: int = 0,
+        albedo_start: int = 0,
         wavelet: bool = True,
         displacement: bool = True,
         albedo: bool = True,
@@ -101,7 +104,7 @@ class Finegrained(FaceModule):
         renderer = FaceRenderer(face_model, image_size, camera=camera)
         super().__init__(face_model, backbone, identity_encoder, image_size, optimizer, schedule, renderer)
         self.coarse_weights, self.fine_weights = coarse, fine
-        self.fine_start, self.identity_start = fine_start, identity_start
+        self.fine_start, self.identity_start, self.albedo_start = fine_start, identity_start, albedo_start
         self.wavelet, self.displaces, self.details_albedo = wavelet, displacement, albedo
         self.chart = UVChart(face_model, chart_size)
         # Both are always there, whichever are used: all rows of table 5 go on from one coarse checkpoint.
@@ -120,6 +123,12 @@ class Finegrained(FaceModule):
         """Whether there is anything that a fine stage could learn."""
         return self.displaces or self.details_albedo
 
+    @property
+    def details_albedo_now(self) -> bool:
+        """Whether the albedo module takes part: in validation always, in training once it has started."""
+        waits = self.training and self.displaces and self.global_step < self.fine_start + self.albedo_start
+        return self.details_albedo and not waits
+
     def training_step(self, batch: FaceBatch, batch_idx: int) -> Tensor:
         refining = self.refining
         self.regressor.train(not refining)  # A frozen network's batch statistics stand still too.
@@ -127,27 +136,21 @@ class Finegrained(FaceModule):
             coefficients = self(batch.image)
             rendering = self.renderer(coefficients, batch.intrinsics)
         if refining:
-            terms = self.fine_terms(batch, coefficients, rendering, self.refine(batch.image, coefficients, rendering))
-            loss = weighted(terms, self.fine_weights.terms())
+            terms = self.fine_terms(batch, rendering, self.refine(batch.image, coefficients, rendering))
+            loss = weighted_sum(terms, self.fine_weights.terms())
         else:
             terms = self.coarse_terms(batch, coefficients, rendering, self.global_step >= self.identity_start)
-            loss = weighted(terms, self.coarse_weights.terms())
+            loss = weighted_sum(terms, self.coarse_weights.terms())
         self.log_terms("train", terms, loss, len(batch))
         return loss
 
-    def validation_step(self, batch: FaceBatch, batch_idx: int) -> None:
-        self._evaluate("val", batch)
-
-    def test_step(self, batch: FaceBatch, batch_idx: int) -> None:
-        self._evaluate("test", batch)
-
-    def _evaluate(self, stage: Stage, batch: FaceBatch) -> None:
+    def evaluate(self, stage: Stage, batch: FaceBatch, batch_idx: int) -> None:
         coefficients = self(batch.image)
         rendering = self.renderer(coefficients, batch.intrinsics)
         face = self.refine(batch.image, coefficients, rendering)
         coarse = self.coarse_terms(batch, coefficients, rendering)
-        fine = self.fine_terms(batch, coefficients, rendering, face)
-        loss = weighted(coarse, self.coarse_weights.terms()) + weighted(fine, self.fine_weights.terms())
+        fine = self.fine_terms(batch, rendering, face)
+        loss = weighted_sum(coarse, self.coarse_weights.terms()) + weighted_sum(fine, self.fine_weights.terms())
         self.log_terms(stage, coarse | fine, loss, len(batch))
         self.metrics.update(batch, coefficients, rendering)
         self.stages.update(batch, rendering, face.drawn)
@@ -169,7 +172,7 @@ class Finegrained(FaceModule):
         unwrapped = unwrap_face(chart, image, coefficients.illumination, rendering)
         photograph, smooth = chart.fill(unwrapped.photograph), chart.bake(rendering.vertex_albedo)
         detail, displacement = torch.zeros_like(smooth), None
-        if self.details_albedo:
+        if self.details_albedo_now:
             detail = self.albedo_module(chart.fill(smooth), photograph, self.wavelet) * chart.mask
         if self.displaces:
             displacement = self.displacement_module(unwrapped, photograph, self.wavelet) * chart.mask
@@ -208,14 +211,11 @@ class Finegrained(FaceModule):
             ).mean()
         return terms
 
-    def fine_terms(
-        self, batch: FaceBatch, coefficients: Coefficients, rendering: Rendering, face: DetailedFace
-    ) -> dict[str, Tensor]:
+    def fine_terms(self, batch: FaceBatch, rendering: Rendering, face: DetailedFace) -> dict[str, Tensor]:
         """The terms of equation (11), each a mean over the images; only those with a weight and something to hold.
 
         Args:
             batch: of images.
-            coefficients: of the coarse faces.
             rendering: the coarse faces.
             face: the fine ones.
         """
@@ -227,8 +227,8 @@ class Finegrained(FaceModule):
             ).mean()
         if weights.identity:
             terms["fine_identity"] = self._identity(batch, drawn.image, rendering.landmarks)
-        if weights.albedo and self.details_albedo:
-            terms["albedo"] = self._albedo_term(batch, coefficients, rendering, face)
+        if weights.albedo and self.details_albedo_now:
+            terms["albedo"] = self._albedo_term(batch, rendering, face)
         if weights.smoothness and face.displacement is not None:
             change = normal_change(drawn.normals, unit(rendering.normals), rendering.mask)
             variation = total_variation(face.displacement, self.chart.mask)
@@ -240,17 +240,17 @@ class Finegrained(FaceModule):
             wanted = self.identity_encoder(batch.image, batch.landmarks)
         return squared_identity_loss(self.identity_encoder(image, landmarks), wanted).mean()
 
-    def _albedo_term(
-        self, batch: FaceBatch, coefficients: Coefficients, rendering: Rendering, face: DetailedFace
-    ) -> Tensor:
-        """Equation (12): against the photograph's skin, unlit by the coarse face's shading, where it is not white."""
+    def _albedo_term(self, batch: FaceBatch, rendering: Rendering, face: DetailedFace) -> Tensor:
+        """Equation (12): against the photograph's skin, unlit by the shading that is drawn, where it is not white.
+
+        By the fine face's shading and not the coarse one's: what the relief explains is not asked of the albedo again.
+        """
         chart = self.chart
         with torch.no_grad():
-            light = chart.bake(irradiance(rendering.vertex_normals, coefficients.illumination))
-            skin = batch.skin * unsaturated(batch.image)
-            seen, visibility = chart.unwrap(torch.cat([batch.image, skin], dim=1), rendering)
-            visibility = visibility * seen[:, 3:]
-            target = unlit(seen[:, :3], light)
+            skin = batch.skin * unsaturated(batch.image) * rendering.mask
+            bare = unlit(batch.image, face.drawn.shading) * rendering.mask
+            seen, visibility = chart.unwrap(torch.cat([bare, skin], dim=1), rendering)
+            target, visibility = seen[:, :3], visibility * seen[:, 3:]
             flipped = chart.mirror(torch.cat([target, visibility], dim=1))
         return detailed_albedo_loss(face.albedo, target, visibility, flipped[:, :3], flipped[:, 3:]).mean()
 
@@ -281,11 +281,6 @@ class Finegrained(FaceModule):
         if batch.truth is not None and batch.truth.normals is not None:
             pictures["true normals"] = normal_picture(batch.truth.normals, batch.truth.depth > 0)
         return pictures
-
-
-def weighted(terms: dict[str, Tensor], weights: dict[str, float]) -> Tensor:
-    """Equations (6) and (11): the weighted sum of the terms that are there."""
-    return torch.stack([weights[name] * value for name, value in terms.items()]).sum()
 
 
 def normal_picture(normals: Tensor, mask: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from datamodules.batch import MultiViewBatch
 from lightning_modules.base import FaceModule, Stage
 from lightning_modules.components.backbones import ResNet
 from lightning_modules.components.panels import face_panels
+from lightning_modules.components.weighting import weighted_sum
 from losses.encoders import FaceEncoder
 from losses.identity import identity_loss
 from losses.landmark import landmark_loss, landmark_weights
@@ -98,13 +99,7 @@ class MGCNet(FaceModule):
         self.log_terms("train", terms, loss, len(batch))
         return loss
 
-    def validation_step(self, batch: MultiViewBatch, batch_idx: int) -> None:
-        self._evaluate("val", batch)
-
-    def test_step(self, batch: MultiViewBatch, batch_idx: int) -> None:
-        self._evaluate("test", batch)
-
-    def _evaluate(self, stage: Stage, batch: MultiViewBatch) -> None:
+    def evaluate(self, stage: Stage, batch: MultiViewBatch, batch_idx: int) -> None:
         terms, loss, coefficients, rendering = self._losses(batch)
         self.log_terms(stage, terms, loss, len(batch))
         self.metrics.update(batch, coefficients, rendering)
@@ -117,9 +112,7 @@ class MGCNet(FaceModule):
         terms = self.feature_terms(batch, coefficients, rendering, identity)
         if multi_view:
             terms |= self.multi_view_terms(batch, rendering)
-        weights = self.weights.terms()
-        loss = torch.stack([weights[name] * value for name, value in terms.items()]).sum()
-        return terms, loss, coefficients, rendering
+        return terms, weighted_sum(terms, self.weights.terms()), coefficients, rendering
 
     def feature_terms(
         self, batch: MultiViewBatch, coefficients: Coefficients, rendering: Rendering, identity: bool = True

@@ -16,6 +16,7 @@ from lightning_modules.components.backbones import ResNet
 from lightning_modules.components.discriminator import CoefficientDiscriminator
 from lightning_modules.components.evaluation import RobustnessMetrics
 from lightning_modules.components.panels import face_panels
+from lightning_modules.components.weighting import weighted_sum
 from losses.consistency import consistency_loss
 from losses.encoders import FaceEncoder
 from losses.identity import identity_loss
@@ -107,7 +108,7 @@ class ROGUE(FaceModule):
             rendering = self.renderer(coefficients["clean"], batch.intrinsics)
             terms = self.guidance_terms(batch, coefficients["clean"], rendering, step >= self.perceptual_start)
             terms |= self.robustification_terms(batch, coefficients, rendering)
-            loss = self.weighted(terms)
+            loss = weighted_sum(terms, self.weights.terms())
             network.zero_grad()
             self.manual_backward(loss)
             network.step()
@@ -129,17 +130,11 @@ class ROGUE(FaceModule):
         for optimizer in optimizers:
             optimizer.step()
 
-    def validation_step(self, batch: CorruptedBatch, batch_idx: int) -> None:
-        self._evaluate("val", batch)
-
-    def test_step(self, batch: CorruptedBatch, batch_idx: int) -> None:
-        self._evaluate("test", batch)
-
-    def _evaluate(self, stage: Stage, batch: CorruptedBatch) -> None:
+    def evaluate(self, stage: Stage, batch: CorruptedBatch, batch_idx: int) -> None:
         coefficients = self.regress(batch, tuple(batch.corrupted))
         renderings = {name: self.renderer(value, batch.intrinsics) for name, value in coefficients.items()}
         terms = self.guidance_terms(batch, coefficients["clean"], renderings["clean"])
-        self.log_terms(stage, terms, self.weighted(terms), len(batch))
+        self.log_terms(stage, terms, weighted_sum(terms, self.weights.terms()), len(batch))
         self.metrics.update(batch, coefficients["clean"], renderings["clean"])
         self.robustness.update(batch, coefficients, renderings)
 
@@ -219,11 +214,6 @@ class ROGUE(FaceModule):
             for name, judge in self.discriminators.items()
         ]
         return torch.stack(parts).sum()
-
-    def weighted(self, terms: Mapping[str, Tensor]) -> Tensor:
-        """Equations (6) and (12) together, with the consistency term's minus sign."""
-        weights = self.weights.terms()
-        return torch.stack([weights[name] * value for name, value in terms.items()]).sum()
 
     def configure_optimizers(self) -> Any:
         judges = [self.make_discriminator_optimizer(judge.parameters()) for judge in self.discriminators.values()]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
 
 from datamodules.batch import FaceBatch
+from lightning_modules.components.weighting import weighted_sum
 from losses.encoders import FaceEncoder
 from losses.identity import identity_loss
 from losses.landmark import LANDMARKS, landmark_loss
@@ -37,7 +38,7 @@ class CoarseWeights:
 
     def sum(self, terms: Mapping[str, Tensor]) -> Tensor:
         """The weighted sum of the terms."""
-        return torch.stack([getattr(self, name) * value for name, value in terms.items()]).sum()
+        return weighted_sum(terms, asdict(self))
 
 
 def coarse_terms(

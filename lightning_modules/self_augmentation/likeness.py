@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
+from lightning_modules.components.weighting import weighted_sum
 from losses.attribute import attribute_loss
 from losses.identity import identity_loss
 from losses.photometric import render_loss
@@ -37,8 +38,7 @@ class SelfAugmentationWeights:
 
     def sum(self, *groups: Mapping[str, Tensor]) -> Tensor:
         """The weighted sum of the terms of all groups."""
-        factors = asdict(self)
-        return torch.stack([factors[name] * value for terms in groups for name, value in terms.items()]).sum()
+        return torch.stack([weighted_sum(terms, asdict(self)) for terms in groups]).sum()
 
 
 @dataclass

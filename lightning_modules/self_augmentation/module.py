@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import ExponentialLR, LambdaLR
 from datamodules.batch import FaceBatch
 from lightning_modules.base import FaceModule, Stage
 from lightning_modules.components.backbones import ImageEncoder
-from lightning_modules.components.checkpoint_file import mismatch, read_checkpoint
+from lightning_modules.components.checkpoint_file import mismatch, read_initial_weights
 from lightning_modules.components.panels import face_panels
 from lightning_modules.components.schedule import staged_factor
 from lightning_modules.self_augmentation.coarse import CoarseWeights, coarse_terms
@@ -116,7 +116,7 @@ class SelfAugmentation(FaceModule):
         if init_weights is None:
             return
         path = Path(init_weights)
-        contents = read_checkpoint(path)
+        contents = read_initial_weights(self, path)
         super().on_load_checkpoint(contents)
         for name, part in (("regressor", self.regressor), ("fine_model", self.fine_model)):
             start = f"{name}."
@@ -146,13 +146,7 @@ class SelfAugmentation(FaceModule):
         self.log_terms("train", terms, loss, len(batch))
         return loss
 
-    def validation_step(self, batch: FaceBatch, batch_idx: int) -> None:
-        self._evaluate("val", batch, batch_idx)
-
-    def test_step(self, batch: FaceBatch, batch_idx: int) -> None:
-        self._evaluate("test", batch, batch_idx)
-
-    def _evaluate(self, stage: Stage, batch: FaceBatch, batch_idx: int) -> None:
+    def evaluate(self, stage: Stage, batch: FaceBatch, batch_idx: int) -> None:
         seen = self.reconstruction(batch.image, batch.intrinsics)
         face = self.face_mask(batch)
         drawn = self.features(seen.fine.image, seen.fine.landmarks) if self.weights.perceptual else None

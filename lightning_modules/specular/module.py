@@ -15,6 +15,7 @@ from lightning_modules.base import FaceModule, Stage
 from lightning_modules.components.backbones import ResNet
 from lightning_modules.components.evaluation import SpecularMetrics
 from lightning_modules.components.panels import face_panels
+from lightning_modules.components.weighting import weighted_sum
 from losses.encoders import FaceEncoder
 from losses.identity import identity_loss
 from losses.inner_mouth import inner_mouth_loss
@@ -97,21 +98,15 @@ class Specular(FaceModule):
             coefficients = with_held_lamp(coefficients, max(0, step - self.lamp_start) / self.lamp_start)
         rendering = self.renderer(coefficients, batch.intrinsics)
         terms = self.terms(batch, coefficients, rendering, step >= self.identity_start, step >= self.mouth_start)
-        loss = self.weighted(terms)
+        loss = weighted_sum(terms, self.weights.terms())
         self.log_terms("train", terms, loss, len(batch))
         return loss
 
-    def validation_step(self, batch: FaceBatch, batch_idx: int) -> None:
-        self._evaluate("val", batch)
-
-    def test_step(self, batch: FaceBatch, batch_idx: int) -> None:
-        self._evaluate("test", batch)
-
-    def _evaluate(self, stage: Stage, batch: FaceBatch) -> None:
+    def evaluate(self, stage: Stage, batch: FaceBatch, batch_idx: int) -> None:
         coefficients = self(batch.image)
         rendering = self.renderer(coefficients, batch.intrinsics)
         terms = self.terms(batch, coefficients, rendering)
-        self.log_terms(stage, terms, self.weighted(terms), len(batch))
+        self.log_terms(stage, terms, weighted_sum(terms, self.weights.terms()), len(batch))
         self.metrics.update(batch, coefficients, rendering)
         self.shine.update(batch, rendering)
 
@@ -159,11 +154,6 @@ class Specular(FaceModule):
         if weights.uniform:
             terms["uniform"] = uniform_loss(rendering.diffuse_colors, coefficients.illumination).mean()
         return terms
-
-    def weighted(self, terms: dict[str, Tensor]) -> Tensor:
-        """Equation (6)."""
-        weights = self.weights.terms()
-        return torch.stack([weights[name] * value for name, value in terms.items()]).sum()
 
     @torch.no_grad()
     def panels(self, batch: FaceBatch) -> dict[str, Tensor]:

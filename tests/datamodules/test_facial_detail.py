@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from datamodules.face_places import WAVELENGTHS, FacePlaces
-from datamodules.facial_detail import FacialDetail, detail_key
+from datamodules.facial_detail import DEEPEST, FacialDetail, detail_key
 from datamodules.skin_marks import paint_skin
 from datamodules.wrinkles import MILLIMETRE, profile
 from renderers.morphable_model.load import load_face_model
@@ -156,7 +156,7 @@ def test_displacement_is_bounded_for_any_expression(seed: int, strength: float) 
     generator = np.random.default_rng(seed)
     expression = np.multiply(strength, generator.standard_normal(model("default").expression_size))
     carved = detail().displacement(generator, expression)
-    assert carved.isfinite().all() and float(carved.abs().max()) < 2.5 * MILLIMETRE
+    assert carved.isfinite().all() and float(carved.abs().max()) < DEEPEST
 
 
 def test_nameless_expressions_deepen_every_line_by_their_strength() -> None:

@@ -141,7 +141,7 @@ def test_a_weight_of_zero_costs_nothing() -> None:
         module = make_module(fine=replace(nothing, **{name: 1.0}))
         rendering = module.renderer(coefficients, batch.intrinsics)
         face = module.refine(batch.image, coefficients, rendering)
-        assert set(module.fine_terms(batch, coefficients, rendering, face)) == {term}
+        assert set(module.fine_terms(batch, rendering, face)) == {term}
     silent = CoarseWeights(**dict.fromkeys(CoarseWeights.__dataclass_fields__, 0.0))
     for name, term in (("photometric",) * 2, ("landmark",) * 2, ("identity",) * 2, ("prior_albedo", "regularization")):
         module = make_module(coarse=replace(silent, **{name: 1.0}))
@@ -159,7 +159,7 @@ def test_the_rows_of_table_5(switch: str, monkeypatch: pytest.MonkeyPatch) -> No
         torch.nn.init.normal_(part.head.weight, std=0.1)
     rendering = module.renderer(coefficients, batch.intrinsics)
     face = module.refine(batch.image, coefficients, rendering)
-    terms = module.fine_terms(batch, coefficients, rendering, face)
+    terms = module.fine_terms(batch, rendering, face)
     sum(terms.values()).backward()  # type: ignore[union-attr]
 
     def learns(part: torch.nn.Module) -> bool:
@@ -198,7 +198,7 @@ def test_relief_is_found_in_the_picture() -> None:
     losses = []
     for _ in range(40):
         face = module.refine(batch.image, coefficients, rendering)
-        loss = module.fine_terms(batch, coefficients, rendering, face)["fine_photometric"]
+        loss = module.fine_terms(batch, rendering, face)["fine_photometric"]
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -224,7 +224,7 @@ def test_painted_skin_is_found_in_the_picture() -> None:
     first: dict[str, float] = {}
     for _ in range(60):
         face = module.refine(batch.image, coefficients, rendering)
-        terms = module.fine_terms(batch, coefficients, rendering, face)
+        terms = module.fine_terms(batch, rendering, face)
         first = first or {name: value.item() for name, value in terms.items()}
         optimizer.zero_grad()
         torch.stack([*terms.values()]).sum().backward()

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 from datamodules.batch import CorruptedBatch
 from lightning_modules.components.backbones import ResNet
 from lightning_modules.components.discriminator import CoefficientDiscriminator
+from lightning_modules.components.weighting import weighted_sum
 from lightning_modules.rogue import ROGUE, ROGUEWeights
 from losses.consistency import consistency_loss
 from losses.photometric import render_loss
@@ -116,7 +117,7 @@ def test_the_network_carries_the_consistency_with_a_minus_and_the_discriminators
     other = layout.split(layout.join(truth) + 0.3)
     coefficients = {"clean": truth, "delusional": other, "noisy": other}
     terms = module.robustification_terms(batch, coefficients, module.renderer(truth, batch.intrinsics))
-    torch.testing.assert_close(module.weighted(terms), -0.5 * terms["consistency"])
+    torch.testing.assert_close(weighted_sum(terms, module.weights.terms()), -0.5 * terms["consistency"])
     optimizers = [torch.optim.SGD(judge.parameters(), lr=1e-2) for judge in module.discriminators.values()]
     for optimizer in optimizers:
         optimizer.zero_grad()
@@ -136,7 +137,8 @@ def test_no_robustification_gradient_reaches_the_guiding_coefficients() -> None:
     }
     coefficients = {name: layout.split(vector) for name, vector in vectors.items()}
     guiding = module.renderer(coefficients["clean"], batch.intrinsics)
-    module.weighted(module.robustification_terms(batch, coefficients, guiding)).backward()
+    terms = module.robustification_terms(batch, coefficients, guiding)
+    weighted_sum(terms, module.weights.terms()).backward()
     assert vectors["clean"].grad is None
     for name in ("delusional", "noisy"):
         gradient = vectors[name].grad

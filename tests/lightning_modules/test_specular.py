@@ -12,6 +12,7 @@ from torch import Tensor
 
 from datamodules.batch import FaceBatch, Truth
 from lightning_modules.components.backbones import ResNet
+from lightning_modules.components.weighting import weighted_sum
 from lightning_modules.specular import Specular, SpecularWeights
 from renderers.camera import default_intrinsics
 from renderers.coefficients import Coefficients
@@ -100,7 +101,7 @@ def test_every_regressed_coefficient_gets_a_gradient() -> None:
     module = make_module()
     torch.nn.init.normal_(module.regressor.head.weight, std=0.01)
     coefficients = module(batch.image)
-    module.weighted(terms_of(module, batch, coefficients)).backward()
+    weighted_sum(terms_of(module, batch, coefficients), module.weights.terms()).backward()
     gradient = module.regressor.head.weight.grad
     assert gradient is not None and gradient.isfinite().all()
     start = 0
