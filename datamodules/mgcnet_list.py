@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from lightning import LightningDataModule
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.batch import MultiViewBatch
+from datamodules.listings import inside, read_text
 from renderers.camera import default_intrinsics
 from renderers.errors import UserError
 
@@ -37,19 +38,21 @@ def read_list(root: Path, name: str = "train.txt") -> list[ListedSample]:
     """Rows "flag subdirectory identifier" of the list.
 
     Raises:
-        UserError: no such list, an empty one, or a row of another form.
+        UserError: no such list, an empty one, a row of another form, or one that leads out of the folder.
     """
     path = root / name
     if not path.is_file():
         raise UserError(f"no training list {path}: the folder of MGCNet's prepared data holds {name}")
     samples = []
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
         if not line.strip():
             continue
         words = line.split()
+        where = f"{path}, line {number}"
         if len(words) != 3 or words[0] not in ("0", "1"):
-            raise UserError(f"{path}, line {number}: expected 'flag subdirectory identifier', found {line!r}")
-        samples.append(ListedSample(words[0] == MULTI_VIEW_FLAG, root / words[1] / words[2]))
+            raise UserError(f"{where}: expected 'flag subdirectory identifier', found {line[:80]!r}")
+        stem = root / inside(words[1], where) / inside(words[2], where)
+        samples.append(ListedSample(words[0] == MULTI_VIEW_FLAG, stem))
     if not samples:
         raise UserError(f"{path} lists no sample")
     return samples
@@ -64,7 +67,7 @@ def read_landmarks(path: Path) -> np.ndarray:
     Raises:
         UserError: a file of another form.
     """
-    lines = [line for line in path.read_text().splitlines() if line.strip()]
+    lines = [line for line in read_text(path).splitlines() if line.strip()]
     if len(lines) != 3 + VIEWS * (1 + POINTS):
         raise UserError(f"{path}: expected {3 + VIEWS * (1 + POINTS)} lines, found {len(lines)}")
     views = np.array(lines[3:], dtype=object).reshape(VIEWS, 1 + POINTS)[:, 1:]
@@ -73,6 +76,8 @@ def read_landmarks(path: Path) -> np.ndarray:
         landmarks = np.array(points, dtype=np.float32).reshape(VIEWS, POINTS, 2)
     except ValueError as error:
         raise UserError(f"{path}: a landmark line is not 'x,y' ({error})") from error
+    if not np.isfinite(landmarks).all():
+        raise UserError(f"{path}: a landmark is not finite")
     return landmarks + 0.5
 
 
@@ -81,7 +86,8 @@ def _read_strip(path: Path, mode: str) -> np.ndarray:
     try:
         with Image.open(path) as picture:
             pixels = np.asarray(picture.convert(mode))
-    except (FileNotFoundError, UnidentifiedImageError, OSError) as error:
+    except (OSError, SyntaxError, ValueError, MemoryError, Image.DecompressionBombError) as error:
+        # Pillow's decoders answer a damaged or monstrous file with any of these.
         raise UserError(f"{path}: not a readable image ({error})") from error
     height, width = pixels.shape[:2]
     if width != VIEWS * height:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
 from lightning import LightningDataModule
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import ConcatDataset, DataLoader, Dataset
 
 from datamodules.augmentation import ColorAugmentation, GeometryAugmentation
 from datamodules.batch import FaceBatch, MultiViewBatch
-from datamodules.photos import PhotoIndex, PreparedFace, prepare_hint, read_face
+from datamodules.mgcnet_list import collate_views
+from datamodules.photo_splits import group_views, split_prepared
+from datamodules.photos import PhotoIndex, PreparedFace, Split, prepare_hint, read_face
 from renderers.camera import default_intrinsics
 from renderers.errors import UserError
 
@@ -41,13 +43,15 @@ class PreparedFaces(Dataset[FaceBatch]):
     ) -> None:
         self.root, self.size, self.geometry = root, size, geometry
         self.names = [face.name for face in faces]
+        self.checksums = [tuple(face.checksums) for face in faces]
         self.landmarks = np.array([face.landmarks for face in faces], dtype=np.float32) * (size / prepared_size)
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __getitem__(self, index: int) -> FaceBatch:
-        image, skin = (self._resized(pixels) for pixels in read_face(self.root, self.names[index]))
+        name = self.names[index]
+        image, skin = (self._resized(pixels) for pixels in read_face(self.root, name, self.checksums[index]))
         landmarks = self.landmarks[index]
         if self.geometry is not None:
             seed = int(torch.randint(2**31, ()))
@@ -77,51 +81,59 @@ def collate_faces(samples: Sequence[FaceBatch]) -> MultiViewBatch:
     )
 
 
-def split_photos(names: Sequence[str], val_fraction: float) -> tuple[set[str], set[str]]:
-    """Photographs for training and for validation, by a hash of their names: adding some moves none of the others.
+class PreparedViews(Dataset[MultiViewBatch]):
+    """Prepared faces of which some are views of one face: three images a sample where there are, else one.
 
     Args:
-        names: N different names.
-        val_fraction: in [0, 1].
-
-    Returns:
-        Two disjoint sets that together are `names`, neither of them empty; of a single photograph, both hold it.
+        single: the faces as they come out alone.
+        shared: the same faces as they come out together: unmoved, or their relative poses would no longer hold.
+        rows: each sample's faces: (face,), or (view, target, view).
     """
-    ranks = {name: int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64 for name in names}
-    order = sorted(names, key=lambda name: (ranks[name], name))
-    if len(order) == 1:
-        return set(order), set(order)
-    count = sum(ranks[name] < val_fraction for name in order)
-    count = min(max(count, 1), len(order) - 1)
-    return set(order[count:]), set(order[:count])
+
+    def __init__(self, single: PreparedFaces, shared: PreparedFaces, rows: Sequence[tuple[int, ...]]) -> None:
+        self.single, self.shared, self.rows = single, shared, rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> MultiViewBatch:
+        rows = self.rows[index]
+        if len(rows) == 1:
+            return collate_faces([self.single[rows[0]]])
+        return replace(collate_faces([self.shared[row] for row in rows]), views=torch.arange(len(rows))[None])
 
 
 class PhotoFolder(LightningDataModule):
-    """Real photographs, prepared by `python -m experiments prepare photos`.
+    """Real photographs, prepared by `python -m experiments prepare`: a folder of them, or any data set it knows.
 
-    Yields `MultiViewBatch` with no groups of views: (B, 3, size, size) images, landmarks, skin weights and the default
-    camera's intrinsics. Training images are moved, mirrored and recolored; validation, test and prediction ones are
-    not. Test uses the validation photographs, prediction all of them.
+    Yields `MultiViewBatch`: (B, 3, size, size) images, landmarks, skin weights and the default camera's intrinsics.
+    Training images are moved, mirrored and recolored; validation, test and prediction ones are not. A data set's own
+    split holds; where it keeps nothing for validation, some of its training people are kept. A folder of photographs
+    has no split: some are kept for validation, and test uses those. Prediction uses all of them.
 
     Args:
-        root: the prepared folder (the `--out` of the command).
+        root: the prepared folder (the `--out` of the command), or several whose photographs are put together.
         size: image side in pixels; crops of another size are resampled.
-        batch_size: images a batch.
+        batch_size: samples a batch.
         num_workers: processes that read; 0 reads in the trainer's.
-        val_fraction: share of the photographs kept for validation, at least one; a photograph's faces stay together.
+        val_fraction: share of the photographs, or of a data set's people, kept for validation, at least one; a
+            photograph's faces stay together.
         augment: whether training images are augmented.
         seed: of the order and the augmentation.
+        views: whether a training photograph that others show from further left and right comes with them, as a group
+            of three (MGCNet, section 4.1); groups are not moved, mirrored or recolored.
     """
 
     def __init__(
         self,
-        root: str,
+        root: str | list[str],
         size: int = 224,
         batch_size: int = 8,
         num_workers: int = 2,
         val_fraction: float = 0.1,
         augment: bool = True,
         seed: int = 0,
+        views: bool = False,
     ) -> None:
         super().__init__()
         for name, value, low in (("size", size, 16), ("batch_size", batch_size, 1), ("num_workers", num_workers, 0)):
@@ -129,44 +141,67 @@ class PhotoFolder(LightningDataModule):
                 raise UserError(f"PhotoFolder: {name} is {value}, at least {low} is needed")
         if not 0 <= val_fraction < 1:
             raise UserError(f"PhotoFolder: val_fraction is {val_fraction}, expected 0 <= val_fraction < 1")
-        self.root, self.size, self.batch_size, self.num_workers = Path(root), size, batch_size, num_workers
-        self.val_fraction, self.augment, self.seed = val_fraction, augment, seed
+        if not root:
+            raise UserError("PhotoFolder: root names no folder")
+        self.roots = [Path(folder) for folder in ([root] if isinstance(root, str) else root)]
+        self.size, self.batch_size, self.num_workers = size, batch_size, num_workers
+        self.val_fraction, self.augment, self.seed, self.views = val_fraction, augment, seed, views
         self.color = ColorAugmentation() if augment else None
-        self._index: PhotoIndex | None = None
+        self._indexes: list[PhotoIndex] = []
+        self._splits: list[dict[Split, set[str]]] = []
 
     def setup(self, stage: str | None = None) -> None:
-        """Reads the index.
+        """Reads the index of every folder.
 
         Raises:
-            UserError: the folder is not prepared, its index is damaged, or it holds no face.
+            UserError: a folder is not prepared, its index is damaged, or it holds no face.
         """
-        if self._index is not None:
+        if self._indexes:
             return
+        indexes = [self._read(root) for root in self.roots]
+        self._splits = [split_prepared(index, self.val_fraction) for index in indexes]
+        self._indexes = indexes
+        for root, split in zip(self.roots, self._splits, strict=True):
+            shared = split["train"] & split["val"]
+            if shared:
+                held = "one photograph" if len(shared) == 1 else "one person"
+                warnings.warn(f"{root} holds {held}: it serves for training and for validation", stacklevel=2)
+
+    @staticmethod
+    def _read(root: Path) -> PhotoIndex:
         try:
-            index = PhotoIndex.load(self.root)
+            index = PhotoIndex.load(root)
         except (FileNotFoundError, NotADirectoryError):
-            raise UserError(f"{self.root} is not a folder of prepared faces: {prepare_hint(self.root)}") from None
+            raise UserError(f"{root} is not a folder of prepared faces: {prepare_hint(root)}") from None
         if not index.faces():
-            raise UserError(f"{self.root} holds no face: {prepare_hint(self.root)}")
-        self._index = index
-        if len(self._names()) == 1:
-            warnings.warn(f"{self.root} holds one photograph: it serves for training and for validation", stacklevel=2)
+            raise UserError(f"{root} holds no face: {prepare_hint(root)}")
+        return index
 
-    def _names(self) -> list[str]:
-        """The photographs that gave a face."""
-        return [key for key, photo in self._loaded().photos.items() if photo.faces]
-
-    def _loaded(self) -> PhotoIndex:
+    def _faces(self, part: Split | None) -> ConcatDataset[FaceBatch]:
+        """The faces of one part of the data, of all of it where `part` is None."""
         self.setup()
-        assert self._index is not None  # setup raises otherwise
-        return self._index
+        train = part == "train"
+        sets: list[Dataset[FaceBatch]] = []
+        for root, index, split in zip(self.roots, self._indexes, self._splits, strict=True):
+            chosen = [pair for pair in index.faces() if part is None or pair[0] in split[part]]
+            faces = [face for _, face in chosen]
+            geometry = GeometryAugmentation() if train and self.augment else None
+            single = PreparedFaces(root, faces, index.size, self.size, geometry)
+            if train and self.views:
+                rows = group_views([index.photos[source].label for source, _ in chosen])
+                sets.append(PreparedViews(single, PreparedFaces(root, faces, index.size, self.size), rows))
+            else:
+                sets.append(single)
+        joined: ConcatDataset[FaceBatch] = ConcatDataset(sets)
+        if not len(joined):
+            where = ", ".join(
+                f"{root} ({index.dataset})" for root, index in zip(self.roots, self._indexes, strict=True)
+            )
+            purpose = {"train": "training", "val": "validation", "test": "testing"}[part or "test"]
+            raise UserError(f"{where} holds no photographs for {purpose}: its owner's split keeps none for that")
+        return joined
 
-    def _faces(self, chosen: set[str] | None, augment: bool) -> PreparedFaces:
-        index = self._loaded()
-        faces = [face for source, face in index.faces() if chosen is None or source in chosen]
-        return PreparedFaces(self.root, faces, index.size, self.size, GeometryAugmentation() if augment else None)
-
-    def _loader(self, faces: PreparedFaces, train: bool) -> DataLoader[MultiViewBatch]:
+    def _loader(self, faces: ConcatDataset[FaceBatch], train: bool) -> DataLoader[MultiViewBatch]:
         return DataLoader(
             faces,  # type: ignore[arg-type]  # the collate turns samples into batches
             batch_size=self.batch_size,
@@ -176,24 +211,22 @@ class PhotoFolder(LightningDataModule):
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
-            collate_fn=collate_faces,
+            collate_fn=collate_samples,
             # Also the source of every loader process's own seed.
             generator=torch.Generator().manual_seed(self.seed),
         )
 
     def train_dataloader(self) -> DataLoader[MultiViewBatch]:
-        train, _ = split_photos(self._names(), self.val_fraction)
-        return self._loader(self._faces(train, self.augment), train=True)
+        return self._loader(self._faces("train"), train=True)
 
     def val_dataloader(self) -> DataLoader[MultiViewBatch]:
-        _, val = split_photos(self._names(), self.val_fraction)
-        return self._loader(self._faces(val, False), train=False)
+        return self._loader(self._faces("val"), train=False)
 
     def test_dataloader(self) -> DataLoader[MultiViewBatch]:
-        return self.val_dataloader()
+        return self._loader(self._faces("test"), train=False)
 
     def predict_dataloader(self) -> DataLoader[MultiViewBatch]:
-        return self._loader(self._faces(None, False), train=False)
+        return self._loader(self._faces(None), train=False)
 
     def on_after_batch_transfer(self, batch: FaceBatch, dataloader_idx: int) -> FaceBatch:
         """Recolours training batches on their device."""
@@ -201,3 +234,10 @@ class PhotoFolder(LightningDataModule):
             return batch
         augmented: FaceBatch = self.color.to(batch.image.device)(batch)
         return augmented
+
+
+def collate_samples(samples: Sequence[FaceBatch]) -> MultiViewBatch:
+    """Samples of single faces, of groups of views, or of both -> one batch whose `views` name the groups' rows."""
+    return collate_views(
+        [sample if isinstance(sample, MultiViewBatch) else collate_faces([sample]) for sample in samples]
+    )

@@ -6,9 +6,11 @@ import io
 import json
 import os
 import tempfile
+import zlib
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import cv2
 import numpy as np
@@ -20,6 +22,7 @@ SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 MIN_SIDE = 32  # pixels; no detector finds a face in less
 INDEX_NAME, SKIPPED_NAME, IMAGES, SKIN = "index.json", "skipped.json", "images", "skin"
 INDEX_VERSION = 1
+Split = Literal["train", "val", "test"]
 
 
 def read_photo(path: Path) -> np.ndarray:
@@ -85,6 +88,7 @@ class PreparedFace:
         score: the detector's confidence.
         landmarks: 68 x, y pairs in the crop's continuous pixels.
         matrix: 2 x 3, the similarity from photograph to crop pixels.
+        checksums: CRC-32 of the two files, in that order; none in folders prepared by an older version.
     """
 
     name: str
@@ -92,6 +96,24 @@ class PreparedFace:
     score: float
     landmarks: list[list[float]]
     matrix: list[list[float]]
+    checksums: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class PhotoLabel:
+    """What a data set's owner says about one photograph.
+
+    Attributes:
+        split: what it is for.
+        identity: who it shows; a person's photographs are never parted between training and validation.
+        group: photographs of one group show the same face with the same expression from several sides; None: alone.
+        yaw: degrees, where it is known.
+    """
+
+    split: Split
+    identity: str
+    group: str | None = None
+    yaw: float | None = None
 
 
 @dataclass(frozen=True)
@@ -99,16 +121,18 @@ class PreparedPhoto:
     """What came of one photograph.
 
     Attributes:
-        bytes: the file's size when it was prepared.
-        modified_ns: the file's modification time then; with `bytes` it tells whether to prepare it again.
+        bytes: the file's size when it was prepared, with that of its annotation.
+        modified_ns: the latest modification time then; with `bytes` it tells whether to prepare it again.
         faces: the faces found, none where `reason` is given.
         reason: why nothing was prepared.
+        label: of a data set's photograph.
     """
 
     bytes: int
     modified_ns: int
     faces: list[PreparedFace]
     reason: str | None = None
+    label: PhotoLabel | None = None
 
 
 @dataclass
@@ -121,6 +145,7 @@ class PhotoIndex:
         largest: whether only each photograph's largest face was taken.
         source: the folder of photographs.
         photos: by path relative to `source`, with forward slashes.
+        dataset: name of the data set, None for a folder of photographs.
     """
 
     size: int
@@ -128,6 +153,7 @@ class PhotoIndex:
     largest: bool
     source: str
     photos: dict[str, PreparedPhoto] = field(default_factory=dict)
+    dataset: str | None = None
 
     @classmethod
     def load(cls, root: Path) -> PhotoIndex:
@@ -143,19 +169,34 @@ class PhotoIndex:
             stored: dict[str, Any] = json.loads(text)
             if stored["version"] != INDEX_VERSION:
                 raise UserError(f"{path}: version {stored['version']}, this program reads {INDEX_VERSION}")
-            settings = {name: stored[name] for name in ("size", "detector", "largest", "source")}
-            index = cls(**settings, photos={key: _photo(value) for key, value in stored["photos"].items()})
-            if not isinstance(index.size, int) or index.size < 1:
-                raise ValueError(f"size {index.size}")
+            photos = {key: photo_from_json(value) for key, value in stored["photos"].items()}
+            index = cls.from_settings(stored, photos)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{path} is damaged ({error}): delete it and prepare the photographs again") from None
         return index
 
+    @classmethod
+    def from_settings(cls, stored: dict[str, Any], photos: dict[str, PreparedPhoto]) -> PhotoIndex:
+        """An index with these photographs and what `settings` returned.
+
+        Raises:
+            KeyError, TypeError, ValueError: settings are missing or wrong.
+        """
+        settings = {name: stored[name] for name in ("size", "detector", "largest", "source")}
+        index = cls(**settings, photos=photos, dataset=stored.get("dataset"))
+        if not isinstance(index.size, int) or index.size < 1:
+            raise ValueError(f"size {index.size}")
+        return index
+
+    def settings(self) -> dict[str, Any]:
+        """Everything but the photographs, as JSON holds it."""
+        given = {name: getattr(self, name) for name in ("size", "detector", "largest", "source")}
+        return given if self.dataset is None else {**given, "dataset": self.dataset}
+
     def save(self, root: Path) -> None:
         """Writes ROOT/index.json and the list of what was passed over, ROOT/skipped.json, each in one step."""
-        settings = {"version": INDEX_VERSION, "size": self.size, "detector": self.detector, "largest": self.largest}
-        photos = {key: asdict(photo) for key, photo in sorted(self.photos.items())}
-        content = {**settings, "source": self.source, "photos": photos}
+        photos = {key: photo_to_json(photo) for key, photo in sorted(self.photos.items())}
+        content = {"version": INDEX_VERSION, **self.settings(), "photos": photos}
         write_atomically(root / INDEX_NAME, json.dumps(content).encode())
         write_atomically(root / SKIPPED_NAME, json.dumps(self.skipped(), indent=1, ensure_ascii=False).encode())
 
@@ -168,7 +209,20 @@ class PhotoIndex:
         return [(key, face) for key, photo in sorted(self.photos.items()) for face in photo.faces]
 
 
-def _photo(stored: dict[str, Any]) -> PreparedPhoto:
+def photo_to_json(photo: PreparedPhoto) -> dict[str, Any]:
+    """An index's entry as JSON holds it; what a folder of photographs never has is left out."""
+    stored = asdict(photo)
+    if photo.label is None:
+        del stored["label"]
+    return stored
+
+
+def photo_from_json(stored: dict[str, Any]) -> PreparedPhoto:
+    """`photo_to_json` undone, with every number checked.
+
+    Raises:
+        AttributeError, KeyError, TypeError, ValueError: the entry is damaged.
+    """
     faces = [PreparedFace(**face) for face in stored["faces"]]
     for face in faces:
         for values, shape in ((face.landmarks, (68, 2)), (face.matrix, (2, 3)), (face.box, (4,))):
@@ -177,19 +231,42 @@ def _photo(stored: dict[str, Any]) -> PreparedPhoto:
                 raise ValueError(f"face {face.name}: {array.shape} numbers where {shape} finite ones belong")
         if Path(face.name).name != face.name:
             raise ValueError(f"face name {face.name!r}")
-    return PreparedPhoto(int(stored["bytes"]), int(stored["modified_ns"]), faces, stored["reason"])
+        if len(face.checksums) not in (0, 2):
+            raise ValueError(f"face {face.name}: {len(face.checksums)} checksums")
+    label = PhotoLabel(**stored["label"]) if stored.get("label") else None
+    if label is not None and not _is_label(label):
+        raise ValueError(f"label {label}")
+    return PreparedPhoto(int(stored["bytes"]), int(stored["modified_ns"]), faces, stored["reason"], label)
 
 
-def read_face(root: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
+def _is_label(label: PhotoLabel) -> bool:
+    yaw = isinstance(label.yaw, float | int | None) and np.isfinite(label.yaw or 0)
+    known = label.split in get_args(Split) and isinstance(label.identity, str)
+    return bool(known and yaw and isinstance(label.group, str | None))
+
+
+def face_files(root: Path, name: str) -> tuple[Path, Path]:
+    """The files of a prepared face: its crop, and its skin weights."""
+    return root / IMAGES / f"{name}.png", root / SKIN / f"{name}.png"
+
+
+def read_face(root: Path, name: str, checksums: Sequence[int] = ()) -> tuple[np.ndarray, np.ndarray]:
     """A prepared face's crop (S, S, 3) in RGB and skin weights (S, S), both uint8.
+
+    Args:
+        root: the prepared folder.
+        name: of the face.
+        checksums: `PreparedFace.checksums`; where they are given the files must match them.
 
     Raises:
         UserError: a file is missing or damaged.
     """
     pictures = []
-    for folder, mode in ((IMAGES, cv2.IMREAD_COLOR), (SKIN, cv2.IMREAD_GRAYSCALE)):
-        file = root / folder / f"{name}.png"
-        pixels = cv2.imread(str(file), mode) if file.is_file() else None
+    modes = (cv2.IMREAD_COLOR, cv2.IMREAD_GRAYSCALE)
+    for number, (file, mode) in enumerate(zip(face_files(root, name), modes, strict=True)):
+        content = file.read_bytes() if file.is_file() else b""
+        damaged = not content or (checksums and zlib.crc32(content) != checksums[number])
+        pixels = None if damaged else cv2.imdecode(np.frombuffer(content, np.uint8), mode)
         if pixels is None:
             raise UserError(f"{file} is missing or damaged: {prepare_hint(root)}")
         pictures.append(pixels)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 from renderers.errors import UserError
 
@@ -15,9 +15,24 @@ if TYPE_CHECKING:
     from experiments.evaluate.results import Evaluation, Request
     from lightning_modules.base import FaceModule
 
-# name: (one line for the help, module). Every module is a `Suite`.
+
+class Entry(NamedTuple):
+    """A suite as the command knows it; its module is a `Suite`, and is imported when it is asked for."""
+
+    line: str
+    module: str
+    subjects: int | None = None  # how many by default; None is all that the data hold
+
+
 SUITES = {
-    "rogue": ("shape, texture and identity through occlusions and noise", "experiments.evaluate.rogue"),
+    "rogue": Entry("shape, texture and identity through occlusions and noise", "experiments.evaluate.rogue", 70),
+    "aflw2000": Entry("AFLW2000-3D, landmarks by yaw", "experiments.evaluate.aflw2000"),
+    "now": Entry("NoW, scan to mesh", "experiments.evaluate.now"),
+    "micc": Entry("MICC Florence, videos against neutral scans", "experiments.evaluate.micc"),
+    "facescape": Entry("FaceScape, expressions from many views", "experiments.evaluate.facescape"),
+    "bu3dfe": Entry("BU-3DFE, expressions", "experiments.evaluate.bu3dfe"),
+    "frgc": Entry("FRGC v2, range images", "experiments.evaluate.frgc"),
+    "celeba": Entry("likeness of prepared photographs", "experiments.evaluate.celeba"),
 }
 
 
@@ -39,14 +54,17 @@ class Suite(Protocol):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
-    listed = "; ".join(f"{name}: {line}" for name, (line, _) in SUITES.items())
+    listed = "; ".join(f"{name}: {entry.line}" for name, entry in SUITES.items())
     parser.add_argument("--suite", required=True, choices=tuple(SUITES), metavar="NAME", help=listed)
     parser.add_argument("--checkpoint", required=True, type=Path, metavar="FILE", help="what `fit` wrote")
     parser.add_argument(
         "--data", type=Path, metavar="FOLDER",
-        help="photographs prepared by `prepare photos`; the truth is fitted to them (default: synthetic faces, exact)",
+        help="a benchmark's folder as its owner distributes it; for celeba and rogue photographs prepared by "
+        "`prepare`, to which rogue fits the truth (default: synthetic faces, exact)",
     )  # fmt: skip
-    parser.add_argument("--subjects", type=_positive, default=70, help="how many faces (default: %(default)s)")
+    parser.add_argument(
+        "--subjects", type=_positive, metavar="N", help="how many at most (default: 70 for rogue, else all there are)"
+    )
     parser.add_argument(
         "--output", type=Path, metavar="DIR", help="where results go (default: evaluate/NAME in the checkpoint's run)"
     )
@@ -69,15 +87,17 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from experiments.checkpoint import load_module
-    from experiments.evaluate.results import Request, write_results
+    from experiments.evaluate.results import EVERYONE, Request, write_results
     from lightning_modules.base import FaceModule
 
     module = load_module(args.checkpoint)
     if not isinstance(module, FaceModule):
         raise UserError(f"checkpoint {args.checkpoint}: holds a {type(module).__name__}, which reconstructs no faces")
-    suite = cast(Suite, import_module(SUITES[args.suite][1]))
+    entry = SUITES[args.suite]
+    suite = cast(Suite, import_module(entry.module))
     console = Console()
-    request = Request(args.checkpoint, args.data, args.subjects, args.seed, args.batch_size)
+    subjects = args.subjects or entry.subjects or EVERYONE
+    request = Request(args.checkpoint, args.data, subjects, args.seed, args.batch_size, output)
     evaluation = suite.evaluate(module, request, lambda line: console.print(line, highlight=False, markup=False))
     written = write_results(output, args.suite, args.checkpoint, evaluation)
     console.print(suite.table(evaluation))

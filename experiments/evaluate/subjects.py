@@ -46,7 +46,7 @@ def find_subjects(face_model: MorphableModel, size: int, request: Request, tell:
     training = training_data(request.checkpoint)
     if request.data is None:
         return _synthetic(face_model, size, request, scene_settings(training))
-    index = _prepared(request.data)
+    index = prepared_index(request.data)
     faces = [face for _, face in index.faces()][: request.subjects]
     if len(faces) < request.subjects:
         tell(f"{request.data} holds {len(faces)} faces of the {request.subjects} asked for: evaluating on these")
@@ -104,7 +104,12 @@ def _synthetic(face_model: MorphableModel, size: int, request: Request, settings
     return Subjects("exact", request.subjects, batches())
 
 
-def _prepared(root: Path) -> PhotoIndex:
+def prepared_index(root: Path) -> PhotoIndex:
+    """What a prepared folder holds.
+
+    Raises:
+        UserError: it is not prepared, its index is damaged, or it holds no face.
+    """
     try:
         index = PhotoIndex.load(root)
     except (FileNotFoundError, NotADirectoryError):

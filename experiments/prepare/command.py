@@ -1,11 +1,14 @@
-"""`python -m experiments prepare photos DIR --out DIR2` and `prepare skin DIR --out FILE.json`."""
+"""`python -m experiments prepare KIND ...`: photographs, a data set, a skin classifier or a face model."""
 
 from __future__ import annotations
 
 import argparse
 import os
+from functools import partial
 from pathlib import Path
 
+from datamodules.layouts import LAYOUTS, load_layout
+from experiments.prepare import face_model
 from renderers.errors import UserError
 
 MIN_SIZE, MAX_SIZE = 32, 2048
@@ -23,18 +26,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--data=datamodules.photo_folder.PhotoFolder --data.root=DIR2.",
     )
     photos.add_argument("source", type=Path, metavar="DIR", help="photographs, searched recursively")
-    photos.add_argument("--out", type=Path, required=True, metavar="DIR2", help="the prepared folder")
-    photos.add_argument("--size", type=_size, default=224, help="side of the crops in pixels (default: 224)")
-    photos.add_argument(
+    _add_preparation_arguments(photos)
+    photos.add_argument("--largest", action="store_true", help="only the largest face of each photograph")
+    photos.set_defaults(prepare=_photos)
+    for name, (_, line) in LAYOUTS.items():
+        _add_dataset_arguments(kinds, name, line)
+    _add_skin_arguments(kinds)
+    models = kinds.add_parser("face-model", help="a face model's own files -> one cached file that every paper reads")
+    face_model.add_arguments(models)
+    models.set_defaults(prepare=face_model.run)
+
+
+def _add_preparation_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR2", help="the prepared folder")
+    parser.add_argument("--size", type=_size, default=224, help="side of the crops in pixels (default: 224)")
+    parser.add_argument(
         "--detector",
         choices=("auto", "dlib", "face-alignment"),
         default="auto",
         help="auto: face-alignment where its weights are at hand, else dlib (default: auto)",
     )
-    photos.add_argument("--workers", type=_workers, default=os.cpu_count() or 1, help="processes (default: one a core)")
-    photos.add_argument("--largest", action="store_true", help="only the largest face of each photograph")
-    photos.set_defaults(prepare=_photos)
-    _add_skin_arguments(kinds)
+    parser.add_argument("--workers", type=_workers, default=os.cpu_count() or 1, help="processes (default: one a core)")
+
+
+def _add_dataset_arguments(kinds: argparse._SubParsersAction, name: str, line: str) -> None:
+    dataset = kinds.add_parser(
+        name,
+        help=line,
+        description=f"{line}. Aligns and crops its faces, one of each photograph, with 68 landmarks and skin weights, "
+        "the owner's where there are some, and keeps the owner's splits. Run it again to go on where it stopped. To "
+        "train on the result: --data=datamodules.photo_folder.PhotoFolder --data.root=DIR2.",
+    )
+    dataset.add_argument("source", type=Path, metavar="DIR", help="the data set's folder, as its owner distributes it")
+    _add_preparation_arguments(dataset)
+    dataset.set_defaults(prepare=partial(_dataset, name))
 
 
 def _add_skin_arguments(kinds: argparse._SubParsersAction) -> None:
@@ -63,6 +88,12 @@ def _photos(args: argparse.Namespace) -> None:
     from experiments.prepare.photos import prepare_photos
 
     prepare_photos(args.source, args.out, args.size, args.detector, args.workers, args.largest)
+
+
+def _dataset(name: str, args: argparse.Namespace) -> None:
+    from experiments.prepare.photos import prepare_dataset
+
+    prepare_dataset(load_layout(name), args.source, args.out, args.size, args.detector, args.workers)
 
 
 def _skin(args: argparse.Namespace) -> None:

@@ -1,31 +1,44 @@
-"""Photographs -> a folder of aligned faces with landmarks and skin weights."""
+"""Photographs, or a data set of them -> a folder of aligned faces with landmarks and skin weights."""
 
 from __future__ import annotations
 
-import math
-import multiprocessing
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn, track
 
 from datamodules.alignment import default_template
+from datamodules.face_records import Layout
 from datamodules.landmarks import LandmarkDetector, best_detector
-from datamodules.photos import IMAGES, INDEX_NAME, SKIN, SUFFIXES, PhotoIndex, write_atomically
+from datamodules.photos import INDEX_NAME, SUFFIXES, PhotoIndex, PhotoLabel, write_atomically
+from experiments.prepare.pool import prepared_outcomes, process_count
 from experiments.prepare.preview import draw_preview
-from experiments.prepare.worker import Outcome, Preparer, Settings, prepare_in_worker, start_worker
+from experiments.prepare.store import JOURNAL_NAME, PreparedStore, load_index, remove_leftovers
+from experiments.prepare.worker import GIVEN, Settings, stamp
 from renderers.errors import UserError
 
-SAVE_SECONDS = 10.0  # at most this much work is lost when the process is killed
-FEW = 8  # photographs that are not worth the start of worker processes
 LISTED = 20  # skipped photographs shown on the screen; all of them are in skipped.json
+MANY = 500  # photographs whose check deserves a progress bar
+
+Labels = Mapping[str, PhotoLabel | None]
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What is asked for: see `prepare_photos`."""
+
+    source: Path
+    out: Path
+    size: int
+    detector: str
+    workers: int
+    largest: bool
+    layout: Layout | None = None
 
 
 def prepare_photos(
@@ -48,34 +61,83 @@ def prepare_photos(
             settings, or cannot be written.
         KeyboardInterrupt: interrupted; what was done so far is kept.
     """
-    console = Console(stderr=True)
     names, others = find_photos(source, out)
-    index, found = _open_index(source, out, size, detector, largest, console)
-    todo = [name for name in names if not _is_current(index, source, out, name)]
-    done = len(names) - len(todo)
-    console.print(f"{len(names)} photographs in {source}" + (f", {done} of them prepared already" if done else ""))
+    console = Console(stderr=True)
+    request = _Request(source, out, size, detector, workers, largest)
+    return _prepare(request, dict.fromkeys(names), others, console)
+
+
+def prepare_dataset(
+    layout: Layout, source: Path, out: Path, size: int = 224, detector: str = "auto", workers: int = 1
+) -> PhotoIndex:
+    """Aligns and writes a data set's faces, one of each photograph, with its owner's splits.
+
+    Landmarks and masks are the owner's where the data set has them. Everything else is as in `prepare_photos`.
+
+    Args:
+        layout: how the data set lies on disk.
+        source: the data set's folder.
+        out: prepared folder.
+        size: side of the crops in pixels.
+        detector: as in `prepare_photos`; not used where the data set has landmarks.
+        workers: processes.
+
+    Raises:
+        UserError: the folder is laid out otherwise, or as in `prepare_photos`.
+        KeyboardInterrupt: interrupted; what was done so far is kept.
+    """
+    _check_folders(source, out)
+    labels = {record.name: record.label for record in layout.records(source)}
+    if not labels:
+        raise UserError(f"{source} holds no photographs of {layout.title}")
+    console = Console(stderr=True)
+    told = Counter(label.split for label in labels.values())
+    console.print(f"{layout.title}: " + ", ".join(f"{count} for {split}" for split, count in told.items()))
+    request = _Request(source, out, size, GIVEN if layout.gives_landmarks else detector, workers, True, layout)
+    return _prepare(request, labels, Counter(), console)
+
+
+def _prepare(request: _Request, labels: Labels, others: Counter[str], console: Console) -> PhotoIndex:
+    source, out = request.source, request.out
+    store, found = _open_store(request, console)
+    index = store.index
+    todo = _not_done(store, request, labels)
+    done = len(labels) - len(todo)
+    console.print(f"{len(labels)} photographs in {source}" + (f", {done} of them prepared already" if done else ""))
     if others:
         kinds = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in others.most_common(5))
         console.print(f"other files are left alone: {kinds}")
     if todo:
-        settings = Settings(source, index.detector, default_template(size), size, largest)
+        settings = Settings(
+            source, index.detector, default_template(request.size), request.size, request.largest, request.layout
+        )
         try:
-            _prepare_all(todo, settings, found, workers, index, out, console)
+            _prepare_all(todo, settings, found, request.workers, store, console)
         except KeyboardInterrupt:
-            told = f"{len(index.photos)} of {len(names)} photographs are done; run the same command to go on"
+            told = f"{len(index.photos)} of {len(labels)} photographs are done; run the same command to go on"
             raise KeyboardInterrupt(told) from None
-    _forget_removed(index, names, out)
+    store.forget_removed(labels)
+    store.relabel(labels)
     _report_skipped(index, out, console)
     if not index.faces():
         if (out / INDEX_NAME).exists():
-            index.save(out)
+            store.save()
         reasons = Counter(index.skipped().values()).most_common(3)
         listed = ", ".join(f"{count} x {reason}" for reason, count in reasons)
-        raise UserError(f"none of the {len(names)} photographs in {source} could be prepared ({listed})")
-    index.save(out)
+        raise UserError(f"none of the {len(labels)} photographs in {source} could be prepared ({listed})")
+    store.save()
     write_atomically(out / "preview.jpg", draw_preview(out, index))
-    console.print(f"{len(index.faces())} faces of {len(names)} photographs in {out}; look at {out / 'preview.jpg'}")
+    console.print(f"{len(index.faces())} faces of {len(labels)} photographs in {out}; look at {out / 'preview.jpg'}")
     return index
+
+
+def _check_folders(source: Path, out: Path) -> None:
+    if not source.is_dir():
+        raise UserError(f"{source}: {'not a folder' if source.exists() else 'no such folder'}")
+    if source.resolve() == out.resolve():
+        raise UserError(f"--out is the folder of photographs itself ({source}): choose another one")
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out} is a file, not a folder")
 
 
 def find_photos(source: Path, out: Path) -> tuple[list[str], Counter[str]]:
@@ -86,13 +148,8 @@ def find_photos(source: Path, out: Path) -> tuple[list[str], Counter[str]]:
     Raises:
         UserError: no such folder, no photographs, or `out` is the folder itself.
     """
-    if not source.is_dir():
-        raise UserError(f"{source}: {'not a folder' if source.exists() else 'no such folder'}")
+    _check_folders(source, out)
     inside, outside = source.resolve(), out.resolve()
-    if inside == outside:
-        raise UserError(f"--out is the folder of photographs itself ({source}): choose another one")
-    if out.exists() and not out.is_dir():
-        raise UserError(f"--out {out} is a file, not a folder")
     names: list[str] = []
     others: Counter[str] = Counter()
     for folder, folders, files in os.walk(inside):
@@ -110,52 +167,64 @@ def find_photos(source: Path, out: Path) -> tuple[list[str], Counter[str]]:
     return sorted(names), others
 
 
-def _open_index(
-    source: Path, out: Path, size: int, detector: str, largest: bool, console: Console
-) -> tuple[PhotoIndex, LandmarkDetector]:
-    """The index of an earlier run, or a new one, and the detector that it is made with."""
+def _open_store(request: _Request, console: Console) -> tuple[PreparedStore, LandmarkDetector | None]:
+    """What an earlier run left, or nothing yet, and the detector that it is made with."""
+    out = request.out
     try:
-        index = PhotoIndex.load(out)
-    except FileNotFoundError:
-        index = None
+        index = load_index(out)
     except UserError as error:
         console.print(f"[yellow]{error.args[0].partition(': ')[0]}: everything is prepared anew")
         index = None
+    source, dataset = str(request.source.resolve()), request.layout.name if request.layout else None
     if index is None:
-        found = best_detector(detector)
-        return PhotoIndex(size, found.name, largest, str(source.resolve())), found
-    wanted = {"size": size, "detector": index.detector if detector == "auto" else detector, "largest": largest}
-    for name, value in {**wanted, "source": str(source.resolve())}.items():
+        found = _detector(request.detector)
+        name = found.name if found else GIVEN
+        return PreparedStore(out, PhotoIndex(request.size, name, request.largest, source, dataset=dataset)), found
+    detector = index.detector if request.detector == "auto" else request.detector
+    wanted = {"size": request.size, "detector": detector, "largest": request.largest, "source": source}
+    for name, value in {**wanted, "dataset": dataset}.items():
         before = getattr(index, name)
         if before != value:
             raise UserError(
                 f"{out} was prepared with {name} = {before}, not {value}: choose another --out, or delete it"
             )
-    return index, best_detector(index.detector)
+    store = PreparedStore(out, index)
+    remove_leftovers(out)
+    if (out / JOURNAL_NAME).exists():
+        store.save()  # its last line may be torn: what follows goes into a new one
+    return store, _detector(index.detector)
 
 
-def _is_current(index: PhotoIndex, source: Path, out: Path, name: str) -> bool:
-    """Whether an earlier run's result stands: the photograph has not changed and its files are there."""
-    photo = index.photos.get(name)
-    if photo is None:
-        return False
-    status = (source / name).stat()
-    if (status.st_size, status.st_mtime_ns) != (photo.bytes, photo.modified_ns):
-        return False
-    files = [out / folder / f"{face.name}.png" for face in photo.faces for folder in (IMAGES, SKIN)]
-    return all(file.is_file() for file in files)
+def _detector(name: str) -> LandmarkDetector | None:
+    return None if name == GIVEN else best_detector(name)
+
+
+def _not_done(store: PreparedStore, request: _Request, labels: Labels) -> dict[str, PhotoLabel | None]:
+    """The photographs that no earlier run prepared as they are now, or whose files are not whole any more."""
+    names = labels.keys() & store.index.photos.keys()
+    known = track(names, "checking", console=Console(stderr=True), transient=True) if len(names) > MANY else names
+    done = {name for name in known if _is_current(store, request, name)}
+    return {name: label for name, label in labels.items() if name not in done}
+
+
+def _is_current(store: PreparedStore, request: _Request, name: str) -> bool:
+    photo = store.index.photos[name]
+    try:
+        now = stamp(request.source, name, request.layout)
+    except OSError:
+        now = 0, 0  # what the worker notes of a photograph that is not there
+    return now == (photo.bytes, photo.modified_ns) and store.is_whole(photo)
 
 
 def _prepare_all(
-    names: list[str],
+    todo: Labels,
     settings: Settings,
-    detector: LandmarkDetector,
+    detector: LandmarkDetector | None,
     workers: int,
-    index: PhotoIndex,
-    out: Path,
+    store: PreparedStore,
     console: Console,
 ) -> None:
-    """Fills the index and writes every face's files; the index is saved now and then, and whatever happens."""
+    """Prepares what is to be done; whatever happens, the index is written at the end."""
     columns = (
         TextColumn("preparing"),
         BarColumn(),
@@ -163,69 +232,36 @@ def _prepare_all(
         TimeRemainingColumn(),
         TextColumn("{task.fields[tally]}"),
     )
-    saved, pause = time.monotonic(), SAVE_SECONDS
-    with Progress(*columns, console=console) as progress, _outcomes(names, settings, detector, workers) as outcomes:
-        task = progress.add_task("", total=len(names), tally="")
+    begun = time.monotonic()
+    with (
+        Progress(*columns, console=console) as progress,
+        prepared_outcomes(todo, settings, detector, workers) as outcomes,
+    ):
+        task = progress.add_task("", total=len(todo), tally="")
+        tally = _Tally(store.index, todo)
         try:
             for outcome in outcomes:
-                _store(outcome, index, out)
-                progress.update(task, advance=1, tally=_tally(index))
-                if time.monotonic() - saved > pause and index.faces():
-                    begun = time.monotonic()
-                    index.save(out)
-                    saved = time.monotonic()
-                    # A large index takes long to write: never more than a twentieth of the time.
-                    pause = max(SAVE_SECONDS, 20 * (saved - begun))
+                store.add(outcome)
+                progress.update(task, advance=1, tally=tally.after(len(outcome.photo.faces)))
         finally:
-            if index.faces():
-                index.save(out)
+            store.close()
+    seconds = max(time.monotonic() - begun, 1e-3)
+    count = process_count(workers, len(todo))
+    processes = f"{count} process{'es' if count > 1 else ''}"
+    console.print(f"{len(todo)} photographs in {seconds:.1f} s: {len(todo) / seconds:.1f} images/s on {processes}")
 
 
-@contextmanager
-def _outcomes(
-    names: list[str], settings: Settings, detector: LandmarkDetector, workers: int
-) -> Iterator[Iterable[Outcome]]:
-    """Outcomes in the order of the names, from worker processes where that pays."""
-    if workers <= 1 or len(names) <= FEW:
-        yield map(Preparer(settings, detector), names)
-        return
-    context = multiprocessing.get_context("spawn")  # forking a process that holds threads may deadlock
-    count = min(workers, math.ceil(len(names) / 2))
-    pool = ProcessPoolExecutor(count, mp_context=context, initializer=start_worker, initargs=(settings,))
-    try:
-        yield pool.map(prepare_in_worker, names)
-    except BrokenProcessPool as error:
-        raise UserError("a worker process died (out of memory?): run the same command with fewer --workers") from error
-    finally:
-        pool.shutdown(cancel_futures=True)
+class _Tally:
+    """Counts as the work goes on: looking through a large index for every photograph would take longer than it."""
 
+    def __init__(self, index: PhotoIndex, todo: Labels) -> None:
+        done = [photo for name, photo in index.photos.items() if name not in todo]
+        self.faces, self.skipped = sum(len(photo.faces) for photo in done), sum(not photo.faces for photo in done)
 
-def _store(outcome: Outcome, index: PhotoIndex, out: Path) -> None:
-    for face, (crop, skin) in zip(outcome.photo.faces, outcome.files, strict=True):
-        write_atomically(out / IMAGES / f"{face.name}.png", crop)
-        write_atomically(out / SKIN / f"{face.name}.png", skin)
-    before = index.photos.get(outcome.name)
-    index.photos[outcome.name] = outcome.photo
-    if before is not None:
-        kept = {face.name for face in outcome.photo.faces}
-        _delete_files(out, [face.name for face in before.faces if face.name not in kept])
-
-
-def _forget_removed(index: PhotoIndex, names: list[str], out: Path) -> None:
-    """Drops photographs that are no longer there, with their faces."""
-    for name in set(index.photos) - set(names):
-        _delete_files(out, [face.name for face in index.photos.pop(name).faces])
-
-
-def _delete_files(out: Path, names: Iterable[str]) -> None:
-    for name in names:
-        for folder in (IMAGES, SKIN):
-            (out / folder / f"{name}.png").unlink(missing_ok=True)
-
-
-def _tally(index: PhotoIndex) -> str:
-    skipped = len(index.skipped())
-    return f"{len(index.faces())} faces" + (f", {skipped} skipped" if skipped else "")
+    def after(self, faces: int) -> str:
+        """What to show once a photograph gave that many faces."""
+        self.faces, self.skipped = self.faces + faces, self.skipped + (faces == 0)
+        return f"{self.faces} faces" + (f", {self.skipped} skipped" if self.skipped else "")
 
 
 def _report_skipped(index: PhotoIndex, out: Path, console: Console) -> None:

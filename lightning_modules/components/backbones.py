@@ -58,10 +58,22 @@ class ResNet(ImageEncoder):
         pretrained: start from torchvision's ImageNet weights, which it fetches; random where they cannot be had.
         stages: how many of the four stages; in small images the last one, which holds three quarters of the weights,
             has next to no pixels left (2 x 2 of 64 x 64).
+        normalize: take ImageNet's mean and deviation out of the image first; Deep3D-style checkpoints were trained
+            without.
     """
 
-    def __init__(self, depth: Literal[18, 34, 50] = 50, pretrained: bool = False, stages: Literal[3, 4] = 4) -> None:
+    def __init__(
+        self,
+        depth: Literal[18, 34, 50] = 50,
+        pretrained: bool = False,
+        stages: Literal[3, 4] = 4,
+        normalize: bool = True,
+    ) -> None:
         super().__init__()
+        self.depth, self.stages, self.normalize = depth, stages, normalize
+        if not normalize:
+            self.mean.zero_()
+            self.std.fill_(1)
         name = f"resnet{depth}"
         self.features = FEATURES[depth]
         self.network = _pretrained(name) if pretrained else get_model(name)

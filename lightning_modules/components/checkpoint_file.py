@@ -7,38 +7,56 @@ from typing import Any
 
 import torch
 from lightning import LightningModule
+from torch import Tensor
 
+from lightning_modules.components.backbones import CoefficientRegressor
+from lightning_modules.components.deep3d import NETWORK, regressor_weights
 from renderers.errors import UserError
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The contents of a checkpoint, tensors on the CPU.
+    """The contents of a checkpoint that this program wrote, tensors on the CPU.
 
     Raises:
         UserError: no such file, a damaged one, or one that another program wrote.
     """
-    if path.is_dir():
-        raise UserError(f"checkpoint {path}: this is a folder; name the file, for example {path}/checkpoints/last.ckpt")
-    if not path.is_file():
-        raise UserError(f"checkpoint {path}: no such file")
-    try:
-        contents = torch.load(path, map_location="cpu", weights_only=True)
-    except PermissionError:
-        raise
-    except Exception as error:  # Whatever torch's reader stumbles over in a file that is not its own.
-        raise UserError(f"checkpoint {path}: damaged, or not a checkpoint ({type(error).__name__})") from error
-    if not isinstance(contents, dict) or not isinstance(contents.get("state_dict"), dict):
-        raise UserError(f"checkpoint {path}: it holds no state_dict; it was not written by `python -m experiments fit`")
-    return contents
+    return _checked(_read(path), path)
+
+
+def read_initial_weights(module: LightningModule, path: Path) -> dict[str, Any]:
+    """The contents of a checkpoint to start from: of this program, or a Deep3D-style one.
+
+    The latter becomes the module's own `regressor`; everything else of the module is returned as it is.
+
+    Args:
+        module: with a `CoefficientRegressor` named `regressor`.
+        path: the file.
+
+    Raises:
+        UserError: as `read_checkpoint`, or a Deep3D-style checkpoint of another network or face model.
+    """
+    contents = _read(path)
+    if not isinstance(contents, dict) or NETWORK not in contents:
+        return _checked(contents, path)
+    regressor = module.regressor
+    assert isinstance(regressor, CoefficientRegressor)
+    weights = regressor_weights(contents[NETWORK], regressor, path)
+    return {"state_dict": {**module.state_dict(), **{f"regressor.{name}": value for name, value in weights.items()}}}
 
 
 def load_weights(module: LightningModule, contents: dict[str, Any], path: Path) -> None:
     """Puts a checkpoint's weights into a module, which first looks whether they were made for its face model.
 
     Raises:
-        UserError: made for another face model, another network, or another version of the module.
+        UserError: made for another face model, another network, or another version of the module; or not numbers.
     """
-    module.on_load_checkpoint(contents)
+    try:
+        module.on_load_checkpoint(contents)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"checkpoint {path}: damaged: what it says of its face model is unreadable") from error
+    unfit = next((name for name, value in contents["state_dict"].items() if _is_nan(value)), None)
+    if unfit is not None:
+        raise UserError(f"checkpoint {path}: {unfit} holds values that are not numbers; its training diverged")
     try:
         module.load_state_dict(contents["state_dict"])
     except RuntimeError as error:
@@ -51,3 +69,28 @@ def mismatch(error: RuntimeError) -> str:
     first = lines[0] if lines else str(error)
     more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
     return f"its weights do not fit this module: {first[:200]}{more}"
+
+
+def _read(path: Path) -> Any:
+    if path.is_dir():
+        raise UserError(f"checkpoint {path}: this is a folder; name the file, for example {path}/checkpoints/last.ckpt")
+    if not path.is_file():
+        raise UserError(f"checkpoint {path}: no such file")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except PermissionError:
+        raise
+    except Exception as error:  # Whatever torch's reader stumbles over in a file that is not its own.
+        raise UserError(f"checkpoint {path}: damaged, or not a checkpoint ({type(error).__name__})") from error
+
+
+def _checked(contents: Any, path: Path) -> dict[str, Any]:
+    if not isinstance(contents, dict) or not isinstance(contents.get("state_dict"), dict):
+        raise UserError(f"checkpoint {path}: it holds no state_dict; it was not written by `python -m experiments fit`")
+    if not all(isinstance(name, str) for name in contents["state_dict"]):
+        raise UserError(f"checkpoint {path}: damaged: its state_dict names weights by something else than text")
+    return contents
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point() and bool(value.isnan().any())

@@ -15,8 +15,9 @@ from losses.metrics.geometry import (
     vertex_rmse,
 )
 from losses.metrics.image import CosineDistance, IdentitySimilarity, MaskedPSNR, MaskedRMSE, MaskedSSIM
-from losses.metrics.landmark import LandmarkNME
+from losses.metrics.landmark import LandmarkNME, YawBinnedNME, landmark_nme
 from losses.metrics.light import LightDirectionError, SpecularCorrelation, masked_correlation
+from losses.metrics.pooled import PooledDistances
 from losses.metrics.registration import InnerMouthError, PointToPlaneError, inner_mouth_error, point_to_plane_error
 
 __all__ = [
@@ -34,15 +35,18 @@ __all__ = [
     "MaskedSSIM",
     "NormalAngularError",
     "PointToPlaneError",
+    "PooledDistances",
     "PoseError",
     "PosedVertexRMSE",
     "SpecularCorrelation",
     "TextureRMSE",
     "VertexRMSE",
+    "YawBinnedNME",
     "angle_between",
     "centred_vertex_rmse",
     "image_color_error",
     "inner_mouth_error",
+    "landmark_nme",
     "masked_correlation",
     "point_to_plane_error",
     "texture_rmse",

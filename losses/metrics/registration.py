@@ -2,127 +2,116 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from losses.landmark import INNER_MOUTH
 from losses.metrics.geometry import MILLIMETRES
 from losses.metrics.mean_metric import MeanMetric
+from losses.metrics.similarity import Similarity, umeyama
+from losses.metrics.surface import Nearest, PointCloud, Surface
+
+Residual = Literal["plane", "point"]
+Ruler = Literal["surface", "points"]
 
 GAIN = 1e-6  # share by which a step has to lower the mean squared distance to count as one
 PATIENCE = 3  # steps without such gain that end the registration: near the optimum neighbours flip to and fro
-TRUSTED = 0.1  # of the target's extent, the farthest that one step of the point-to-plane kind may go
+TRUSTED = 0.1  # of the surface's extent, the farthest that one step may go
+EXACT = 1e-10  # of the surface's extent; root mean squared residuals below it are rounding
+SELECTION = 3000  # points are enough to come near
 
 
-@dataclass(frozen=True)
-class Similarity:
-    """x -> scale R x + t.
-
-    Attributes:
-        scale: isotropic, above 0.
-        rotation: (3, 3).
-        translation: (3,) in the points' unit.
-    """
-
-    scale: float
-    rotation: np.ndarray
-    translation: np.ndarray
-
-    def apply(self, points: np.ndarray) -> np.ndarray:
-        """(N, 3) -> (N, 3)"""
-        return self.scale * points @ self.rotation.T + self.translation
-
-    def after(self, first: Similarity) -> Similarity:
-        """The similarity that does `first` and then this one."""
-        translation = self.scale * self.rotation @ first.translation + self.translation
-        return Similarity(self.scale * first.scale, self.rotation @ first.rotation, translation)
-
-
-def umeyama(points: np.ndarray, targets: np.ndarray, scale: bool = True) -> Similarity:
-    """The similarity that takes points nearest to their targets in the sense of least squares (Umeyama, 1991).
+def residuals(points: np.ndarray, nearest: Nearest, kind: Residual = "plane") -> tuple[np.ndarray, np.ndarray]:
+    """Distances of points to a surface, and the directions in which they grow.
 
     Args:
         points: (N, 3).
-        targets: (N, 3), row by row.
-        scale: whether it may change the size.
-    """
-    centre, target_centre = points.mean(axis=0), targets.mean(axis=0)
-    centred, target_centred = points - centre, targets - target_centre
-    left, singular, right = np.linalg.svd(target_centred.T @ centred)
-    signs = np.array([1.0, 1.0, np.sign(np.linalg.det(left @ right))])
-    rotation = (left * signs) @ right
-    spread = float((centred**2).sum())
-    size = float(singular @ signs) / spread if scale and spread > 0 else 1.0
-    return Similarity(size, rotation, target_centre - size * rotation @ centre)
-
-
-def point_to_plane(points: np.ndarray, surface: cKDTree, normals: np.ndarray) -> np.ndarray:
-    """Distances of points to the planes that touch a surface at its nearest vertices.
-
-    Args:
-        points: (N, 3).
-        surface: tree over the surface's (M, 3) vertices.
-        normals: (M, 3) unit.
+        nearest: the surface's places nearest to them.
+        kind: "plane" is the distance to the plane that touches the surface there, positive on the normals' side;
+            "point" the distance to the place itself, at least 0.
 
     Returns:
-        (N,) signed, positive on the normals' side.
+        (N,) in the points' unit, and (N, 3) unit.
     """
-    _, nearest = surface.query(points)
-    return ((points - surface.data[nearest]) * normals[nearest]).sum(axis=-1)
+    away = points - nearest.places
+    along = (away * nearest.normals).sum(axis=-1)
+    if kind == "plane":
+        return along, nearest.normals
+    distance = np.sqrt((away**2).sum(axis=-1))
+    # On the surface itself the distance has no direction: there the plane's serves.
+    off = distance > np.finfo(np.float64).tiny
+    direction = np.where(off[:, None], away / np.where(off, distance, 1.0)[:, None], nearest.normals)
+    return np.where(off, distance, along), direction
 
 
 def icp(
     points: np.ndarray,
-    surface: cKDTree,
-    normals: np.ndarray,
+    surface: Surface,
     start: Similarity,
     scale: bool = True,
     iterations: int = 50,
+    kind: Residual = "plane",
+    ruler: Ruler = "surface",
 ) -> Similarity:
-    """Iterative closest points with point-to-plane steps (Chen and Medioni, 1992) that may scale isotropically.
+    """Iterative closest points by Gauss-Newton steps (Chen and Medioni, 1992) that may scale isotropically.
 
-    Each step solves the linearised least squares for turn, shift and growth. Of all the places it has been to, the one
-    with the least mean squared distance is returned.
+    Each step solves the linearised least squares of the residuals for turn, shift and growth. Of all the places it has
+    been to, the one with the least mean squared residual is returned.
 
     Args:
         points: (N, 3) of the moving shape.
-        surface: tree over the (M, 3) vertices of the shape that stands still.
-        normals: (M, 3) unit, of those vertices.
+        surface: the shape that stands still.
         start: where to begin; it has to be near, for only the nearest optimum is found.
         scale: whether it may change the size.
         iterations: at most.
+        kind: what is made small, see `residuals`.
+        ruler: whose size the residuals are measured in. Scans are the ruler: a scan that is moved onto a prediction
+            must not shrink to lie closer.
     """
-    farthest = TRUSTED * float(np.ptp(surface.data, axis=0).max())
+    extent = surface.extent
     best, least, current, idle = start, np.inf, start, 0
     for _ in range(iterations + 1):
         moved = current.apply(points)
-        _, nearest = surface.query(moved)
-        distance = ((moved - surface.data[nearest]) * normals[nearest]).sum(axis=-1)
-        error = float(np.mean(distance**2))
+        distance, direction = residuals(moved, surface.nearest(moved), kind)
+        error = float(np.mean(distance**2)) / (current.scale**2 if ruler == "points" else 1.0)
         idle = 0 if error < (1 - GAIN) * least else idle + 1
         if error < least:
             best, least = current, error
-        if idle == PATIENCE:
+        if idle == PATIENCE or least <= (EXACT * extent) ** 2:
             break
-        current = _plane_step(moved, normals[nearest], distance, scale, farthest).after(current)
+        current = _step(moved, direction, distance, scale, ruler, TRUSTED * extent).after(current)
     return best
 
 
-def _plane_step(
-    points: np.ndarray, normals: np.ndarray, distance: np.ndarray, scale: bool, farthest: float
+def register(
+    points: np.ndarray,
+    surface: Surface,
+    start: Similarity,
+    scale: bool = True,
+    kind: Residual = "plane",
+    ruler: Ruler = "surface",
 ) -> Similarity:
-    """The similarity whose linear part best takes points onto their planes, moving none much beyond `farthest`."""
+    """`icp` of many points: first of an even selection, which comes near at a fraction of the cost, then of all."""
+    stride = len(points) // SELECTION
+    if stride > 1:
+        start = icp(points[::stride], surface, start, scale, kind=kind, ruler=ruler)
+    return icp(points, surface, start, scale, kind=kind, ruler=ruler)
+
+
+def _step(
+    points: np.ndarray, direction: np.ndarray, distance: np.ndarray, scale: bool, ruler: Ruler, farthest: float
+) -> Similarity:
+    """The similarity whose linear part best makes the residuals vanish, moving no point much beyond `farthest`."""
     centre = points.mean(axis=0)
     arms = points - centre
-    columns = [np.cross(arms, normals), normals]
+    columns = [np.cross(arms, direction), direction]
     if scale:
-        columns.append((arms * normals).sum(axis=-1, keepdims=True))
+        growth = (arms * direction).sum(axis=-1)
+        columns.append((growth - distance if ruler == "points" else growth)[:, None])
     design = np.hstack(columns)
     # Normal equations of at most seven unknowns; what a plane or a sphere leaves free stays where it is.
     change = np.linalg.lstsq(design.T @ design, -design.T @ distance, rcond=1e-10)[0]
@@ -160,9 +149,9 @@ def point_to_plane_error(predicted: Tensor, true: Tensor, true_normals: Tensor) 
 def _registered_error(points: np.ndarray, targets: np.ndarray, normals: np.ndarray) -> float:
     if not (np.isfinite(points).all() and np.isfinite(targets).all()):
         return float("nan")
-    surface = cKDTree(targets)
-    placed = icp(points, surface, normals, umeyama(points, targets)).apply(points)
-    return float(np.abs(point_to_plane(placed, surface, normals)).mean())
+    surface = PointCloud(targets, normals)
+    placed = icp(points, surface, umeyama(points, targets)).apply(points)
+    return float(np.abs(residuals(placed, surface.nearest(placed))[0]).mean())
 
 
 def inner_mouth_error(predicted: Tensor, true: Tensor, landmark_indices: Tensor) -> Tensor:

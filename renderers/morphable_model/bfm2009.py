@@ -1,17 +1,27 @@
-"""Reader of BFM 2009 as Deep3D-style code prepares it: `BFM_model_front.mat`."""
+"""Readers of BFM 2009: `BFM_model_front.mat`, as Deep3D-style code prepares it, and the raw files that make it up."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from renderers.errors import UserError
+from renderers.morphable_model.matlab_file import MatlabError, read_matlab
 from renderers.morphable_model.model import LANDMARKS, MorphableModel
-from renderers.morphable_model.open_face import cylindrical_uv, towards_viewer
+from renderers.morphable_model.open_face import cylindrical_uv, height_fault, towards_viewer
 
-KEYS = ("meanshape", "idBase", "exBase", "meantex", "texBase", "tri", "keypoints", "skinmask", "frontmask2_idx")
+INFORMATION = ("tri", "keypoints", "skinmask", "frontmask2_idx")
+KEYS = ("meanshape", "idBase", "exBase", "meantex", "texBase", *INFORMATION)
+
+MODEL, EXPRESSIONS, DEVIATIONS = "01_MorphableModel.mat", "Exp_Pca.bin", "std_exp.txt"
+FRONT, TRIMMED, LABELS = "BFM_front_idx.mat", "BFM_exp_idx.mat", "facemodel_info.mat"
+RAW_FILES = (MODEL, EXPRESSIONS, DEVIATIONS, FRONT, TRIMMED, LABELS)
+RAW_KEYS = ("shapeMU", "shapePC", "shapeEV", "texMU", "texPC", "texEV")
+IDENTITY, EXPRESSION, TEXTURE = 80, 64, 80  # of 199, 79 and 199 modes
+MICROMETRES = 1e5  # in a decimetre
+MOST_MODES = 1000
 
 
 def load_bfm2009(path: str | Path) -> MorphableModel:
@@ -21,7 +31,6 @@ def load_bfm2009(path: str | Path) -> MorphableModel:
     skinmask (1, V) and frontmask2_idx (n, 1), with indices from 1, lengths in decimetres and colours in 0..255; the
     licensed one has V = 35,709 and F = 70,789. The sizes are taken from the file, so every array is held against the
     others. The mean shape is centred on its vertices' mean, and faces are turned so that they face the viewer.
-    The file's data alone is parsed: SciPy's reader never unpickles or runs anything it finds.
 
     Args:
         path: the .mat file (MATLAB 5 format, not 7.3).
@@ -34,12 +43,60 @@ def load_bfm2009(path: str | Path) -> MorphableModel:
         UserError: no such file, not a MATLAB 5 file, cut short, or arrays missing, mis-sized or out of range.
     """
     path = Path(path)
-    arrays = _read(path)
+    return _front_model(path, _read(path, KEYS))
+
+
+def load_bfm2009_folder(folder: str | Path) -> MorphableModel:
+    """Compose the model of `BFM_model_front.mat` out of the files that its owners distribute.
+
+    The folder holds `01_MorphableModel.mat` (shapeMU, texMU (3N, 1), shapePC, texPC (3N, 199), shapeEV, texEV (199, 1),
+    micrometres and 0..255, columns scaled by EV), `Exp_Pca.bin` (FaceWarehouse's expressions: int32 K, float32 mean
+    (3n), which is unused, float32 modes (K, 3n)), `std_exp.txt` (K deviations), `BFM_exp_idx.mat` (trimIndex (n, 1)
+    into N), `BFM_front_idx.mat` (idx (V, 1) into n) and `facemodel_info.mat` (tri, keypoints, skinmask,
+    frontmask2_idx), with indices from 1; N = 53,490, n = 53,215 and V = 35,709 in the licensed files.
+
+    Args:
+        folder: where the six files lie.
+
+    Returns:
+        What `load_bfm2009` reads from the composed file, to the bit.
+
+    Raises:
+        UserError: a file is absent, damaged or of another layout, or the files do not go together.
+    """
+    folder = Path(folder)
+    missing = [name for name in RAW_FILES if not (folder / name).is_file()]
+    if missing:
+        raise UserError(f"{folder}: no {', '.join(missing)} in it; BFM 2009 is made of {', '.join(RAW_FILES)}")
+    model, trimmed, front = folder / MODEL, folder / TRIMMED, folder / FRONT
+    raw = _read(model, RAW_KEYS)
+    whole = _vector(model, "shapeMU", raw["shapeMU"])
+    if whole.size % 3:
+        raise _error(model, f"shapeMU has shape {raw['shapeMU'].shape}, expected (3N, 1) for N vertices")
+    trim = _chosen(trimmed, "trimIndex", whole.size // 3)
+    kept = _chosen(front, "idx", len(trim))
+    rows = trim[kept]
+    texture = _vector(model, "texMU", raw["texMU"], whole.size)
+    composed = {
+        "meanshape": _rows(whole / MICROMETRES, rows).reshape(1, -1),
+        "meantex": _rows(texture, rows).reshape(1, -1),
+        "idBase": _modes(model, raw, "shape", whole.size, rows, IDENTITY) / MICROMETRES,
+        "texBase": _modes(model, raw, "tex", whole.size, rows, TEXTURE),
+        "exBase": _expressions(folder, len(trim), kept),
+    }
+    return _front_model(folder, {**composed, **_read(folder / LABELS, INFORMATION)})
+
+
+def _front_model(path: Path, arrays: dict[str, np.ndarray]) -> MorphableModel:
+    """The model of the arrays of KEYS; `path` is what messages name."""
     mean_shape = _vector(path, "meanshape", arrays["meanshape"])
     if mean_shape.size == 0 or mean_shape.size % 3:
         raise _error(path, f"meanshape has shape {arrays['meanshape'].shape}, expected (1, 3V) for V vertices")
     count = mean_shape.size // 3
     vertices = mean_shape.reshape(-1, 3).astype(np.float64)
+    fault = height_fault(vertices)
+    if fault:
+        raise _error(path, fault)
     vertices -= vertices.mean(axis=0)
     skin = _vector(path, "skinmask", arrays["skinmask"], count)
     if not (skin > 0.5).any():
@@ -62,32 +119,73 @@ def load_bfm2009(path: str | Path) -> MorphableModel:
 
 
 def _error(path: Path, reason: str) -> UserError:
-    return UserError(f"{path}: not a BFM 2009 model (BFM_model_front.mat): {reason}")
+    return UserError(f"{path}: not a BFM 2009 model: {reason}")
 
 
-def _read(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of KEYS, each of them real numbers."""
-    import scipy.io
-
+def _read(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """The named arrays of a MATLAB file, each of them finite real numbers."""
     if not path.is_file():
         raise UserError(f"{path}: no such file; give the path of a BFM_model_front.mat")
     try:
-        found: dict[str, Any] = scipy.io.loadmat(path, variable_names=list(KEYS))
-    except NotImplementedError:
-        raise _error(path, "it is a MATLAB 7.3 (HDF5) file; save it again from MATLAB with -v7") from None
-    except Exception as error:  # the parser trips over foreign or truncated bytes in many ways
-        raise _error(path, f"it cannot be read as a MATLAB file ({type(error).__name__}); is it cut short?") from error
-    missing = [key for key in KEYS if key not in found]
-    if missing:
-        held = ", ".join(name for name, _, _ in scipy.io.whosmat(path)) or "nothing"
-        raise _error(path, f"no {', '.join(missing)} in it, expected {', '.join(KEYS)}; found {held}")
-    for key in KEYS:
-        array = found[key]
-        if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
-            raise _error(path, f"{key} holds {getattr(array, 'dtype', type(array).__name__)}, expected numbers")
-        if not np.isfinite(array).all():
-            raise _error(path, f"{key} holds values that are not finite")
-    return {key: found[key] for key in KEYS}
+        return read_matlab(path, names)
+    except MatlabError as error:
+        hint = f"; of the raw files give the folder that holds {MODEL}" if path.name == MODEL else ""
+        raise _error(path, f"{error}{hint}") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def _rows(columns: np.ndarray, vertices: np.ndarray) -> np.ndarray:
+    """(3N, ...) -> (3V, ...) those of some vertices."""
+    return columns[(3 * vertices[:, None] + np.arange(3)).ravel()]
+
+
+def _modes(
+    path: Path, raw: dict[str, np.ndarray], part: str, length: int, vertices: np.ndarray, count: int
+) -> np.ndarray:
+    """(3V, count) the first modes of `shape` or `tex` at some vertices, a standard deviation each."""
+    basis = _matrix(path, f"{part}PC", raw[f"{part}PC"], (length, None))
+    deviations = _vector(path, f"{part}EV", raw[f"{part}EV"], basis.shape[1])
+    if len(deviations) < count:
+        raise _error(path, f"{part}PC has {len(deviations)} modes, expected {count} at least")
+    if deviations.min() < 0:
+        raise _error(path, f"{part}EV holds {deviations.min():g}; a deviation is not below 0")
+    return _rows(basis[:, :count], vertices) * deviations[:count]
+
+
+def _chosen(path: Path, key: str, vertices: int) -> np.ndarray:
+    """A file of indices into so many vertices, from 0."""
+    return _indices(path, key, _vector(path, key, _read(path, (key,))[key]), vertices)
+
+
+def _expressions(folder: Path, trimmed: int, vertices: np.ndarray) -> np.ndarray:
+    """(3V, EXPRESSION) FaceWarehouse's modes at some of the trimmed mesh's vertices, decimetres a deviation."""
+    path, length = folder / EXPRESSIONS, 3 * trimmed
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        count = int.from_bytes(file.read(4), "little", signed=True)
+        if not EXPRESSION <= count <= MOST_MODES or size != 4 + 4 * length * (1 + count):
+            raise _error(
+                path,
+                f"{size} bytes that declare {count} modes, expected {EXPRESSION} modes or more of the {trimmed} "
+                f"vertices of {TRIMMED}; is it cut short?",
+            )
+        file.seek(4 + 4 * length)
+        modes = np.fromfile(file, "<f4", EXPRESSION * length).reshape(EXPRESSION, length)
+    if not np.isfinite(modes).all():
+        raise _error(path, "it holds values that are not finite")
+    deviations = _deviations(folder / DEVIATIONS, count)[:EXPRESSION]
+    return _rows(modes.T, vertices) * deviations / MICROMETRES
+
+
+def _deviations(path: Path, count: int) -> np.ndarray:
+    try:
+        values = np.array([float(word) for word in path.read_text(encoding="utf-8").split()])
+    except (OSError, ValueError) as error:
+        raise _error(path, f"it is no list of numbers ({' '.join(str(error).split())[:80]})") from error
+    if len(values) != count or not np.isfinite(values).all() or values.min() < 0:
+        raise _error(path, f"it holds {len(values)} values, expected {count} of 0 or more, one a mode of {EXPRESSIONS}")
+    return values
 
 
 def _matrix(path: Path, key: str, array: np.ndarray, expected: tuple[int | None, int | None]) -> np.ndarray:

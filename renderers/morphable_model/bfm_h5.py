@@ -11,12 +11,11 @@ import numpy as np
 from renderers.errors import UserError
 from renderers.morphable_model.hdf5 import Hdf5Error, read_hdf5
 from renderers.morphable_model.model import LANDMARKS, MorphableModel
-from renderers.morphable_model.open_face import cylindrical_uv, towards_viewer
+from renderers.morphable_model.open_face import cylindrical_uv, height_fault, towards_viewer
 
 FIELDS = ("mean", "pcaBasis", "pcaVariance")
 CELLS = "shape/representer/cells"
 MILLIMETRES = 100.0  # in a decimetre
-HEIGHTS = (80.0, 600.0)  # millimetres, from a face cropped closely to a head with its neck
 PAIR = "its face12 part belongs to BFM 2017 face12 (28588 vertices), and not to BFM 2019"
 
 
@@ -117,10 +116,9 @@ def _statistics(
 
 def _centred(path: Path, vertices: np.ndarray) -> np.ndarray:
     """(V, 3) millimetres -> decimetres about the vertices' mean."""
-    height = np.ptp(vertices[:, 1])
-    if not HEIGHTS[0] < height < HEIGHTS[1]:
-        wanted = f"{HEIGHTS[0]:.0f} to {HEIGHTS[1]:.0f} millimetres"
-        raise _error(path, f"its mean face is {height:.4g} high, expected {wanted}")
+    fault = height_fault(vertices / MILLIMETRES)
+    if fault:
+        raise _error(path, fault)
     return (vertices - vertices.mean(axis=0)) / MILLIMETRES
 
 

@@ -7,7 +7,10 @@ from pathlib import Path
 from renderers.errors import UserError
 from renderers.morphable_model.model import MorphableModel
 
-ACCEPTED = '"default" (the embedded model) or the path of a BFM_model_front.mat (BFM 2009) or of a BFM 2017 or 2019 .h5'
+ACCEPTED = (
+    '"default" (the embedded model) or the path of a BFM_model_front.mat (BFM 2009), of a BFM 2017 or 2019 .h5, of a '
+    "prepared .npz, of the folder of BFM 2009's raw files or of ICT-FaceKit's FaceXModel"
+)
 HDF5 = (".h5", ".hdf5")
 
 
@@ -17,8 +20,8 @@ def load_face_model(
     """The face model that `spec` names.
 
     Args:
-        spec: "default" for the embedded model, or the path of a file: `.mat` is read as BFM 2009, `.h5` as BFM 2017 or
-            2019.
+        spec: "default" for the embedded model, or a path: a `.mat` is read as BFM 2009, a `.h5` as BFM 2017 or 2019, a
+            `.npz` as what `prepare face-model` wrote, a folder as BFM 2009's raw files or as ICT-FaceKit's FaceXModel.
         subdivide: how often to split each triangle of the embedded model in four (0, 1 or 2).
         albedo: the path of an AlbedoMM `.h5`: diffuse and specular albedo for a BFM 2017.
         landmarks: the path of a text file of 68 vertex indices from 0, for a BFM 2017 or 2019; found by themselves
@@ -40,10 +43,16 @@ def load_face_model(
     path = Path(spec).expanduser()
     if not path.exists():
         raise UserError(f"{spec}: no such face model; expected {ACCEPTED}")
-    if suffix not in (".mat", *HDF5):
+    if not path.is_dir() and suffix not in (".mat", ".npz", *HDF5):
         raise UserError(f"{spec}: this kind of face model is not read; expected {ACCEPTED}")
     if subdivide:
         raise UserError(f"{spec}: subdivide={subdivide} is for the default face model alone; leave it at 0 for a file")
+    if path.is_dir():
+        return _load_folder(path)
+    if suffix == ".npz":
+        from renderers.morphable_model.prepared import load_prepared
+
+        return load_prepared(path)
     if suffix == ".mat":
         from renderers.morphable_model.bfm2009 import load_bfm2009
 
@@ -51,3 +60,15 @@ def load_face_model(
     from renderers.morphable_model.bfm_h5 import load_bfm_h5
 
     return load_bfm_h5(path, *(None if name is None else Path(name).expanduser() for name in (albedo, landmarks)))
+
+
+def _load_folder(path: Path) -> MorphableModel:
+    """The model whose files lie in a folder."""
+    from renderers.morphable_model.bfm2009 import RAW_FILES, load_bfm2009_folder
+    from renderers.morphable_model.ict import INDICES, NEUTRAL, load_ict
+
+    if any((path / name).is_file() for name in (NEUTRAL, INDICES)):
+        return load_ict(path)
+    if any((path / name).is_file() for name in RAW_FILES):
+        return load_bfm2009_folder(path)
+    raise UserError(f"{path}: no face model in this folder; expected {ACCEPTED}")

@@ -1,4 +1,4 @@
-"""Landmarks and regions of the embedded default, carried over to a face mesh that comes without them.
+"""Landmarks, regions and colours of the embedded default, carried over to a face mesh that comes without them.
 
 The default's own mean face is bent onto the other by closest points: first its pose, size and identity coefficients
 (a fit of a morphable model to a surface, as by Blanz and Vetter 1999, with point-to-plane residuals), then what is
@@ -29,6 +29,7 @@ MISPLACED = 0.15  # decimetres that given landmarks may lie from the default's, 
 CHECK = "check the `landmarks`: vertex indices from 0 in iBUG order"
 LEAST_MET = 0.5  # share of the default's skin that must meet the other face
 NORMAL_REACH = 0.05  # decimetres that a turned normal counts as: lips that touch stay apart
+TOUCHING = 1e-6  # decimetres below which two vertices are one
 REGION_REACH = 0.08  # decimetres within which a vertex takes the region of the default's nearest
 
 
@@ -40,11 +41,20 @@ class Transfer:
         landmark_indices: (68,) vertices of the iBUG points.
         regions: named vertex index arrays of the default that are not its crop; `skin` is all but eyes and inner mouth.
         distance: decimetres, root mean square over the default's skin of how far the fitted default lies from the face.
+        neighbours: (V, 3) the default's vertices nearest to each of the face's.
+        weights: (V, 3) their shares, which sum to 1: the inverse squared distances.
     """
 
     landmark_indices: np.ndarray
     regions: dict[str, np.ndarray]
     distance: float
+    neighbours: np.ndarray
+    weights: np.ndarray
+
+    def carry(self, attributes: np.ndarray) -> np.ndarray:
+        """Attributes of the default's vertices (D, ...), colours for example, on the face's: (V, ...)."""
+        shares = self.weights.reshape(*self.weights.shape, *(1,) * (attributes.ndim - 1))
+        return np.asarray(sum(shares[:, k] * attributes[self.neighbours[:, k]] for k in range(shares.shape[1])))
 
 
 class _Surface:
@@ -64,6 +74,12 @@ class _Surface:
         """(N,) the vertex nearest to each of (N, 3) points that look along (N, 3) unit normals."""
         _, index = self._tree.query(np.concatenate([points, NORMAL_REACH * normals], axis=1))
         return np.asarray(index)
+
+    def around(self, points: np.ndarray, normals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(N, 3) the three nearest vertices, and (N, 3) their weights."""
+        distance, index = self._tree.query(np.concatenate([points, NORMAL_REACH * normals], axis=1), k=3)
+        weights = 1 / np.maximum(distance, TOUCHING) ** 2
+        return np.asarray(index), weights / weights.sum(axis=1, keepdims=True)
 
     def meet(self, points: np.ndarray, normals: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(N, 3) from each point to its nearest vertex, (N, 3) that one's normal, (N,) whether the two may meet."""
@@ -113,7 +129,8 @@ def transfer_from_default(
     bent = _Surface(_bend(surface, fitted, default), default.faces.numpy())
     if landmarks is None:
         landmarks = surface.nearest(bent.vertices[mark], bent.normals[mark])
-    return Transfer(landmarks, _regions(surface, bent, default), distance)
+    around = bent.around(surface.vertices, surface.normals)
+    return Transfer(landmarks, _regions(surface, bent, default), distance, *around)
 
 
 def _fit_model(surface: _Surface, default: MorphableModel, landmarks: np.ndarray | None) -> tuple[np.ndarray, float]:

@@ -55,7 +55,17 @@ def test_landmarks_become_continuous_and_follow_the_size(root: Path) -> None:
     assert sample.size == (64, 64)
 
 
-@pytest.mark.parametrize(("line", "message"), [("1 sub", "line 1"), ("7 sub 001", "line 1"), ("", "lists no sample")])
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("1 sub", "line 1"),
+        ("7 sub 001", "line 1"),
+        ("", "lists no sample"),
+        ("1 .. 001", "line 1: '..' leads out of"),
+        ("1 sub ../../001", "leads out of"),
+        ("1 /etc passwd", "leads out of"),
+    ],
+)
 def test_a_bad_list_is_named(tmp_path: Path, line: str, message: str) -> None:
     (tmp_path / "train.txt").write_text(line + "\n")
     with pytest.raises(UserError, match=message):
@@ -72,6 +82,16 @@ def test_bad_files_are_named(root: Path) -> None:
     Image.new("RGB", (64, 32)).save(root / "sub" / "001.jpg")
     with pytest.raises(UserError, match="3 square views"):
         faces[1]
+    monstrous = bytearray((root / "sub" / "003.jpg").read_bytes())
+    place = monstrous.index(b"\xff\xc0") + 5  # height and width in the frame's header
+    monstrous[place : place + 4] = (50_000).to_bytes(2, "big") * 2
+    (root / "sub" / "000.jpg").write_bytes(monstrous)
+    with pytest.raises(UserError, match=r"000\.jpg: not a readable image .*bomb"):
+        faces[0]
+    points = (root / "sub" / "001_cam.txt").read_text().replace("0.25,", "nan,", 1)
+    (root / "sub" / "001_cam.txt").write_text(points)
+    with pytest.raises(UserError, match=r"001_cam\.txt: a landmark is not finite"):
+        read_landmarks(root / "sub" / "001_cam.txt")
     (root / "sub" / "002_cam.txt").write_text("1\n2\n3\n")
     with pytest.raises(UserError, match="expected 210 lines, found 3"):
         read_landmarks(root / "sub" / "002_cam.txt")

@@ -17,7 +17,8 @@ from PIL import Image, ImageCms
 
 from datamodules.augmentation import GeometryAugmentation
 from datamodules.batch import MultiViewBatch
-from datamodules.photo_folder import PhotoFolder, PreparedFaces, split_photos
+from datamodules.photo_folder import PhotoFolder, PreparedFaces
+from datamodules.photo_splits import split_photos
 from datamodules.photos import (
     PhotoIndex,
     PreparedFace,

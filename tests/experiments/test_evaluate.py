@@ -381,7 +381,10 @@ def test_errors_are_one_line(tmp_path: Path, checkpoint: Path, capsys: pytest.Ca
         ([*rogue_of, str(checkpoint), "--subjects", "0"], "'0' is not a whole number from 1"),
         ([*rogue_of, str(checkpoint), "--batch_size", "none"], "'none' is not a whole number from 1"),
         ([*rogue_of, str(checkpoint), "--seed", "-1"], "'-1' is not a whole number from 0"),
-        (["evaluate", "--suite", "nowhere", "--checkpoint", str(checkpoint)], "'nowhere' (choose from 'rogue')"),
+        (
+            ["evaluate", "--suite", "nowhere", "--checkpoint", str(checkpoint)],
+            "'nowhere' (choose from 'rogue', 'aflw2000', 'now',",
+        ),
         (["evaluate", "--suite", "rogue"], "--checkpoint"),
     ):
         assert said in complaint(capsys, arguments)
@@ -394,4 +397,4 @@ def test_where_results_go(tmp_path: Path, checkpoint: Path) -> None:
     parser = argparse.ArgumentParser()
     command.add_arguments(parser)
     args = parser.parse_args(["--suite", "rogue", "--checkpoint", "a.ckpt"])
-    assert (args.subjects, args.seed, args.data, args.output) == (70, 0, None, None)
+    assert (args.subjects, args.seed, args.data, args.output) == (None, 0, None, None)

@@ -140,9 +140,10 @@ def test_a_wrong_size_is_named_with_both_shapes(
         ("tri", np.array([[1, 2, VERTICES + 1]]), "tri holds 1 to 801"),
         ("keypoints", np.full((1, 68), 1.5), "keypoints holds 1.5 to 1.5, expected whole numbers"),
         ("skinmask", np.zeros((1, VERTICES)), "skinmask marks no vertex"),
+        ("meanshape", np.ones((1, 3 * VERTICES)), "its mean face is 0 high, expected 80 to 600 millimetres"),
         ("meantex", np.full((1, 3 * VERTICES), np.nan), "meantex holds values that are not finite"),
-        ("idBase", "a text", "idBase holds <U6, expected numbers"),
-        ("texBase", np.array([[1, "cell"]], dtype=object), "texBase holds object, expected numbers"),
+        ("idBase", "a text", "idBase holds char, expected numbers"),
+        ("texBase", np.array([[1, "cell"]], dtype=object), "texBase holds cell, expected numbers"),
     ],
 )
 def test_wrong_values_are_named(

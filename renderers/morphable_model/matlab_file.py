@@ -1,0 +1,91 @@
+"""Arrays of numbers out of a MATLAB 5 file by name, after what it declares was held against its size."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from math import prod
+from pathlib import Path
+
+import numpy as np
+
+LARGEST = 2**31  # bytes of one array; shapePC of BFM 2009 takes 255 MB in double precision
+DEFLATE_RATIO = 1040  # zlib packs at most 1032 bytes into one
+WIDEST = 8  # bytes of a number
+HEADER = 128  # bytes, of which the last two tell the byte order
+BYTES = {"int8": 1, "uint8": 1, "logical": 1, "int16": 2, "uint16": 2, "int32": 4, "uint32": 4, "single": 4}
+CLASSES = {*BYTES, "int64", "uint64", "double"}
+
+
+class MatlabError(ValueError):
+    """Why a file cannot be read, as a clause without the file's name."""
+
+
+def read_matlab(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """The named arrays of a MATLAB file.
+
+    The file's data alone is parsed: SciPy's reader never unpickles or runs anything it finds, and only variables whose
+    class is numeric reach it.
+
+    Args:
+        path: the .mat file (MATLAB 5 format, not 7.3).
+        names: the variables.
+
+    Returns:
+        Each name's array of finite real numbers in its stored shape and precision.
+
+    Raises:
+        MatlabError: not a MATLAB 5 file, cut short or damaged, a name that is absent or no array of finite real
+            numbers, or one that declares more than the file can hold.
+    """
+    import scipy.io
+
+    try:
+        held = {name: (shape, kind) for name, shape, kind in scipy.io.whosmat(path)}
+        _check_end(path)
+    except Exception as error:
+        raise _refusal(error) from error
+    missing = [name for name in names if name not in held]
+    if missing:
+        found = ", ".join(held) or "nothing"
+        raise MatlabError(f"no {', '.join(missing)} in it, expected {', '.join(names)}; found {found[:300]}")
+    size = path.stat().st_size
+    for name in names:
+        shape, kind = held[name]
+        if kind not in CLASSES:
+            raise MatlabError(f"{name} holds {kind}, expected numbers")
+        wanted = prod(shape) * BYTES.get(kind, WIDEST)
+        # MATLAB stores whole numbers of any class in a byte each where they fit.
+        if min(shape) < 0 or wanted > min(LARGEST, WIDEST * DEFLATE_RATIO * size):
+            raise MatlabError(f"{name} declares shape {shape}, more than a file of {size} bytes may hold")
+    try:
+        found_arrays = scipy.io.loadmat(path, variable_names=list(names))
+    except Exception as error:  # the parser trips over foreign or truncated bytes in many ways
+        raise _refusal(error) from error
+    return {name: _numbers(name, found_arrays.get(name)) for name in names}
+
+
+def _check_end(path: Path) -> None:
+    """Raises EOFError where the file's last element does not end with the file; SciPy reads on without a word."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        order = {b"IM": "<", b"MI": ">"}[file.read(HEADER)[-2:]]
+        while tag := file.read(8):
+            end = file.tell() + struct.unpack(f"{order}II", tag)[1]
+            if end > size:
+                raise EOFError
+            file.seek(end)
+
+
+def _refusal(error: Exception) -> MatlabError:
+    if isinstance(error, NotImplementedError):
+        return MatlabError("it is a MATLAB 7.3 (HDF5) file; save it again from MATLAB with -v7")
+    return MatlabError(f"it cannot be read as a MATLAB file ({type(error).__name__}); is it cut short?")
+
+
+def _numbers(name: str, array: object) -> np.ndarray:
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
+        raise MatlabError(f"{name} holds {getattr(array, 'dtype', type(array).__name__)}, expected numbers")
+    if not np.isfinite(array).all():
+        raise MatlabError(f"{name} holds values that are not finite")
+    return array
