@@ -12,7 +12,7 @@ PAPERS := $(patsubst experiments/%/default.yaml,%,$(wildcard experiments/*/defau
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help setup test lint bench reconstruct sheet corruptions relight evaluate prepare-photos
-.PHONY: $(PAPERS:%=train-%) $(PAPERS:%=debug-%) $(PAPERS:%=table-%)
+.PHONY: $(PAPERS:%=train-%) $(PAPERS:%=debug-%) $(PAPERS:%=table-%) $(PAPERS:%=sweep-%)
 
 ## help                                         this list
 help:
@@ -31,7 +31,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	fi
 	@echo "Setting up .venv, once: some minutes, about 7 GB"
 	@touch .venv/.installing
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[attributes,dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[attributes,dev,launch]'
 	@$(BIN)/python -c 'from renderers.morphable_model.default import load_default; load_default()'
 	@rm .venv/.installing
 	@touch $@
@@ -52,7 +52,12 @@ $(PAPERS:%=debug-%): debug-%: $(INSTALLED)
 $(PAPERS:%=table-%): table-%: $(INSTALLED)
 	@$(MONOFACE) table $* --seeds $(SEEDS) $(ARGS)
 
-train-% debug-% table-%:
+## sweep-PAPER [LOCAL=1] [RUNS=12] [ARGS=...]  search for its weights on W&B; LOCAL=1 without an account, with a leaderboard
+$(PAPERS:%=sweep-%): sweep-%: $(INSTALLED)
+	@$(MONOFACE) sweep $*$(if $(LOCAL), --local)$(if $(RUNS), --runs $(RUNS)) $(ARGS)
+
+UNKNOWN := train-% debug-% table-% sweep-%
+$(UNKNOWN):
 	@echo "no paper named $*; there are: $(PAPERS)"; exit 2
 
 ## reconstruct [IMAGE=] [OUT=] [CHECKPOINT=]    photograph, folder or frames to meshes and a report

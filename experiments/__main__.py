@@ -33,6 +33,8 @@ COMMANDS = {
     "reconstruct": ("photographs -> textured meshes and a report", "experiments.reconstruct.command"),
     "evaluate": ("a checkpoint on a paper's own test, its figures beside", "experiments.evaluate.command"),
     "table": ("a paper's ablation table on the embedded default", "experiments.table"),
+    "sweep": ("search a paper's hyperparameters, on W&B or here (make sweep-PAPER)", "experiments.sweep.command"),
+    "launch": ("a paper's dashboard on W&B, as code", "experiments.launch.command"),
     "bench": ("time the rasterizers beside each other", "experiments.bench.command"),
     "sheet": ("draw a contact sheet of random faces", "experiments.sheet"),
     "corruptions": ("draw a picture of every occlusion and noise", "experiments.corruptions"),

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import math
 import os
 import re
 import shlex
-import shutil
-import signal
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,12 +19,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from experiments.run_folder import RunFolder, read_json, write_json, write_text
+from experiments.run_folder import read_json, write_json, write_text
+from experiments.run_pool import PooledRun, RunPool, is_done, last_line, positive, source_stamp
 from renderers.errors import UserError
 
 EXPERIMENTS = Path(__file__).parent
-GRACE_SECONDS = 60
-"""How long an interrupted run may take to save its checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -74,32 +68,18 @@ class TableSpec:
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(PooledRun):
     """One row with one seed."""
 
     row: Row
     seed: int
-    base: Path
-    command: tuple[str, ...]
-
-    @property
-    def folder(self) -> RunFolder:
-        return RunFolder(self.base / self.row.slug / f"seed_{self.seed}")
-
-    @property
-    def log(self) -> Path:
-        return self.base / self.row.slug / f"seed_{self.seed}.log"
-
-    @property
-    def stamp(self) -> Path:
-        return self.base / self.row.slug / f"seed_{self.seed}.json"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
     parser.add_argument("paper", help="a folder of experiments/ that has a table.yaml, by name or by path")
-    parser.add_argument("--seeds", type=_positive, default=3, help="runs of each row (default 3)")
-    parser.add_argument("--jobs", type=_positive, default=None, help="runs at a time (default 2, or the processors)")
+    parser.add_argument("--seeds", type=positive, default=3, help="runs of each row (default 3)")
+    parser.add_argument("--jobs", type=positive, default=None, help="runs at a time (default 2, or the processors)")
     parser.add_argument("--only", metavar="ROW", help="this row alone; the others keep what table.json says")
     parser.add_argument("--config", type=Path, help="start from this configuration instead of the table's")
     parser.add_argument("--runs_dir", type=Path, default=Path("runs"), help="where the runs lie (default runs)")
@@ -178,20 +158,8 @@ def plan_run(spec: TableSpec, row: Row, seed: int, config: Path, common: Sequenc
         *("--runs_dir", str(runs_dir), "--run_id", f"table/{row.slug}/seed_{seed}"),
         "--trainer.enable_progress_bar=false",
     )
-    return Run(row, seed, runs_dir / spec.paper / "table", command)
-
-
-def source_stamp(config: Path) -> str:
-    """A digest of the configuration files: a run made with other ones is not reused."""
-    files = [config, *sorted(config.parent.parent.glob("shared/*.yaml"))]
-    return hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).hexdigest()[:12]
-
-
-def is_done(run: Run, stamp: str) -> bool:
-    """Whether this very command has been run to its end."""
-    recorded = read_json(run.stamp)
-    same = recorded.get("command") == list(run.command) and recorded.get("configuration") == stamp
-    return same and "final" in read_json(run.folder.metrics)
+    path = runs_dir / spec.paper / "table" / row.slug / f"seed_{seed}"
+    return Run(f"{row.name!r}, seed {seed}", path, command, row, seed)
 
 
 def execute(runs: Sequence[Run], stamp: str, jobs: int) -> None:
@@ -201,8 +169,6 @@ def execute(runs: Sequence[Run], stamp: str, jobs: int) -> None:
         UserError: a run failed; the others that were under way are stopped and resume next time.
     """
     waiting = [run for run in runs if not is_done(run, stamp)]
-    threads = str(max(1, (os.cpu_count() or 1) // jobs))
-    active: dict[int, tuple[Run, subprocess.Popen[bytes]]] = {}
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -210,74 +176,17 @@ def execute(runs: Sequence[Run], stamp: str, jobs: int) -> None:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    with RunPool(stamp, jobs) as pool, Progress(*columns, console=Console(stderr=True)) as progress:
         bar = progress.add_task("table", total=len(runs), completed=len(runs) - len(waiting))
-        try:
-            while waiting or active:
-                while waiting and len(active) < jobs:
-                    run = waiting.pop(0)
-                    process = _start(run, stamp, threads)
-                    active[process.pid] = (run, process)
-                names = ", ".join(f"{run.row.name} (seed {run.seed})" for run, _ in active.values())
-                progress.update(bar, description=names)
-                time.sleep(0.1)
-                for pid, (run, process) in list(active.items()):
-                    if process.poll() is None:
-                        continue
-                    del active[pid]
-                    if process.returncode or "final" not in read_json(run.folder.metrics):
-                        raise UserError(f"row {run.row.name!r}, seed {run.seed}: {_last_line(run.log)} (see {run.log})")
-                    progress.advance(bar)
-        finally:
-            _stop([process for _, process in active.values()])
-
-
-def _start(run: Run, stamp: str, threads: str) -> subprocess.Popen[bytes]:
-    """Starts a run: from its checkpoint where the same command was interrupted, else afresh."""
-    record = read_json(run.stamp)
-    resumes = record.get("command") == list(run.command) and record.get("configuration") == stamp
-    command = [sys.executable, "-m", "experiments", *run.command]
-    if resumes and run.folder.checkpoint.is_file():
-        # Without --run_id the run goes on in the folder of its checkpoint.
-        place = command.index("--run_id")
-        command[place : place + 2] = ["--ckpt_path", str(run.folder.checkpoint)]
-    else:
-        shutil.rmtree(run.folder.path, ignore_errors=True)
-    write_json(run.stamp, {"command": list(run.command), "configuration": stamp, "commit": current_commit()})
-    environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
-    with run.log.open("wb") as log:
-        # Its own session, so that Ctrl-C reaches it once, from here.
-        return subprocess.Popen(
-            command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment, start_new_session=True
-        )
-
-
-def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
-    for process in processes:
-        process.send_signal(signal.SIGTERM)
-    deadline = time.monotonic() + GRACE_SECONDS
-    for process in processes:
-        try:
-            process.wait(max(0.0, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _last_line(log: Path) -> str:
-    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    return lines[-1].removeprefix("monoface: error: ") if lines else "it ended without a word"
-
-
-def current_commit() -> str:
-    """The short commit of the code, or "unknown" outside a repository."""
-    try:
-        answer = subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"], cwd=EXPERIMENTS, capture_output=True, text=True, check=True
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return answer.stdout.strip()
+        while waiting or pool.active:
+            while waiting and pool.has_room:
+                pool.start(waiting.pop(0))
+            progress.update(bar, description="; ".join(run.name for run in pool.active))
+            time.sleep(0.1)
+            for run, ended_well in pool.ended():
+                if not ended_well:
+                    raise UserError(f"row {run.name}: {last_line(run.log)} (see {run.log})")
+                progress.advance(bar)
 
 
 def collect(spec: TableSpec, rows: Sequence[Row], runs: Sequence[Run], arguments: argparse.Namespace) -> dict[str, Any]:
@@ -378,10 +287,3 @@ def _print(table: Mapping[str, Any], title: str, word: str) -> None:
     for line in lines:
         shown.add_row(*line)
     Console().print(shown)
-
-
-def _positive(text: str) -> int:
-    value = int(text) if text.isdigit() else 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, got {text!r}")
-    return value

@@ -55,6 +55,10 @@ ELSEWHERE = {
     "make corruptions": "tests/experiments/test_corruptions.py",
     "make relight": "tests/experiments/test_relight.py",
     "make relight CHECKPOINT=runs/specular/RUN/checkpoints/last.ckpt": "tests/experiments/test_relight.py",
+    "make sweep-mgcnet LOCAL=1 RUNS=4": "tests/experiments/test_sweep.py",
+    'make evaluate SUITE=now CHECKPOINT=runs/mgcnet/RUN/checkpoints/last.ckpt ARGS="--data DIR"': (
+        "tests/experiments/test_evaluate_benchmarks.py"
+    ),
     "make table-rogue": "tests/experiments/test_table.py",
     "make train-rogue CONFIG=paper": "tests/experiments/test_configs.py",
     "make table-specular": "tests/experiments/test_table.py",

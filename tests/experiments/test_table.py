@@ -5,19 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
-import time
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 import yaml
 
 from experiments import table
 from experiments.__main__ import main
-from experiments.table import TableSpec, is_done, markdown, plan_run, read_spec, replace_block, source_stamp, summary
+from experiments.table import TableSpec, markdown, plan_run, read_spec, replace_block, summary
 from renderers.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -42,10 +37,9 @@ def paper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def first_run(paper: Path, *overrides: str) -> tuple[TableSpec, table.Run, str]:
+def first_run(paper: Path) -> tuple[TableSpec, table.Run]:
     spec = read_spec(str(paper))
-    run = plan_run(spec, spec.rows[0], 0, spec.config, (*spec.overrides, *overrides), Path("runs"))
-    return spec, run, source_stamp(spec.config)
+    return spec, plan_run(spec, spec.rows[0], 0, spec.config, spec.overrides, Path("runs"))
 
 
 def test_table_runs_once_and_writes_what_it_measured(paper: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -81,85 +75,6 @@ def test_table_runs_once_and_writes_what_it_measured(paper: Path, capsys: pytest
     assert json.loads((paper / "table.json").read_text()) == written
 
 
-def test_an_interrupted_table_goes_on_from_the_checkpoint(paper: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _, run, stamp = first_run(paper, "--trainer.max_epochs=12")
-
-    pause = time.sleep
-
-    def interrupt(seconds: float) -> None:
-        pause(seconds)
-        if run.folder.checkpoint.is_file():
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr(table.time, "sleep", interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            table.execute([run], stamp, jobs=1)
-    reached = torch.load(run.folder.checkpoint, weights_only=True)["global_step"]
-    assert 0 < reached < 48
-    assert not is_done(run, stamp)
-    marker = run.folder.path / "marker"
-    marker.touch()
-    table.execute([run], stamp, jobs=1)
-    assert is_done(run, stamp)
-    assert marker.exists()
-    assert torch.load(run.folder.checkpoint, weights_only=True)["global_step"] == 48
-
-
-class Started(Exception):
-    """Carries the command that would have been run."""
-
-
-def started(run: table.Run, stamp: str, monkeypatch: pytest.MonkeyPatch) -> tuple[list[str], dict[str, str]]:
-    def popen(command: list[str], **options: Any) -> None:
-        raise Started(command, options["env"])
-
-    with monkeypatch.context() as patched:
-        patched.setattr(table, "current_commit", lambda: "abc1234")
-        patched.setattr(subprocess, "Popen", popen)
-        with pytest.raises(Started) as caught:
-            table._start(run, stamp, "1")
-    return caught.value.args[0], caught.value.args[1]
-
-
-def test_a_run_is_reused_only_for_the_same_command(paper: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _, run, stamp = first_run(paper)
-    command, environment = started(run, stamp, monkeypatch)
-    assert command[command.index("--run_id") + 1] == "table/a-plain/seed_0"
-    assert command[command.index("--seed_everything") + 1] == "0"
-    assert environment["OMP_NUM_THREADS"] == "1"
-    assert not is_done(run, stamp)
-    run.folder.checkpoint.parent.mkdir(parents=True)
-    run.folder.checkpoint.touch()
-    run.folder.metrics.write_text('{"initial": {}}')
-    assert not is_done(run, stamp)
-    command, _ = started(run, stamp, monkeypatch)
-    assert command[command.index("--ckpt_path") + 1] == str(run.folder.checkpoint)
-    assert "--run_id" not in command
-    run.folder.metrics.write_text('{"initial": {}, "final": {}}')
-    assert is_done(run, stamp)
-    # Another command, or another configuration, starts afresh.
-    other = replace(run, command=(*run.command, "--trainer.max_epochs=9"))
-    assert not is_done(other, stamp)
-    assert not is_done(run, "another")
-    command, _ = started(other, stamp, monkeypatch)
-    assert "--ckpt_path" not in command
-    assert not run.folder.path.exists()
-
-
-def test_the_stamp_follows_the_configuration(paper: Path) -> None:
-    config = paper / "default.yaml"
-    before = source_stamp(config)
-    assert source_stamp(config) == before
-    shared = paper.parent / "shared" / "trainer.yaml"
-    shared.parent.mkdir()
-    shared.write_text("trainer: {}")
-    after = source_stamp(config)
-    assert after != before
-    config.write_text(config.read_text() + "# changed\n")
-    assert source_stamp(config) not in (before, after)
-
-
 def test_a_failed_row_is_named(paper: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["table", str(paper), "--seeds", "1", "--only", "A: plain", "--override=trainer.max_epoch=1"]) == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("monoface: error")]
@@ -169,7 +84,9 @@ def test_a_failed_row_is_named(paper: Path, capsys: pytest.CaptureFixture[str]) 
 
 
 def test_a_missing_metric_is_named(paper: Path) -> None:
-    spec, run, _ = first_run(paper)
+    spec, run = first_run(paper)
+    assert run.command[run.command.index("--run_id") + 1] == "table/a-plain/seed_0"
+    assert run.command[run.command.index("--seed_everything") + 1] == "0"
     run.folder.metrics.parent.mkdir(parents=True)
     run.folder.metrics.write_text('{"final": {"val/other": 1.0, "val/color_error": null}}')
     arguments = argparse.Namespace(seeds=1, config=None, override=[])

@@ -1,0 +1,124 @@
+"""Runs as processes: what is reused, what goes on from its checkpoint, what is told of them."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from experiments import run_pool
+from experiments.run_pool import PooledRun, RunPool, is_done, last_line, positive, source_stamp
+
+ROOT = Path(__file__).parents[2]
+CONFIG = ROOT / "tests/conf/tiny.yaml"
+STAMP = "stamp"
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PooledRun:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    fit = ("fit", "--config", str(CONFIG), "--run_id", "group/a", "--trainer.max_epochs=12")
+    return PooledRun("the first", Path("runs/tiny/group/a"), fit)
+
+
+def test_an_interrupted_run_goes_on_from_its_checkpoint(run: PooledRun) -> None:
+    def interrupted() -> None:
+        with RunPool(STAMP, jobs=1) as pool:
+            pool.start(run)
+            assert pool.active == [run] and not pool.has_room
+            while not run.folder.checkpoint.is_file():
+                time.sleep(0.05)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    reached = torch.load(run.folder.checkpoint, weights_only=True)["global_step"]
+    assert 0 < reached < 48
+    assert not is_done(run, STAMP)
+    marker = run.folder.path / "marker"
+    marker.touch()
+    with RunPool(STAMP, jobs=1) as pool:
+        pool.start(run)
+        while pool.active:
+            time.sleep(0.05)
+            ended = pool.ended()
+    assert ended == [(run, True)]
+    assert is_done(run, STAMP)
+    assert marker.exists()
+    assert torch.load(run.folder.checkpoint, weights_only=True)["global_step"] == 48
+
+
+class Started(Exception):
+    """Carries the command that would have been run."""
+
+
+def started(run: PooledRun, stamp: str, monkeypatch: pytest.MonkeyPatch) -> tuple[list[str], dict[str, str]]:
+    def popen(command: list[str], **options: Any) -> None:
+        raise Started(command, options["env"])
+
+    with monkeypatch.context() as patched:
+        patched.setattr(run_pool, "current_commit", lambda: "abc1234")
+        patched.setattr(subprocess, "Popen", popen)
+        with pytest.raises(Started) as caught:
+            run_pool.start(run, stamp, "1")
+    return caught.value.args[0], caught.value.args[1]
+
+
+def test_a_run_is_reused_only_for_the_same_command(run: PooledRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    command, environment = started(run, STAMP, monkeypatch)
+    assert command[command.index("--run_id") + 1] == "group/a"
+    assert environment["OMP_NUM_THREADS"] == "1"
+    assert not is_done(run, STAMP)
+    run.folder.checkpoint.parent.mkdir(parents=True)
+    run.folder.checkpoint.touch()
+    run.folder.metrics.write_text('{"initial": {}}')
+    assert not is_done(run, STAMP)
+    command, _ = started(run, STAMP, monkeypatch)
+    assert command[command.index("--ckpt_path") + 1] == str(run.folder.checkpoint)
+    assert "--run_id" not in command
+    run.folder.metrics.write_text('{"initial": {}, "final": {}}')
+    assert is_done(run, STAMP)
+    # Another command, or another configuration, starts afresh.
+    other = replace(run, command=(*run.command, "--trainer.max_epochs=9"))
+    assert not is_done(other, STAMP)
+    assert not is_done(run, "another")
+    command, _ = started(other, STAMP, monkeypatch)
+    assert "--ckpt_path" not in command
+    assert not run.folder.path.exists()
+
+
+def test_the_stamp_follows_the_configuration(tmp_path: Path) -> None:
+    config = tmp_path / "paper" / "default.yaml"
+    config.parent.mkdir()
+    config.write_text(CONFIG.read_text())
+    before = source_stamp(config)
+    assert source_stamp(config) == before
+    shared = tmp_path / "shared" / "trainer.yaml"
+    shared.parent.mkdir()
+    shared.write_text("trainer: {}")
+    after = source_stamp(config)
+    assert after != before
+    config.write_text(config.read_text() + "# changed\n")
+    assert source_stamp(config) not in (before, after)
+
+
+def test_the_last_line_says_why(tmp_path: Path) -> None:
+    log = tmp_path / "run.log"
+    log.write_text("Traceback\nmonoface: error: no such file\n\n")
+    assert last_line(log) == "no such file"
+    log.write_text("")
+    assert last_line(log) == "it ended without a word"
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "1.5", "three", ""])
+def test_a_count_is_a_whole_number_from_one_on(text: str) -> None:
+    assert positive("12") == 12
+    with pytest.raises(argparse.ArgumentTypeError, match="whole number from 1"):
+        positive(text)
