@@ -14,10 +14,10 @@ from datamodules.wrinkles import MILLIMETRE, Wrinkles
 from renderers.morphable_model.model import MorphableModel
 from renderers.uv import UVChart
 
-DETAIL_VERSION = 3  # goes up with every change of what is painted or carved
+DETAIL_VERSION = 4  # goes up with every change of what is painted or carved
 DEEPEST = 3.0 * MILLIMETRE
 # Standard deviations of the skin's relief without lines: pores and grain, what scars leave, fat under the skin.
-GRAIN, LUMPS, FAT = 0.03 * MILLIMETRE, 0.12 * MILLIMETRE, 0.80 * MILLIMETRE
+GRAIN, LUMPS, FAT = 0.03 * MILLIMETRE, 0.12 * MILLIMETRE, 1.00 * MILLIMETRE
 
 
 class FacialDetail:

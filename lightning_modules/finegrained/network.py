@@ -18,7 +18,7 @@ from renderers.uv import UVChart, unit
 DETAIL_SCALE = 10.0  # brings increments and wavelet coefficients, a few hundredths, near 1
 SLOPE_STEP = 0.05  # decimetres per unit of u or v
 STEEPEST = 1.0  # decimetres per unit of u or v: a slope of about 30 degrees
-WIDEST = 25.0  # radians per unit of u or v: waves of a quarter of the face's width are halved
+WIDEST = 8.0  # radians per unit of u or v: waves as wide as the face are halved
 LEAST_ANSWER = 0.03  # change of brightness per unit of slope, below which light does not tell slopes
 PICTURE_CHANNELS = 3
 BAND_CHANNELS = 3 * PICTURE_CHANNELS  # LH, HL, HH of a picture
