@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from experiments.reconstruct.export import MILLIMETRES, FaceMesh, write_glb, write_obj
+from lightning_modules.components.panels import light_picture
 from renderers.coefficients import Coefficients
 from renderers.detail import detailed_mesh, draw_detail
 from renderers.face_renderer import FaceRenderer, Rendering
@@ -128,7 +129,7 @@ def face_detail(
         torch.where(rendering.mask, rendering.image, view),
         torch.where(rendering.mask, fine, view),
         torch.where(rendering.mask, (unit(drawn.normals) + 1) / 2, 1.0),
-        torch.where(rendering.mask, drawn.shading, 1.0),
+        torch.where(rendering.mask, light_picture(drawn.shading), 1.0),
     ]
     row = [interpolate(picture.clamp(0, 1), (PICTURE_SIZE,) * 2, mode="area") for picture in pictures]
     return FaceDetail(

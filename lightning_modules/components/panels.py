@@ -47,3 +47,8 @@ def face_panels(image: Tensor, rendering: Rendering) -> dict[str, Tensor]:
         "albedo": rendering.albedo.clamp(0, 1),
         "depth": depth_picture(rendering),
     }
+
+
+def light_picture(shading: Tensor) -> Tensor:
+    """(B, 3, H, W) RGB irradiance, which is often more than 1 -> colours in [0, 1], each brightest place white."""
+    return shading / shading.amax(dim=(1, 2, 3), keepdim=True).clamp_min(1e-6)

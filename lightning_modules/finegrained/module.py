@@ -13,6 +13,7 @@ from torch.optim import Adam, Optimizer
 from datamodules.batch import FaceBatch
 from lightning_modules.base import FaceModule, Stage
 from lightning_modules.components.backbones import ImageEncoder
+from lightning_modules.components.panels import light_picture
 from lightning_modules.components.schedule import staged_factor
 from lightning_modules.components.weighting import weighted_sum
 from lightning_modules.finegrained.metrics import StageMetrics
@@ -275,7 +276,7 @@ class Finegrained(FaceModule):
             "fine": torch.where(rendering.mask, face.drawn.image.clamp(0, 1), batch.image),
             "coarse normals": normal_picture(unit(rendering.normals), rendering.mask),
             "normals": normal_picture(face.drawn.normals, rendering.mask),
-            "shading": face.drawn.shading.clamp(0, 1),
+            "shading": light_picture(face.drawn.shading),
             "albedo": face.drawn.albedo.clamp(0, 1),
         }
         if batch.truth is not None and batch.truth.normals is not None:
