@@ -36,9 +36,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@rm .venv/.installing
 	@touch $@
 
-## train-PAPER [CONFIG=default] [INIT=] [ARGS=] train; CONFIG=paper is the paper's full setting, INIT a checkpoint to start at
+## train-PAPER [CONFIG=default] [INIT=] [RESUME=] [ARGS=] train; CONFIG=paper: as published, INIT: a checkpoint to start at, RESUME=auto: go on
 $(PAPERS:%=train-%): train-%: $(INSTALLED)
-	@$(MONOFACE) fit --config experiments/$*/$(CONFIG).yaml$(if $(INIT), --model.init_args.init_weights='$(INIT)') $(ARGS)
+	@$(MONOFACE) fit --config experiments/$*/$(CONFIG).yaml$(if $(INIT), --model.init_args.init_weights='$(INIT)')$(if $(RESUME), --resume '$(RESUME)') $(ARGS)
 
 ## train-robust                                 another name of train-self_augmentation
 .PHONY: train-robust

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from datamodules.batch import MultiViewBatch
 from datamodules.listings import inside, read_text
+from datamodules.sampler import EpochSampler, evaluation_loader, run_seed, training_loader
 from renderers.camera import default_intrinsics
 from renderers.errors import UserError
 
@@ -168,15 +170,15 @@ class MGCNetList(LightningDataModule):
         self.val_samples = samples[-kept:]
 
     def _loader(self, samples: Sequence[ListedSample], shuffle: bool) -> DataLoader[MultiViewBatch]:
-        return DataLoader(
-            ListedFaces(samples, self.size),
-            batch_size=self.batch_size,
-            shuffle=shuffle,
-            drop_last=shuffle and len(samples) >= self.batch_size,
-            num_workers=self.num_workers,
-            collate_fn=collate_views,
-            persistent_workers=self.num_workers > 0,
-        )
+        faces = ListedFaces(samples, self.size)
+        options: dict[str, Any] = {
+            "num_workers": self.num_workers,
+            "persistent_workers": self.num_workers > 0,
+            "collate_fn": collate_views,
+        }
+        if shuffle:
+            return training_loader(faces, EpochSampler(faces, run_seed()), self.batch_size, **options)
+        return evaluation_loader(faces, self.batch_size, **options)
 
     def train_dataloader(self) -> DataLoader[MultiViewBatch]:
         return self._loader(self.train_samples, shuffle=True)

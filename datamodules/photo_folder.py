@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,6 +19,7 @@ from datamodules.batch import FaceBatch, MultiViewBatch
 from datamodules.mgcnet_list import collate_views
 from datamodules.photo_splits import group_views, split_prepared
 from datamodules.photos import PhotoIndex, PreparedFace, Split, prepare_hint, read_face
+from datamodules.sampler import SeededSampler, SeededSamples, evaluation_loader, training_loader
 from renderers.camera import default_intrinsics
 from renderers.errors import UserError
 
@@ -30,7 +32,7 @@ class PreparedFaces(Dataset[FaceBatch]):
         faces: which of them.
         prepared_size: side of the stored crops in pixels.
         size: side of what comes out.
-        geometry: moves each sample; its seed is drawn from torch's generator, which every loader process seeds anew.
+        geometry: moves each sample; its seed is drawn from torch's generator, which `SeededSamples` seeds anew.
     """
 
     def __init__(
@@ -202,19 +204,21 @@ class PhotoFolder(LightningDataModule):
         return joined
 
     def _loader(self, faces: ConcatDataset[FaceBatch], train: bool) -> DataLoader[MultiViewBatch]:
-        return DataLoader(
-            faces,  # type: ignore[arg-type]  # the collate turns samples into batches
-            batch_size=self.batch_size,
-            shuffle=train,
-            # A last batch of one image would be nothing to normalise over; a small folder keeps what it has.
-            drop_last=train and len(faces) >= self.batch_size,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
-            collate_fn=collate_samples,
-            # Also the source of every loader process's own seed.
-            generator=torch.Generator().manual_seed(self.seed),
-        )
+        options: dict[str, Any] = {
+            "num_workers": self.num_workers,
+            "persistent_workers": self.num_workers > 0,
+            "pin_memory": torch.cuda.is_available(),
+            "collate_fn": collate_samples,
+        }
+        # The collate turns samples into batches, of which the loaders' types know nothing.
+        loader: Any
+        if train:
+            order = SeededSampler(faces, self.seed)
+            loader = training_loader(SeededSamples(faces, self.seed), order, self.batch_size, **options)
+        else:
+            loader = evaluation_loader(faces, self.batch_size, **options)
+        made: DataLoader[MultiViewBatch] = loader
+        return made
 
     def train_dataloader(self) -> DataLoader[MultiViewBatch]:
         return self._loader(self._faces("train"), train=True)

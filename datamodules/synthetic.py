@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from datamodules.batch import MultiViewBatch, Truth
 from datamodules.facial_detail import FacialDetail, detail_key
+from datamodules.sampler import EpochSampler, evaluation_loader, run_seed, training_loader
 from renderers.cache import cache_dir
 from renderers.camera import default_intrinsics
 from renderers.coefficients import Coefficients
@@ -414,14 +415,12 @@ class SyntheticMultiView(LightningDataModule):
         return folder
 
     def _loader(self, split: Split) -> DataLoader[MultiViewBatch]:
-        return DataLoader(
-            CachedFaces(self._draw(split), self.size),
-            batch_size=self.batch_size,
-            shuffle=split == "train",
-            drop_last=split == "train",
-            num_workers=self.num_workers,
-            collate_fn=_as_it_is,  # type: ignore[arg-type]  # CachedFaces builds whole batches
-        )
+        faces = CachedFaces(self._draw(split), self.size)
+        # `CachedFaces` builds whole batches.
+        options: dict[str, Any] = {"num_workers": self.num_workers, "collate_fn": _as_it_is}
+        if split == "train":
+            return training_loader(faces, EpochSampler(faces, run_seed()), self.batch_size, **options)
+        return evaluation_loader(faces, self.batch_size, **options)
 
     def train_dataloader(self) -> DataLoader[MultiViewBatch]:
         return self._loader("train")

@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from types import FrameType
 from typing import Any, Protocol, runtime_checkable
 
 import torch
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from experiments.checkpoint import CONFIG_KEY
-from experiments.run_folder import Metrics, RunFolder, written_atomically
+from experiments.random_state import (
+    RANDOM_KEY,
+    RandomState,
+    gathered_random_states,
+    part_random_state,
+    random_state,
+    restore_random_state,
+)
+from experiments.run_folder import Metrics, RunFolder, keep_as, written_atomically
 from renderers.errors import UserError
 
 HEADER = 16
@@ -27,28 +39,89 @@ class NonFiniteError(UserError):
 
 
 class LastCheckpoint(Checkpoint):
-    """Keeps `checkpoints/last.ckpt`: after every epoch, every validation, and when a run is interrupted.
+    """Keeps `checkpoints/last.ckpt`, and the one before it as `previous.ckpt`.
+
+    After every epoch, every validation and every so many steps, and when a run is interrupted. With it goes the random
+    state of every process, so that a run which goes on from here goes on as if it had never stopped.
 
     Args:
         folder: the run's folder.
         config: YAML text of the `model` section (class_path and init_args), which makes the file self-contained.
+        every: steps between two checkpoints; 0 keeps to epochs and validations.
     """
 
-    def __init__(self, folder: RunFolder, config: str) -> None:
-        self.path = folder.checkpoint
-        self.config = config
+    def __init__(self, folder: RunFolder, config: str, every: int = 0) -> None:
+        self.path, self.previous = folder.checkpoint, folder.previous_checkpoint
+        self.config, self.every = config, every
         self.saved_step = -1
+        self._gathered: list[RandomState] | None = None
+        self._restored: list[RandomState] = []
+        self._preemption: Callable[[int, FrameType | None], Any] | None = None
+        self._preempted = False
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint[CONFIG_KEY] = self.config
+        # Whoever else saves by this trainer knows its own process alone.
+        checkpoint[RANDOM_KEY] = self._gathered or [random_state()]
+        # A batch in whose middle the run was interrupted is given once more.
+        progress: Any = trainer.fit_loop.epoch_loop.batch_progress.current
+        for loader in checkpoint["loops"]["fit_loop"]["state_dict"].get("combined_loader", []):
+            loader["batches"] = progress.processed
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        self._restored = checkpoint.get(RANDOM_KEY, [])
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._defer_preemption()
+        rank = trainer.global_rank
+        if rank < len(self._restored):
+            restore_random_state(self._restored[rank])
+        elif rank:
+            # Every process was given one seed; what is drawn for its own samples is not drawn for others' too.
+            part_random_state(rank)
+        self._restored = []
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        step, loop, fetcher = trainer.global_step, trainer.fit_loop.epoch_loop, trainer.fit_loop._data_fetcher
+        assert fetcher is not None
+        if loop._should_accumulate() or loop.batch_progress.is_last_batch or loop._should_check_val_fx(fetcher):
+            return  # Half a step; or the end of an epoch or a validation, after which there is a save anyway.
+        if self.every and step % self.every == 0 and step != self.saved_step:
+            self._save(trainer)
+        self._answer_preemption(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         within_epoch = not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
         if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking and within_epoch:
             self._save(trainer)
+            self._answer_preemption(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._save(trainer)
+        self._answer_preemption(trainer)
+
+    def _defer_preemption(self) -> None:
+        """SLURM's signal comes in the middle of a step, half of which no checkpoint can hold: it waits for the end."""
+        handler = signal.getsignal(signal.SIGUSR1)
+        if SLURMEnvironment.detect() and callable(handler):
+            self._preemption = handler
+            signal.signal(signal.SIGUSR1, self._note_preemption)
+
+    def _note_preemption(self, number: int, frame: FrameType | None) -> None:
+        self._preempted = True
+
+    def _answer_preemption(self, trainer: Trainer) -> None:
+        """Lets Lightning save and queue the job again, on all processes at the same step."""
+        if self._preemption is None or not trainer.strategy.reduce_boolean_decision(self._preempted, all=False):
+            return
+        self._preempted = False
+        self._gathered = gathered_random_states(trainer)
+        try:
+            self._preemption(signal.SIGUSR1, None)
+        finally:
+            self._gathered = None
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.saved_step != trainer.global_step:
@@ -58,16 +131,25 @@ class LastCheckpoint(Checkpoint):
         # Weights that met a NaN are worth nothing, and a full disk takes no file.
         if isinstance(exception, (NonFiniteError, OSError)) or trainer.state.fn != TrainerFn.FITTING:
             return
+        # Of many processes one alone may have failed, and would wait for the others for ever.
+        if trainer.world_size > 1 and not isinstance(exception, SIGTERMException):
+            return
         if trainer.global_step > 0 and self.saved_step != trainer.global_step:
             self._save(trainer)
 
     def _save(self, trainer: Trainer) -> None:
         # Lightning's own atomic save goes through /tmp, which may be another disk. Every process takes part in it.
-        if trainer.is_global_zero:
-            with written_atomically(self.path) as temporary:
-                trainer.save_checkpoint(temporary)
-        else:
-            trainer.save_checkpoint(self.path)
+        self._gathered = gathered_random_states(trainer)
+        try:
+            if trainer.is_global_zero:
+                with written_atomically(self.path) as temporary:
+                    trainer.save_checkpoint(temporary)
+                    if self.path.is_file():
+                        keep_as(self.path, self.previous)
+            else:
+                trainer.save_checkpoint(self.path)
+        finally:
+            self._gathered = None
         self.saved_step = trainer.global_step
 
 

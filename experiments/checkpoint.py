@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import io
+import zipfile
+import zlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +56,40 @@ def load_module(path: Path) -> LightningModule:
     module = _instantiate(section, path)
     load_weights(module, contents, path)
     return module.eval()
+
+
+def newest_whole(paths: Sequence[Path], tell: Callable[[str], None]) -> Path | None:
+    """The first of these checkpoints that is not damaged; None where there is none at all.
+
+    Args:
+        paths: the newest first.
+        tell: is handed a line about every damaged one before it.
+
+    Raises:
+        UserError: all of them are damaged.
+    """
+    for path in paths:
+        try:
+            _check_sums(path)
+            read_checkpoint(path)
+        except UserError as error:
+            tell(f"warning: {error}; trying the one before")
+            continue
+        return path
+    if paths:
+        raise UserError(f"{paths[0].parent}: every checkpoint in it is damaged: remove the run, and start it again")
+    return None
+
+
+def _check_sums(path: Path) -> None:
+    """A changed byte in a weight is a weight to torch's reader; the file's own sums know better."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError, zlib.error) as error:
+        raise UserError(f"checkpoint {path}: damaged, or not a checkpoint ({type(error).__name__})") from error
+    if damaged is not None:
+        raise UserError(f"checkpoint {path}: damaged: {damaged} in it is not what was written")
 
 
 def _instantiate(section: dict[str, Any], path: Path) -> LightningModule:

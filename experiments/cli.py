@@ -21,13 +21,14 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule, Tr
 from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from rich.console import Console
 from rich.table import Table
 
 from experiments.callbacks import FiniteGuard, LastCheckpoint, MetricsRecord, Panels, validation_metrics
-from experiments.checkpoint import CONFIG_KEY
+from experiments.checkpoint import CONFIG_KEY, newest_whole
 from experiments.precheck import EXPERIMENTS, short_message, unwrapped
 from experiments.run_folder import Metrics, RunFolder, choose_folder, write_json, write_text, written_atomically
 from lightning_modules.components.checkpoint_file import mismatch, read_checkpoint
@@ -81,6 +82,16 @@ class CommandLine(LightningCLI):
             default=None,
             help="Weights & Biases; by default $WANDB_MODE, or offline",
         )
+        parser.add_argument(
+            "--resume",
+            type=str | None,
+            default=None,
+            help="go on: `auto` with the newest run of this paper, model, data and seed (or with that of --run_id) if "
+            "there is one, or a run's folder, or a checkpoint",
+        )
+        parser.add_argument(
+            "--checkpoint_every", type=int, default=500, help="steps between two checkpoints; 0: validations and epochs"
+        )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         self.config = parser.parse_args(args)
@@ -101,6 +112,9 @@ class CommandLine(LightningCLI):
     def _parse_ckpt_path(self) -> None:
         """Reads the checkpoint before anything is built; unlike Lightning's own, the command's arguments win."""
         self.resumed: Path | None = None
+        self.starts_over = False
+        if self.settings.resume:
+            self._find_resume()
         given = self.settings.ckpt_path
         if not given:
             return
@@ -110,6 +124,37 @@ class CommandLine(LightningCLI):
         if isinstance(stored, str):
             for line in differences(yaml.safe_load(stored), yaml.safe_load(self.model_text())):
                 _tell(f"warning: {self.resumed}: {line}; the command's value is used")
+
+    def _find_resume(self) -> None:
+        """Puts the checkpoint that `--resume` means into `ckpt_path`; none where `auto` finds nothing to go on with."""
+        settings = self.settings
+        if settings.ckpt_path:
+            raise UserError("--resume and --ckpt_path both say where to go on: give one of them")
+        if self.config.subcommand != "fit":
+            raise UserError(f"--resume goes on with a training; {self.config.subcommand} takes --ckpt_path")
+        automatic = settings.resume == "auto"
+        if not automatic and not Path(settings.resume).is_dir():
+            settings.ckpt_path = settings.resume
+            return
+        if not automatic:
+            folder: RunFolder | None = RunFolder(Path(settings.resume))
+        elif settings.run_id and settings.paper:
+            folder = choose_folder(Path(settings.runs_dir), settings.paper, settings.run_id)
+            self.starts_over = True
+        else:
+            folder = newest_run(Path(settings.runs_dir) / str(settings.paper), self._comparable(settings))
+        found = newest_whole(folder.checkpoints(), _tell) if folder else None
+        if found is None and not automatic:
+            raise UserError(f"--resume {settings.resume}: there is no checkpoint in it")
+        if found is not None:
+            settings.ckpt_path, settings.run_id, self.starts_over = str(found), None, False
+        if _is_first():
+            _tell(f"going on from {found}" if found else "nothing to go on from yet: a new run")
+
+    def _comparable(self, settings: Namespace) -> dict[str, Any]:
+        """What two runs must have in common for one to go on with the other."""
+        dumped = yaml.safe_load(self._parser(self.config.subcommand).dump(settings, skip_unset=False))
+        return {name: dumped[name] for name in ("model", "data", "seed_everything")}
 
     def model_text(self) -> str:
         """YAML of the model's class_path and init_args alone, those that follow from the data's among them."""
@@ -142,18 +187,21 @@ class CommandLine(LightningCLI):
             logger = self.wandb_mode != "disabled" and WandbLogger(project="monoface", save_dir=self.folder.path)
         if logger and not self.dry:
             own.append(LearningRateMonitor())
-        return Trainer(
-            **{
-                **given,
-                "callbacks": [*(callbacks if isinstance(callbacks, list) else [callbacks]), *own],
-                "logger": logger,
-                "default_root_dir": given["default_root_dir"] or str(self.folder.path),
-                # The initial metrics come from a whole validation before training.
-                "num_sanity_val_steps": 0,
-                # A metric that is reset in inference mode holds tensors that training's validations may not change.
-                "inference_mode": given["inference_mode"] and self.subcommand != "fit",
-            }
-        )
+        arguments = {
+            **given,
+            "callbacks": [*(callbacks if isinstance(callbacks, list) else [callbacks]), *own],
+            "logger": logger,
+            "default_root_dir": given["default_root_dir"] or str(self.folder.path),
+            # The initial metrics come from a whole validation before training.
+            "num_sanity_val_steps": 0,
+            # A metric that is reset in inference mode holds tensors that training's validations may not change.
+            "inference_mode": given["inference_mode"] and self.subcommand != "fit",
+        }
+        trainer = Trainer(**arguments)
+        if given["strategy"] == "auto" and isinstance(trainer.strategy, DDPStrategy):
+            # Stages, terms that start late and turns of two optimizers leave weights without a gradient for a while.
+            trainer = Trainer(**{**arguments, "strategy": "ddp_find_unused_parameters_true"})
+        return trainer
 
     def _callbacks(self, given: dict[str, Any]) -> list[Callback]:
         self.record = MetricsRecord()
@@ -164,7 +212,7 @@ class CommandLine(LightningCLI):
         if self.subcommand == "fit":
             own.append(Panels(None if self.dry else self.folder))
             if given["enable_checkpointing"] is not False and not self.dry:
-                own.append(LastCheckpoint(self.folder, self.model_text()))
+                own.append(LastCheckpoint(self.folder, self.model_text(), self.settings.checkpoint_every))
         return own
 
     def _open_wandb(self) -> None:
@@ -225,6 +273,8 @@ class CommandLine(LightningCLI):
 
     def predict(self, model: LightningModule, datamodule: LightningDataModule, ckpt_path: str | None = None) -> None:
         """Saves what `predict_step` returns (Coefficients, or names and tensors) as one `predictions.npz`."""
+        if self.trainer.world_size > 1:
+            raise UserError("predict writes one file, from one process: --trainer.devices=1 --trainer.num_nodes=1")
         with self.recorded():
             batches: Any = self.trainer.predict(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
             if not self.dry:
@@ -240,7 +290,11 @@ class CommandLine(LightningCLI):
     def recorded(self) -> Iterator[None]:
         """Makes the run's folder; a run that ends before it learnt anything takes it away again."""
         first = _is_first() and not self.dry
-        if first and not self.continues:
+        if first and self.continues:
+            self.folder.clear_halves()
+        elif first:
+            if self.starts_over:
+                self.folder.remove()  # What was killed before its first checkpoint.
             self.folder.create()
         try:
             if first:
@@ -261,7 +315,7 @@ class CommandLine(LightningCLI):
     def write_config(self) -> None:
         """config.yaml: runs the same again under a new RUN_ID, or goes on with it by --ckpt_path."""
         settings = self.settings.clone()
-        settings.run_id = settings.ckpt_path = None
+        settings.run_id = settings.ckpt_path = settings.resume = None
         write_text(self.folder.config, self._parser(self.subcommand).dump(settings, skip_unset=False))
         for logger in self.trainer.loggers:
             logger.log_hyperparams(yaml.safe_load(self.folder.config.read_text(encoding="utf-8")))
@@ -330,6 +384,20 @@ def differences(stored: dict[str, Any], given: dict[str, Any], prefix: str = "")
             yield from differences(there, here, f"{prefix}{name}.")
         elif there != here:
             yield f"trained with {prefix}{name}={there}, the command says {here}"
+
+
+def newest_run(runs: Path, wanted: dict[str, Any]) -> RunFolder | None:
+    """The run that was started last, among those of a paper whose configuration agrees with `wanted`."""
+    found: list[tuple[int, Path]] = []
+    for path in runs.glob("*/config.yaml"):
+        try:
+            held = yaml.safe_load(path.read_text(encoding="utf-8"))
+            started = path.stat().st_mtime_ns
+        except (OSError, UnicodeDecodeError, yaml.YAMLError):
+            continue
+        if isinstance(held, dict) and all(name in held and held[name] == value for name, value in wanted.items()):
+            found.append((started, path.parent))
+    return RunFolder(max(found)[1]) if found else None
 
 
 def _was_interrupt(error: BaseException) -> bool:

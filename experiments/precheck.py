@@ -25,7 +25,7 @@ TRAINER = "lightning.pytorch.trainer.trainer.Trainer"
 # What every Trainer command takes beside the trainer, the model and the data.
 TOP_LEVEL = {
     "config", "help", "print_config", "seed_everything", "trainer", "model", "data", "ckpt_path", "paper", "run_id",
-    "runs_dir", "wandb",
+    "runs_dir", "wandb", "resume", "checkpoint_every",
 }  # fmt: skip
 # jsonargparse's own words inside a class.
 RESERVED = {"class_path", "init_args", "dict_kwargs", "help"}

@@ -45,6 +45,21 @@ class RunFolder:
     def checkpoint(self) -> Path:
         return self.path / "checkpoints" / "last.ckpt"
 
+    @property
+    def previous_checkpoint(self) -> Path:
+        """The one before, for the day on which the last one is damaged."""
+        return self.path / "checkpoints" / "previous.ckpt"
+
+    def checkpoints(self) -> list[Path]:
+        """Every checkpoint that is there, the newest first: those that SLURM asked for among them."""
+        found = [(path.stat().st_mtime_ns, path) for path in self.checkpoint.parent.glob("[!.]*.ckpt")]
+        return [path for _, path in sorted(found, reverse=True)]
+
+    def clear_halves(self) -> None:
+        """Takes away what a process that was killed while it saved left of its file."""
+        for half in self.checkpoint.parent.glob(".*.ckpt"):
+            half.unlink(missing_ok=True)
+
     @classmethod
     def of_checkpoint(cls, checkpoint: Path) -> RunFolder | None:
         """The run that wrote this checkpoint, where it still lies in its own run's folder."""
@@ -103,6 +118,16 @@ def written_atomically(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def keep_as(path: Path, kept: Path) -> None:
+    """Gives a file a second name, in place of what bore that name; `path` is there all the time."""
+    with written_atomically(kept) as temporary:
+        temporary.unlink()
+        try:
+            os.link(path, temporary)
+        except OSError:  # a file system without hard links
+            shutil.copyfile(path, temporary)
 
 
 def _umask() -> int:

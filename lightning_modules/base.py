@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import torch.distributed as distributed
 from lightning import LightningModule
 from torch import Tensor
 from torch.optim import Optimizer
@@ -101,6 +102,8 @@ class FaceModule(LightningModule):
         """Log every unweighted term and the weighted sum as `stage/...`."""
         named = {f"{stage}/{name}": value.detach() for name, value in terms.items()}
         per_epoch = stage != "train"
+        # Lightning averages the counts of several processes as whole numbers: in these units nothing is rounded off.
+        batch_size *= distributed.get_world_size() if distributed.is_initialized() else 1
         self.log_dict(named, batch_size=batch_size, on_step=not per_epoch, on_epoch=per_epoch, sync_dist=per_epoch)
         self.log(f"{stage}/loss", loss.detach(), batch_size=batch_size, prog_bar=True, sync_dist=per_epoch)
 

@@ -57,7 +57,7 @@ def complaint(capsys: pytest.CaptureFixture[str]) -> str:
 def test_a_run_leaves_its_record(capsys: pytest.CaptureFixture[str]) -> None:
     assert fit("--trainer.max_epochs=3") == 0
     assert {path.name for path in run().iterdir()} == {"config.yaml", "metrics.json", "preview.png", "checkpoints"}
-    assert [path.name for path in (run() / "checkpoints").iterdir()] == ["last.ckpt"]
+    assert {path.name for path in (run() / "checkpoints").iterdir()} == {"last.ckpt", "previous.ckpt"}
     metrics = json.loads((run() / "metrics.json").read_text())
     assert set(metrics) == {"initial", "final"}
     assert 0 < metrics["final"]["val/color_error"] < metrics["initial"]["val/color_error"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -199,28 +198,15 @@ class TestSlurm:
         first = next(index for index, line in enumerate(lines) if line and not line.startswith("#"))
         assert max(index for index, line in enumerate(lines) if line.startswith("#SBATCH")) < first
 
-    def test_it_starts_afresh_or_goes_on_from_the_newest_checkpoint(
-        self, tmp_path: Path, cluster: dict[str, str]
-    ) -> None:
+    def test_it_names_the_run_after_the_job_and_goes_on_with_it(self, tmp_path: Path, cluster: dict[str, str]) -> None:
         script(tmp_path / "bin/srun", 'printf "%s\\n" "$@"')
         many = {**cluster, "SLURM_NTASKS_PER_NODE": "8", "SLURM_NNODES": "4", "SLURM_NTASKS": "32"}
         words = run(SBATCH, "tiny", str(CONFIG), "--x=a b", **many).stdout.splitlines()
         assert words[:5] == ["--kill-on-bad-exit=1", sys.executable, "-m", "experiments", "fit"]
         assert "--trainer.devices=8" in words and "--trainer.num_nodes=4" in words
         assert words[words.index("--run_id") + 1] == "slurm-1234"
+        assert words[words.index("--resume") + 1] == "auto"
         assert words[-1] == "--x=a b"
-        checkpoints = tmp_path / "runs/tiny/slurm-1234/checkpoints"
-        checkpoints.mkdir(parents=True)
-        for age, name in enumerate(("hpc_ckpt_2.ckpt", "last.ckpt", "hpc_ckpt_1.ckpt")):
-            (checkpoints / name).touch()
-            os.utime(checkpoints / name, (1e9 - age, 1e9 - age))
-        words = run(SBATCH, "tiny", str(CONFIG), **many).stdout.splitlines()
-        assert words[words.index("--ckpt_path") + 1] == "runs/tiny/slurm-1234/checkpoints/hpc_ckpt_2.ckpt"
-        assert "--run_id" not in words
-        # What came to no checkpoint would be in the way of the next attempt.
-        shutil.rmtree(checkpoints)
-        assert "--run_id" in run(SBATCH, "tiny", str(CONFIG), **many).stdout.splitlines()
-        assert not checkpoints.parent.exists()
         array = {**many, "SLURM_ARRAY_JOB_ID": "77", "SLURM_ARRAY_TASK_ID": "3"}
         assert "slurm-77_3" in run(SBATCH, "tiny", str(CONFIG), **array).stdout.splitlines()
 

@@ -1,0 +1,186 @@
+"""Who sees which samples in which order: on one process or on many, from the start or from the middle of an epoch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sized
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
+
+from renderers.errors import UserError
+
+T = TypeVar("T")
+Place = tuple[int, int]
+"""(process, of how many)."""
+
+
+def this_place() -> Place:
+    """This process among those that train together; (0, 1) where there is one."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return 0, 1
+
+
+def run_seed() -> int:
+    """The seed of this run (`seed_everything`), which Lightning keeps in the environment; 0 outside a run."""
+    return int(os.environ.get("PL_GLOBAL_SEED", "0"))
+
+
+class EpochSampler(DistributedSampler[int]):
+    """Training samples in an order that is a function of (seed, epoch) alone.
+
+    Process r of P sees every P-th sample of that order, from the r-th on: so step k of P processes with batches of B/P
+    shows what step k of one with batches of B does. Where P does not divide the samples, the order's last ones, fewer
+    than P and others in every epoch, are left out: every process sees as many and none sees another's.
+
+    A `DistributedSampler` so that Lightning leaves it in its place.
+
+    Attributes:
+        skipped: this process's samples at the beginning of the epoch that are passed over, for they were seen.
+
+    Raises:
+        UserError: there are fewer samples than processes.
+    """
+
+    def __init__(self, samples: Sized, seed: int, place: Place | None = None) -> None:
+        rank, world = this_place() if place is None else place
+        if len(samples) < world:
+            raise UserError(f"{len(samples)} training samples for {world} processes: use fewer (--trainer.devices)")
+        super().__init__(samples, world, rank, shuffle=True, seed=seed, drop_last=True)  # type: ignore[arg-type]
+        self.count, self.skipped = len(samples), 0
+
+    def __len__(self) -> int:
+        return self.count // self.num_replicas
+
+    def __iter__(self) -> Iterator[int]:
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.count)
+        own = order[: len(self) * self.num_replicas][self.rank :: self.num_replicas]
+        return iter(own[self.skipped :].tolist())
+
+
+class EvaluationSampler(DistributedSampler[int]):
+    """Every sample once, in order; many processes are dealt whole batches in turn.
+
+    Lightning's own sampler repeats samples until all processes have the same number, and counts them twice. Here one
+    process may have a batch more than another, which evaluation allows. A batch holds what it holds on one process, so
+    that what is drawn for a batch stays the same; only where there are fewer batches than processes are they divided.
+
+    Raises:
+        UserError: there are fewer samples than processes.
+    """
+
+    def __init__(self, samples: Sized, batch_size: int, place: Place | None = None) -> None:
+        rank, world = this_place() if place is None else place
+        if len(samples) < world:
+            raise UserError(f"{len(samples)} samples to evaluate on {world} processes: use fewer (--trainer.devices)")
+        super().__init__(samples, world, rank, shuffle=False)  # type: ignore[arg-type]
+        chunk = min(batch_size, len(samples) // world)
+        starts = range(rank * chunk, len(samples), world * chunk)
+        self.own = [index for start in starts for index in range(start, min(start + chunk, len(samples)))]
+
+    def __len__(self) -> int:
+        return len(self.own)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.own)
+
+
+class SeededSamples(Dataset[T], Generic[T]):
+    """A data set whose samples draw random numbers from torch's generator: sample i of epoch e always draws the same.
+
+    So what is drawn depends neither on who reads the sample nor on which ones were read before. Indices carry the
+    epoch: `EpochSampler`'s order goes through `with_epoch`.
+
+    Args:
+        samples: the data set.
+        seed: beside the epoch and the index.
+    """
+
+    def __init__(self, samples: Dataset[T], seed: int) -> None:
+        self.samples, self.seed = samples, seed
+
+    def __len__(self) -> int:
+        return len(self.samples)  # type: ignore[arg-type]
+
+    def __getitem__(self, place: tuple[int, int]) -> T:
+        epoch, index = place
+        state = torch.get_rng_state()
+        try:
+            drawn = np.random.SeedSequence([self.seed, epoch, index]).generate_state(1, np.uint64)[0]
+            torch.default_generator.manual_seed(int(drawn >> np.uint64(1)))
+            return self.samples[index]
+        finally:
+            torch.set_rng_state(state)
+
+
+class SeededSampler(EpochSampler):
+    """`EpochSampler` for `SeededSamples`: yields (epoch, index)."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return ((self.epoch, index) for index in super().__iter__())
+
+
+class ResumableLoader(DataLoader[T]):
+    """A `DataLoader` that can go on in the middle of an epoch, as Lightning's checkpoints want it.
+
+    Nothing is read before the first batch is asked for: by then the sampler knows the epoch.
+    """
+
+    _given = 0
+    _resumed: Mapping[str, int] | None = None
+
+    def __iter__(self) -> Iterator[T]:  # type: ignore[override]
+        order, resumed = self.sampler, self._resumed
+        self._given, self._resumed = 0, None
+        assert self.batch_size is not None
+        if isinstance(order, EpochSampler):  # else Lightning has put another in its place: --trainer.overfit_batches
+            order.skipped = 0
+            if resumed is not None and resumed["epoch"] == order.epoch:
+                # Where the number of processes or the size of a batch has changed, the nearest batch before.
+                seen = resumed["batches"] * resumed["samples"]
+                self._given = min(seen // (self.batch_size * order.num_replicas), len(self))
+                order.skipped = self._given * self.batch_size
+        for batch in super().__iter__():
+            self._given += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """The epoch, how many batches of it were given, and how many samples of all processes are in one."""
+        order = self.sampler
+        assert self.batch_size is not None
+        if not isinstance(order, EpochSampler):
+            return {"epoch": -1, "batches": 0, "samples": 0}
+        return {"epoch": order.epoch, "batches": self._given, "samples": self.batch_size * order.num_replicas}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """The next pass over that epoch begins where `state` ended."""
+        self._resumed = dict(state)
+
+
+def training_loader(dataset: Dataset[T], sampler: EpochSampler, batch_size: int, **options: Any) -> ResumableLoader[T]:
+    """Shuffled batches of this process; a last one that is not full is left out, unless the data set is that small.
+
+    Args:
+        dataset: of samples.
+        sampler: their order.
+        batch_size: samples of one process.
+        options: further arguments of `DataLoader`.
+    """
+    return ResumableLoader(
+        dataset,
+        batch_size=batch_size,
+        sampler=sampler,
+        drop_last=len(sampler) >= batch_size,
+        # The source of a loader process's own seed; torch's own generator, which training draws from, is left alone.
+        generator=torch.Generator().manual_seed(sampler.seed),
+        **options,
+    )
+
+
+def evaluation_loader(dataset: Dataset[T], batch_size: int, **options: Any) -> DataLoader[T]:
+    """Batches of an `EvaluationSampler`; the arguments are those of `training_loader`."""
+    sampler = EvaluationSampler(dataset, batch_size)  # type: ignore[arg-type]
+    return DataLoader(dataset, batch_size=batch_size, sampler=sampler, **options)
