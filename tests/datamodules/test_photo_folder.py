@@ -114,7 +114,11 @@ def test_loader_processes_draw_apart_but_the_same_each_time(tmp_path: Path) -> N
     def epochs() -> torch.Tensor:
         data = PhotoFolder(str(tmp_path), size=SIZE, batch_size=2, num_workers=2, seed=3)
         loader = data.train_dataloader()
-        return torch.stack([torch.cat([batch.landmarks for batch in loader]) for _ in range(2)])
+        drawn = []
+        for epoch in range(2):
+            loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]  # as Lightning does
+            drawn.append(torch.cat([batch.landmarks for batch in loader]))
+        return torch.stack(drawn)
 
     first = epochs()
     torch.testing.assert_close(first, epochs(), rtol=0, atol=0)

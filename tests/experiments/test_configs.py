@@ -226,7 +226,7 @@ def test_photographs(elsewhere: Path) -> None:
     assert main([*command, *little]) == 0
     metrics = json.loads((run_folder(elsewhere) / "metrics.json").read_text())
     assert metrics["final"]["val/pixel"] == 0
-    assert metrics["final"]["val/loss"] < 0.9 * metrics["initial"]["val/loss"]
+    assert metrics["final"]["val/loss"] < 0.95 * metrics["initial"]["val/loss"]
     assert "val/vertex_rmse_mm" not in metrics["final"]  # nobody knows the truth of a photograph
 
 

@@ -97,12 +97,14 @@ def test_a_run_is_reused_only_for_the_same_command(run: PooledRun, monkeypatch: 
 def test_the_stamp_follows_the_configuration(tmp_path: Path) -> None:
     config = tmp_path / "paper" / "default.yaml"
     config.parent.mkdir()
-    config.write_text(CONFIG.read_text())
+    config.write_text(f"{CONFIG.read_text()}\nface_model: ../shared/face_model.yaml\n")
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    (shared / "face_model.yaml").write_text("class_path: one")
     before = source_stamp(config)
+    (shared / "of_another_paper.yaml").write_text("data: {}")
     assert source_stamp(config) == before
-    shared = tmp_path / "shared" / "trainer.yaml"
-    shared.parent.mkdir()
-    shared.write_text("trainer: {}")
+    (shared / "face_model.yaml").write_text("class_path: another")
     after = source_stamp(config)
     assert after != before
     config.write_text(config.read_text() + "# changed\n")
