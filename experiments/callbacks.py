@@ -80,6 +80,10 @@ class LastCheckpoint(Checkpoint):
             # Every process was given one seed; what is drawn for its own samples is not drawn for others' too.
             part_random_state(rank)
         self._restored = []
+        batches = trainer.fit_loop.epoch_loop.batch_progress
+        if batches.is_last_batch:
+            # Resumed from the end of an epoch: Lightning would count its batches against the next one.
+            batches.reset_on_run()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

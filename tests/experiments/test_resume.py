@@ -100,7 +100,6 @@ def test_a_killed_run_equals_one_that_was_not(tmp_path: Path, processes: Process
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=True, reason="resumed from the end of an epoch, the next one loses two batches")
 def test_nothing_is_lost_in_twenty_kills(tmp_path: Path, processes: Processes) -> None:
     config = configuration("mgcnet", norm=True)
     config["trainer"] |= {"max_steps": 60, "val_check_interval": 25}
