@@ -9,7 +9,7 @@ import numpy as np
 
 from datamodules.face_records import Annotation, FaceRecord, Layout
 from datamodules.listings import IMAGE_SUFFIXES, data_folder, mismatch
-from datamodules.number_files import MATLAB_NUMBERS, mat_contents, read_mat, read_torch7
+from datamodules.number_files import arrays_of_shape, read_mat, read_torch7
 from datamodules.photos import PhotoLabel
 from renderers.errors import UserError
 
@@ -76,10 +76,7 @@ def annotate(root: Path, name: str) -> Annotation:
 
 def _points_of_mat(path: Path) -> np.ndarray:
     """The one array of 68 points, whatever its name."""
-    shapes = {(68, 2), (68, 3), (2, 68), (3, 68)}
-    found = {
-        name: shape for name, (shape, kind) in mat_contents(path).items() if shape in shapes and kind in MATLAB_NUMBERS
-    }
+    found = arrays_of_shape(path, {(68, 2), (68, 3), (2, 68), (3, 68)})
     if len(found) != 1:
         raise UserError(f"{path}: {len(found)} arrays of 68 points ({', '.join(found) or 'none'}), expected one")
     return read_mat(path, found)[next(iter(found))]

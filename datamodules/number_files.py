@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from renderers.errors import UserError
+from renderers.matlab_file import CLASSES, MatlabError, matlab_contents, read_matlab
 
 LARGEST = 2**20  # bytes; a real annotation takes some ten thousand, and zlib packs at most 1032 bytes into one
-MATLAB_NUMBERS = {
-    *("double", "single", "logical"),
-    *("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
-}
 # torch7's tensor classes: the storage that belongs to each, and its numbers.
 TORCH7_TENSORS = {
     "torch.DoubleTensor": ("torch.DoubleStorage", "<f8"),
@@ -27,21 +24,21 @@ TORCH7_OBJECT = 4  # the type tag of a torch object
 Shape = tuple[int, ...]
 
 
-def mat_contents(path: Path) -> dict[str, tuple[Shape, str]]:
-    """Shape and class of every variable in a MATLAB 5 file.
+def arrays_of_shape(path: Path, shapes: Collection[Shape]) -> dict[str, Shape]:
+    """The arrays of numbers in a MATLAB 5 file that have one of these shapes.
 
     Raises:
-        UserError: no such file, too large, or not a MATLAB 5 file.
+        UserError: no such file, too large, damaged, or not a MATLAB 5 file.
     """
-    import scipy.io
+    return {name: shape for name, (shape, kind) in _contents(path).items() if shape in shapes and kind in CLASSES}
 
+
+def _contents(path: Path) -> dict[str, tuple[Shape, str]]:
     _check_size(path)
     try:
-        return {name: (tuple(shape), kind) for name, shape, kind in scipy.io.whosmat(path)}
-    except NotImplementedError:
-        raise UserError(f"{path}: a MATLAB 7.3 (HDF5) file; save it again from MATLAB with -v7") from None
-    except Exception as error:  # the parser trips over foreign or truncated bytes in many ways
-        raise UserError(f"{path}: not a MATLAB file, or damaged ({type(error).__name__})") from None
+        return matlab_contents(path)
+    except MatlabError as error:
+        raise UserError(f"{path}: {error}") from None
 
 
 def read_mat(path: Path, shapes: Mapping[str, Shape]) -> dict[str, np.ndarray]:
@@ -57,27 +54,15 @@ def read_mat(path: Path, shapes: Mapping[str, Shape]) -> dict[str, np.ndarray]:
     Raises:
         UserError: no such file, damaged, or an array that is missing, mis-sized, of another type or not finite.
     """
-    import scipy.io
-
-    contents = mat_contents(path)
+    contents = _contents(path)
     for name, shape in shapes.items():
-        if name not in contents:
-            raise UserError(f"{path}: no {name} in it, expected {', '.join(shapes)}; found {_listed(contents)}")
-        found, kind = contents[name]
-        if kind not in MATLAB_NUMBERS:
-            raise UserError(f"{path}: {name} holds {kind}, expected numbers")
-        if found != shape:
-            raise UserError(f"{path}: {name} has shape {found}, expected {shape}")
+        if name in contents and contents[name][1] in CLASSES and contents[name][0] != shape:
+            raise UserError(f"{path}: {name} has shape {contents[name][0]}, expected {shape}")
     try:
-        arrays: dict[str, Any] = scipy.io.loadmat(path, variable_names=list(shapes))
-        found_arrays = {name: np.asarray(arrays[name]) for name in shapes}
-    except Exception as error:  # as above
-        raise UserError(f"{path}: a damaged MATLAB file ({type(error).__name__})") from None
-    for name, values in found_arrays.items():
-        if values.shape != shapes[name] or values.dtype.kind not in "biuf":
-            raise UserError(f"{path}: {name} holds {values.dtype} of shape {values.shape}, expected {shapes[name]}")
-        _check_finite(path, name, values)
-    return {name: values.astype(np.float64) for name, values in found_arrays.items()}
+        arrays = read_matlab(path, list(shapes))
+    except MatlabError as error:
+        raise UserError(f"{path}: {error}") from None
+    return {name: values.astype(np.float64) for name, values in arrays.items()}
 
 
 def read_npy(path: Path) -> np.ndarray:
@@ -228,7 +213,3 @@ def _check_size(path: Path) -> None:
 def _check_finite(path: Path, name: str, values: np.ndarray) -> None:
     if not np.isfinite(values).all():
         raise UserError(f"{path}: {name} holds numbers that are not finite")
-
-
-def _listed(contents: Mapping[str, tuple[Shape, str]]) -> str:
-    return ", ".join(f"{name} {shape}" for name, (shape, _) in list(contents.items())[:8]) or "nothing"

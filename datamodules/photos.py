@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import tempfile
 import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -16,6 +14,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
+from renderers.atomic_file import write_bytes
 from renderers.errors import UserError
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
@@ -197,8 +196,8 @@ class PhotoIndex:
         """Writes ROOT/index.json and the list of what was passed over, ROOT/skipped.json, each in one step."""
         photos = {key: photo_to_json(photo) for key, photo in sorted(self.photos.items())}
         content = {"version": INDEX_VERSION, **self.settings(), "photos": photos}
-        write_atomically(root / INDEX_NAME, json.dumps(content).encode())
-        write_atomically(root / SKIPPED_NAME, json.dumps(self.skipped(), indent=1, ensure_ascii=False).encode())
+        write_bytes(root / INDEX_NAME, json.dumps(content).encode())
+        write_bytes(root / SKIPPED_NAME, json.dumps(self.skipped(), indent=1, ensure_ascii=False).encode())
 
     def skipped(self) -> dict[str, str]:
         """The reason of every photograph that gave nothing, by its path."""
@@ -276,25 +275,3 @@ def read_face(root: Path, name: str, checksums: Sequence[int] = ()) -> tuple[np.
 def prepare_hint(root: Path) -> str:
     """What to do about a folder that is not, or no longer, prepared."""
     return f"run `python -m experiments prepare photos DIR --out {root}`, where DIR holds the photographs"
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Writes a file in one step: a reader sees the old content or the new, never a half.
-
-    Raises:
-        UserError: the disk is full, or the folder cannot be written.
-    """
-    temporary: Path | None = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        temporary = Path(name)
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        temporary.chmod(0o644)  # mkstemp's are the owner's alone
-        temporary.replace(path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)

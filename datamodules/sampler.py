@@ -24,6 +24,18 @@ def this_place() -> Place:
     return 0, 1
 
 
+def _place_for(samples: Sized, what: str, place: Place | None) -> Place:
+    """Where this process stands, once there is a sample for each.
+
+    Raises:
+        UserError: there are fewer samples than processes.
+    """
+    rank, world = this_place() if place is None else place
+    if len(samples) < world:
+        raise UserError(f"{len(samples)} samples {what} on {world} processes: use fewer (--trainer.devices)")
+    return rank, world
+
+
 def run_seed() -> int:
     """The seed of this run (`seed_everything`), which Lightning keeps in the environment; 0 outside a run."""
     return int(os.environ.get("PL_GLOBAL_SEED", "0"))
@@ -46,9 +58,7 @@ class EpochSampler(DistributedSampler[int]):
     """
 
     def __init__(self, samples: Sized, seed: int, place: Place | None = None) -> None:
-        rank, world = this_place() if place is None else place
-        if len(samples) < world:
-            raise UserError(f"{len(samples)} training samples for {world} processes: use fewer (--trainer.devices)")
+        rank, world = _place_for(samples, "to train", place)
         super().__init__(samples, world, rank, shuffle=True, seed=seed, drop_last=True)  # type: ignore[arg-type]
         self.count, self.skipped = len(samples), 0
 
@@ -73,9 +83,7 @@ class EvaluationSampler(DistributedSampler[int]):
     """
 
     def __init__(self, samples: Sized, batch_size: int, place: Place | None = None) -> None:
-        rank, world = this_place() if place is None else place
-        if len(samples) < world:
-            raise UserError(f"{len(samples)} samples to evaluate on {world} processes: use fewer (--trainer.devices)")
+        rank, world = _place_for(samples, "to evaluate", place)
         super().__init__(samples, world, rank, shuffle=False)  # type: ignore[arg-type]
         chunk = min(batch_size, len(samples) // world)
         starts = range(rank * chunk, len(samples), world * chunk)

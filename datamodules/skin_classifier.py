@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datamodules.photos import write_atomically
 from datamodules.skin import FLOOR
+from renderers.atomic_file import write_bytes
 from renderers.errors import UserError
 
 DEFAULT_FILE = Path(__file__).with_name("skin_classifier.json")
@@ -106,7 +106,7 @@ class SkinClassifier:
         """
         mixtures = {name: _as_lists(mixture) for name, mixture in (("skin", self.skin), ("other", self.other))}
         content = json.dumps({"version": VERSION, "source": self.source, **mixtures}, indent=1)
-        write_atomically(path, content.encode() + b"\n")
+        write_bytes(path, content.encode() + b"\n")
 
     @classmethod
     def load(cls, path: str | Path | None = None) -> SkinClassifier:

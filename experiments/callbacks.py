@@ -27,7 +27,8 @@ from experiments.random_state import (
     random_state,
     restore_random_state,
 )
-from experiments.run_folder import Metrics, RunFolder, keep_as, written_atomically
+from experiments.run_folder import Metrics, RunFolder, keep_as
+from renderers.atomic_file import written_atomically
 from renderers.errors import UserError
 
 HEADER = 16

@@ -29,9 +29,11 @@ from rich.table import Table
 
 from experiments.callbacks import FiniteGuard, LastCheckpoint, MetricsRecord, Panels, validation_metrics
 from experiments.checkpoint import CONFIG_KEY, newest_whole
-from experiments.precheck import EXPERIMENTS, short_message, unwrapped
-from experiments.run_folder import Metrics, RunFolder, choose_folder, write_json, write_text, written_atomically
+from experiments.papers import EXPERIMENTS
+from experiments.precheck import short_message, unwrapped
+from experiments.run_folder import Metrics, RunFolder, choose_folder, write_json, write_text
 from lightning_modules.components.checkpoint_file import mismatch, read_checkpoint
+from renderers.atomic_file import written_atomically
 from renderers.coefficients import Coefficients
 from renderers.errors import UserError
 

@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         UserError: a size that makes no picture, or a path that cannot be written.
     """
-    from experiments.run_folder import written_atomically
+    from renderers.atomic_file import written_atomically
     from renderers.errors import UserError
     from renderers.morphable_model.default import load_default
 
@@ -80,7 +80,7 @@ def _dress_photograph(args: argparse.Namespace) -> int:
 
     from datamodules.landmarks import best_detector
     from datamodules.photos import read_photo
-    from experiments.run_folder import written_atomically
+    from renderers.atomic_file import written_atomically
     from renderers.errors import UserError
 
     photograph = astronaut() if str(args.image) == "astronaut" else read_photo(args.image)

@@ -18,9 +18,9 @@ from typing import Any
 
 import yaml
 
+from experiments.papers import papers_with
 from renderers.errors import UserError
 
-EXPERIMENTS = Path(__file__).parent
 TRAINER = "lightning.pytorch.trainer.trainer.Trainer"
 # What every Trainer command takes beside the trainer, the model and the data.
 TOP_LEVEL = {
@@ -60,9 +60,7 @@ def check_arguments(command: str, arguments: list[str]) -> None:
         if name != "c":
             _check_key(name.rstrip("+").split("."), value, classes, f"--{name}")
     if not {name.split(".")[0] for name, _ in options} & {"config", "c", "model", "print_config"}:
-        shipped = ", ".join(
-            str(path.relative_to(EXPERIMENTS.parent)) for path in sorted(EXPERIMENTS.glob("*/default.yaml"))
-        )
+        shipped = ", ".join(f"experiments/{paper}/default.yaml" for paper in papers_with("default.yaml"))
         raise UserError(f"{command} needs a configuration: --config FILE (shipped: {shipped or 'none'})")
 
 

@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
         UserError: numbers that make no animation, another kind of file, a photograph without a checkpoint or without a
             face, a checkpoint that knows no highlights.
     """
-    from experiments.run_folder import written_atomically
+    from renderers.atomic_file import written_atomically
     from renderers.errors import UserError
 
     for name, value, (least, most) in (("frames", args.frames, FRAMES), ("size", args.size, SIZES)):

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
 import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from renderers.atomic_file import written_atomically
 from renderers.errors import UserError
 
 Metrics = dict[str, float]
@@ -104,22 +103,6 @@ def choose_folder(runs: Path, paper: str, run_id: str | None, prefix: str = "") 
     return RunFolder(next(runs / paper / name for name in names if not (runs / paper / name).exists()))
 
 
-@contextlib.contextmanager
-def written_atomically(path: Path) -> Iterator[Path]:
-    """A temporary name in the same folder that becomes `path` when the block ends well, and vanishes otherwise."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        # mkstemp makes files that only their owner reads.
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def keep_as(path: Path, kept: Path) -> None:
     """Gives a file a second name, in place of what bore that name; `path` is there all the time."""
     with written_atomically(kept) as temporary:
@@ -128,12 +111,6 @@ def keep_as(path: Path, kept: Path) -> None:
             os.link(path, temporary)
         except OSError:  # a file system without hard links
             shutil.copyfile(path, temporary)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def write_text(path: Path, text: str) -> None:

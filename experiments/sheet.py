@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -42,20 +41,17 @@ def run(args: argparse.Namespace) -> int:
     """
     from PIL import Image
 
+    from renderers.atomic_file import written_atomically
     from renderers.errors import UserError
     from renderers.morphable_model.default import load_default
 
     if args.count < 1 or args.size < 16:
         raise UserError(f"sheet: --count {args.count} and --size {args.size} make no picture; use at least 1 and 16")
     sheet = draw_sheet(load_default(args.subdivide), args.count, args.seed, args.size)
-    temporary = args.out.with_name(f".{args.out.name}.tmp")
     try:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(sheet).save(temporary, format="PNG", optimize=True)
-        temporary.replace(args.out)
+        with written_atomically(args.out) as temporary:
+            Image.fromarray(sheet).save(temporary, format="PNG", optimize=True)
     except OSError as reason:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
         raise UserError(f"sheet: cannot write {args.out}: {reason}") from reason
     print(f"{args.out}: {args.count} random faces, seed {args.seed}")
     return 0

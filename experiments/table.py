@@ -19,11 +19,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from experiments.papers import paper_folder
 from experiments.run_folder import read_json, write_json, write_text
 from experiments.run_pool import PooledRun, RunPool, is_done, last_line, positive, source_stamp
 from renderers.errors import UserError
-
-EXPERIMENTS = Path(__file__).parent
 
 
 @dataclass(frozen=True)
@@ -128,11 +127,8 @@ def read_spec(paper: str) -> TableSpec:
     Raises:
         UserError: there is none, or it does not say what a table needs.
     """
-    folder = EXPERIMENTS / paper if (EXPERIMENTS / paper / "table.yaml").is_file() else Path(paper)
+    folder = paper_folder(paper, "table.yaml")
     path = folder / "table.yaml"
-    if not path.is_file():
-        known = ", ".join(sorted(found.parent.name for found in EXPERIMENTS.glob("*/table.yaml")))
-        raise UserError(f"{paper}: no table.yaml there; papers with a table: {known or 'none'}")
     try:
         tree: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
         rows = tuple(
@@ -147,7 +143,7 @@ def read_spec(paper: str) -> TableSpec:
     if len(set(slugs)) != len(slugs) or not all(slugs):
         raise UserError(f"{path}: rows need names that differ in letters or digits")
     warm_start = Row("warm start", tuple(tree["warm_start"]), {}) if tree.get("warm_start") else None
-    return TableSpec(folder.resolve(), config, tuple(tree.get("overrides") or ()), metrics, parts, warm_start, rows)
+    return TableSpec(folder, config, tuple(tree.get("overrides") or ()), metrics, parts, warm_start, rows)
 
 
 def plan_run(spec: TableSpec, row: Row, seed: int, config: Path, common: Sequence[str], runs_dir: Path) -> Run:

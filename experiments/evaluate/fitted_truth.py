@@ -16,8 +16,8 @@ from torch import Tensor
 from datamodules.photo_folder import PreparedFaces, collate_faces
 from datamodules.photos import PhotoIndex, PreparedFace, read_face
 from experiments.reconstruct.pipeline import fit_settings
-from experiments.run_folder import written_atomically
 from lightning_modules.components.fitting import FitSettings, fit
+from renderers.atomic_file import written_atomically
 from renderers.cache import cache_dir
 from renderers.morphable_model.model import MorphableModel
 

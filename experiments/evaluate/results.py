@@ -14,7 +14,8 @@ from typing import Any, Literal
 from torch import Tensor
 
 from experiments.evaluate.pictures import CumulativeCurve, draw_curves
-from experiments.run_folder import write_json, write_text, written_atomically
+from experiments.run_folder import write_json, write_text
+from renderers.atomic_file import written_atomically
 
 SHOWN = 6  # subjects in the picture
 EVERYONE = sys.maxsize  # of `Request.subjects`: all that there are

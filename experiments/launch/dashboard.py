@@ -11,18 +11,17 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import torch
 import yaml
 from jsonargparse import ArgumentParser
 from lightning.pytorch import LightningModule
 from torch import nn
-from torchmetrics import Metric
 
 from experiments import table
+from experiments.papers import paper_folder
 from experiments.run_folder import read_json
+from lightning_modules.components.evaluation import NamedMetrics
 from renderers.errors import UserError
 
-EXPERIMENTS = Path(__file__).parents[1]
 STEP = "trainer/global_step"
 """The axis that `fit` logs everything over."""
 PICTURES = "panels"
@@ -50,24 +49,11 @@ class Names:
         return {title: tuple(names) for title, names in grouped.items()}
 
 
-def paper_folder(paper: str) -> Path:
-    """experiments/PAPER, by the paper's name or by path.
-
-    Raises:
-        UserError: it has no default.yaml.
-    """
-    folder = EXPERIMENTS / paper if (EXPERIMENTS / paper / "default.yaml").is_file() else Path(paper)
-    if not (folder / "default.yaml").is_file():
-        known = ", ".join(sorted(path.parent.name for path in EXPERIMENTS.glob("*/default.yaml")))
-        raise UserError(f"{paper}: no default.yaml there; the papers are {known}")
-    return folder.resolve()
-
-
 def logged_names(module: nn.Module) -> Names:
     """The terms of a paper's data classes of weights, and the metrics that its parts report."""
     weights = [value for value in vars(module).values() if is_dataclass(value) and "Weights" in type(value).__name__]
     terms = [name for value in weights for name in _terms(value)]
-    metrics = [name for part in module.children() if hasattr(part, "compute") for name in _metrics(part)]
+    metrics = [name for part in module.children() if isinstance(part, NamedMetrics) for name, _ in part.named()]
     return Names(tuple(dict.fromkeys(terms)), tuple(dict.fromkeys(metrics)))
 
 
@@ -75,15 +61,6 @@ def _terms(weights: Any) -> list[str]:
     if hasattr(weights, "terms"):
         return list(weights.terms())
     return [name for name in asdict(weights) if not name.startswith("prior_")]
-
-
-def _metrics(part: Any) -> list[str]:
-    """The names of everything that a set of metrics can report: it leaves out those that have seen nothing."""
-    for metric in part.modules():
-        if isinstance(metric, Metric):
-            metric._update_count = 1  # what `update_called` looks at
-            metric.compute = lambda: torch.zeros(())  # type: ignore[method-assign]
-    return list(part.compute())
 
 
 def load_default(folder: Path) -> LightningModule:
@@ -128,7 +105,7 @@ def make_workspace(paper: str, entity: str, project: str) -> Any:
     Raises:
         UserError: no such paper, or the package is not installed.
     """
-    folder = paper_folder(paper)
+    folder = paper_folder(paper, "default.yaml")
     workspaces, panels, filters = packages()
     names = logged_names(load_default(folder))
 

@@ -85,7 +85,7 @@ def prepare_face_model(
     """
     from rich.console import Console
 
-    from datamodules.photos import write_atomically
+    from renderers.atomic_file import write_bytes
     from renderers.morphable_model.prepared import load_prepared, save_prepared
 
     console = Console(stderr=True)
@@ -96,7 +96,7 @@ def prepare_face_model(
         console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
     picture = draw_faces(model)
     save_prepared(model, out)
-    write_atomically(out.with_suffix(".png"), picture)
+    write_bytes(out.with_suffix(".png"), picture)
     prepared = load_prepared(out)
     told = f"{out} ({out.stat().st_size / 1e6:.0f} MB): a configuration names it as face_model.init_args.spec"
     console.print(told, soft_wrap=True)

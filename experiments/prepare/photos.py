@@ -15,11 +15,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from datamodules.alignment import default_template
 from datamodules.face_records import Layout
 from datamodules.landmarks import LandmarkDetector, best_detector
-from datamodules.photos import INDEX_NAME, SUFFIXES, PhotoIndex, PhotoLabel, write_atomically
+from datamodules.photos import INDEX_NAME, SUFFIXES, PhotoIndex, PhotoLabel
 from experiments.prepare.pool import prepared_outcomes, process_count
 from experiments.prepare.preview import draw_preview
 from experiments.prepare.store import JOURNAL_NAME, PreparedStore, load_index, remove_leftovers
 from experiments.prepare.worker import GIVEN, Settings, stamp
+from renderers.atomic_file import write_bytes
 from renderers.errors import UserError
 
 LISTED = 20  # skipped photographs shown on the screen; all of them are in skipped.json
@@ -126,7 +127,7 @@ def _prepare(request: _Request, labels: Labels, others: Counter[str], console: C
         listed = ", ".join(f"{count} x {reason}" for reason, count in reasons)
         raise UserError(f"none of the {len(labels)} photographs in {source} could be prepared ({listed})")
     store.save()
-    write_atomically(out / "preview.jpg", draw_preview(out, index))
+    write_bytes(out / "preview.jpg", draw_preview(out, index))
     console.print(f"{len(index.faces())} faces of {len(labels)} photographs in {out}; look at {out / 'preview.jpg'}")
     return index
 

@@ -22,9 +22,9 @@ from datamodules.photos import (
     photo_from_json,
     photo_to_json,
     read_face,
-    write_atomically,
 )
 from experiments.prepare.worker import Outcome
+from renderers.atomic_file import write_bytes
 from renderers.errors import UserError
 
 JOURNAL_NAME = "journal.jsonl"
@@ -57,7 +57,7 @@ class PreparedStore:
         """
         for face, files in zip(outcome.photo.faces, outcome.files, strict=True):
             for path, content in zip(face_files(self.out, face.name), files, strict=True):
-                write_atomically(path, content)
+                write_bytes(path, content)
         before = self.index.photos.get(outcome.name)
         self.index.photos[outcome.name] = outcome.photo
         if before is not None:

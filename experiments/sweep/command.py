@@ -9,8 +9,9 @@ import sys
 from pathlib import Path
 
 from experiments.launch.account import account_entity
+from experiments.papers import EXPERIMENTS
 from experiments.run_pool import positive
-from experiments.sweep.spec import EXPERIMENTS, SweepSpec, read_spec
+from experiments.sweep.spec import SweepSpec, read_spec
 from renderers.errors import UserError
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.run_folder import written_atomically
 from experiments.sweep.leaderboard import Leaderboard, short_names
+from renderers.atomic_file import written_atomically
 
 TICKS = 5
 

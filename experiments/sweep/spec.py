@@ -12,10 +12,10 @@ from typing import Any
 
 import yaml
 
+from experiments.papers import EXPERIMENTS, paper_folder
 from experiments.precheck import check_arguments
 from renderers.errors import UserError
 
-EXPERIMENTS = Path(__file__).parents[1]
 ARGUMENTS = "${args}"
 """Stands in a command for what was drawn, as `--name=value`."""
 
@@ -74,11 +74,8 @@ def read_spec(paper: str) -> SweepSpec:
         UserError: there is none, it is not in the schema, its command is not `... -m experiments fit ... ${args}`, or
             it names an argument that `fit` does not take.
     """
-    folder = EXPERIMENTS / paper if (EXPERIMENTS / paper / "sweep.yaml").is_file() else Path(paper)
+    folder = paper_folder(paper, "sweep.yaml")
     path = folder / "sweep.yaml"
-    if not path.is_file():
-        known = ", ".join(sorted(found.parent.name for found in EXPERIMENTS.glob("*/sweep.yaml")))
-        raise UserError(f"{paper}: no sweep.yaml there; papers with a sweep: {known or 'none'}")
     try:
         tree: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
@@ -99,7 +96,7 @@ def read_spec(paper: str) -> SweepSpec:
     # Relative to the folder that W&B's agent is started in, the one above `experiments`.
     config = EXPERIMENTS.parent / configs[0]
     words = [f"--config={config}" if word.startswith("--config=") else word for word in words]
-    spec = SweepSpec(folder.resolve(), tree, tuple(words), config)
+    spec = SweepSpec(folder, tree, tuple(words), config)
     fixed = [word for word in words[1:] if word != ARGUMENTS]
     check_arguments("fit", [*fixed, *(f"--{name}" for name in spec.parameters)])
     return spec

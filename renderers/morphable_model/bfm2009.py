@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from renderers.errors import UserError
-from renderers.morphable_model.matlab_file import MatlabError, read_matlab
+from renderers.matlab_file import MatlabError, read_matlab
 from renderers.morphable_model.model import LANDMARKS, MorphableModel
 from renderers.morphable_model.open_face import cylindrical_uv, height_fault, towards_viewer
 

@@ -9,8 +9,6 @@ own.
 from __future__ import annotations
 
 import logging
-import os
-import tempfile
 import zipfile
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +17,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sparse
 
+from renderers.atomic_file import written_atomically
 from renderers.cache import cache_dir
 from renderers.errors import UserError
 from renderers.morphable_model.default_albedo import blotch_basis, build_albedo, crease_depth
@@ -215,18 +214,12 @@ def _read(path: Path) -> dict[str, np.ndarray] | None:
 
 
 def _write(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Writes all or nothing: a temporary file in the same folder takes the name once it is whole."""
+    """Writes all or nothing."""
     named: dict[str, Any] = dict(arrays)
-    temporary = ""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".tmp")
-        with os.fdopen(handle, "wb") as file:
-            np.savez(file, **named)
-        Path(temporary).replace(path)
+        with written_atomically(path) as temporary:
+            np.savez(temporary, **named)
     except OSError as reason:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
         raise UserError(
             f"cannot write the face model's cache {path}: {reason}; free some space or set MONOFACE_CACHE"
         ) from reason

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from renderers.atomic_file import written_atomically
 from renderers.errors import UserError
 from renderers.morphable_model.model import MorphableModel
 from renderers.morphable_model.npz_file import NpzError, read_npz
@@ -45,20 +44,12 @@ def save_prepared(model: MorphableModel, path: Path) -> None:
         "linear_albedo": np.array(model.linear_albedo),
         "fingerprint": np.array(model.fingerprint()),
     }
-    temporary: Path | None = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        temporary = Path(name)
-        with os.fdopen(handle, "wb") as file:
+        # An open file, for numpy adds a suffix to names that have another.
+        with written_atomically(path) as temporary, temporary.open("wb") as file:
             np.savez(file, allow_pickle=False, **arrays)
-        temporary.chmod(0o644)  # mkstemp's are the owner's alone
-        temporary.replace(path)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
 
 
 def load_prepared(path: str | Path) -> MorphableModel:

@@ -25,8 +25,8 @@ from datamodules.photos import (
     PreparedPhoto,
     read_face,
     read_photo,
-    write_atomically,
 )
+from renderers.atomic_file import write_bytes
 from renderers.camera import default_intrinsics
 from renderers.errors import UserError
 from tests.datamodules.test_skin import layout
@@ -47,8 +47,8 @@ def prepared_folder(root: Path, photos: int, faces: int = 1) -> PhotoIndex:
             image[y, x] = 255
             skin = np.zeros((SIZE, SIZE), np.uint8)
             skin[:, : SIZE // 2] = 255
-            write_atomically(root / "images" / f"{name}.png", cv2.imencode(".png", image[..., ::-1])[1].tobytes())
-            write_atomically(root / "skin" / f"{name}.png", cv2.imencode(".png", skin)[1].tobytes())
+            write_bytes(root / "images" / f"{name}.png", cv2.imencode(".png", image[..., ::-1])[1].tobytes())
+            write_bytes(root / "skin" / f"{name}.png", cv2.imencode(".png", skin)[1].tobytes())
             matrix = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
             prepared.append(PreparedFace(name, [0.0, 0.0, 9.0, 9.0], 1.0, landmarks.tolist(), matrix))
         index.photos[f"folder/p{photo}.jpg"] = PreparedPhoto(100, photo, prepared)
@@ -373,6 +373,6 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(UserError, match=r"cannot write .*file: No space left"):
-        write_atomically(tmp_path / "file", b"new")
+        write_bytes(tmp_path / "file", b"new")
     assert (tmp_path / "file").read_bytes() == b"old"
     assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -57,7 +57,7 @@ def test_an_order_is_a_function_of_seed_and_epoch() -> None:
 def test_processes_share_a_step(count: int, world: int, batch: int) -> None:
     """Step k of P processes shows what step k of one shows; what is left over is fewer than P samples."""
     if count < world:
-        with pytest.raises(UserError, match=f"{count} training samples for {world} processes"):
+        with pytest.raises(UserError, match=f"{count} samples to train on {world} processes"):
             EpochSampler(range(count), 0, (0, world))
         return
     shares = [order(count, place=(rank, world)) for rank in range(world)]

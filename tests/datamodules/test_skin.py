@@ -10,8 +10,8 @@ import skimage.data
 from datamodules.alignment import align
 from datamodules.landmarks import DlibDetector
 from datamodules.skin import polygon_mask, skin_probability
+from tests.conf.preparing import TEMPLATE
 
-TEMPLATE = np.array([[80, 92], [144, 92], [112, 128], [86, 160], [138, 160]], float)
 COMPLEXIONS = {
     "very light": (241, 207, 188),
     "olive": (198, 150, 110),

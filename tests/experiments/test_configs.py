@@ -79,6 +79,7 @@ def test_no_configuration_is_forgotten() -> None:
         "shared/data_multi_pie.yaml",
         "shared/data_photos.yaml",
         "shared/data_rogue_mix.yaml",
+        "shared/data_shards.yaml",
         "shared/face_model_bfm2009.yaml",
         "shared/face_model_bfm2017.yaml",
         "shared/face_model_default.yaml",
@@ -222,11 +223,11 @@ def prepare_two_photographs(out: str) -> None:
 def test_photographs(elsewhere: Path) -> None:
     prepare_two_photographs("data/photos")
     command = ["fit", "--config", "experiments/mgcnet/default.yaml", "--data", "experiments/shared/data_photos.yaml"]
-    little = ["--data.init_args.num_workers=0", "--trainer.max_steps=25", "--trainer.val_check_interval=25"]
+    little = ["--data.init_args.num_workers=0", "--trainer.max_steps=40", "--trainer.val_check_interval=40"]
     assert main([*command, *little]) == 0
     metrics = json.loads((run_folder(elsewhere) / "metrics.json").read_text())
     assert metrics["final"]["val/pixel"] == 0
-    assert metrics["final"]["val/loss"] < 0.95 * metrics["initial"]["val/loss"]
+    assert metrics["final"]["val/loss"] < 0.9 * metrics["initial"]["val/loss"]
     assert "val/vertex_rmse_mm" not in metrics["final"]  # nobody knows the truth of a photograph
 
 

@@ -129,7 +129,7 @@ def test_without_an_account_or_a_network_it_says_what_to_do(
 
     monkeypatch.setattr(wandb, "Api", unreachable)
     assert "W&B: no route to host (--dry-run" in complaint(capsys, "dashboard", "mgcnet")
-    assert "no default.yaml there; the papers are finegrained, mgcnet" in complaint(
+    assert "no default.yaml there; papers with one: finegrained, mgcnet" in complaint(
         capsys, "dashboard", "nobody", "--dry-run"
     )
     assert "the following arguments are required: KIND" in complaint(capsys)

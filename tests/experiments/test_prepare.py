@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import io
 import json
 from collections.abc import Iterator
@@ -16,29 +15,19 @@ import skimage.data
 from PIL import Image
 
 from datamodules.alignment import five_points
-from datamodules.landmarks import DetectedFace, DlibDetector
+from datamodules.landmarks import DetectedFace
 from datamodules.photo_folder import PhotoFolder
 from datamodules.photos import PhotoIndex, read_face, read_photo
 from experiments.__main__ import main
 from experiments.prepare.photos import find_photos, prepare_photos
 from experiments.prepare.worker import face_name
 from renderers.errors import UserError
-
-TEMPLATE = np.array([[80, 92], [144, 92], [112, 128], [86, 160], [138, 160]], float)
-
-
-dlib_detector = functools.cache(DlibDetector)  # its model file is large
-
-
-def stand_in(patch: pytest.MonkeyPatch) -> None:
-    """A fixed template, as deriving the default face model is tested elsewhere, and one detector for all."""
-    patch.setattr("experiments.prepare.photos.default_template", lambda size: TEMPLATE * (size / 224))
-    patch.setattr("experiments.prepare.photos.best_detector", lambda name: dlib_detector())
+from tests.conf.preparing import TEMPLATE, dlib_detector, prepare_quickly
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    stand_in(monkeypatch)
+    prepare_quickly(monkeypatch)
 
 
 def portrait() -> np.ndarray:
@@ -88,7 +77,7 @@ def prepared(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     out = tmp_path_factory.mktemp("out") / "prepared"
     screen = io.StringIO()
     with pytest.MonkeyPatch.context() as patch:
-        stand_in(patch)
+        prepare_quickly(patch)
         patch.setenv("COLUMNS", "200")
         with contextlib.redirect_stderr(screen):
             code = main(["prepare", "photos", str(photos), "--out", str(out), "--workers", "1"])

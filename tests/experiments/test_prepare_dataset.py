@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import shutil
 from collections.abc import Iterator
@@ -17,16 +16,15 @@ from jsonargparse import ArgumentParser
 from lightning import LightningDataModule
 
 from datamodules.batch import CorruptedBatch, FaceBatch, MultiViewBatch
-from datamodules.landmarks import DlibDetector
 from datamodules.layouts import LAYOUTS, load_layout
 from datamodules.photos import PhotoIndex, read_face
 from experiments.__main__ import main
 from renderers.errors import UserError
 from tests.conf.fake_datasets import SIDE, WRITERS, fake_face, save_text, write_aflw2000, write_celeba
 from tests.conf.fake_mgcnet_list import write_strip
+from tests.conf.preparing import prepare_quickly
 
 ROOT = Path(__file__).parents[2]
-TEMPLATE = np.array([[80, 92], [144, 92], [112, 128], [86, 160], [138, 160]], float)
 SIZE = 64
 PHOTOGRAPHS = {
     "celeba": 6, "celebamask-hq": 3, "300w-lp": 7, "aflw2000": 3, "lfw": 6, "ls3d-w": 5, "multi-pie": 8, "micc": 8,
@@ -36,18 +34,9 @@ TEST_ONLY = {"aflw2000", "micc", "facescape", "bu3dfe", "frgc", "now"}
 PAPERS = ("finegrained", "mgcnet", "rogue", "self_augmentation", "specular")
 
 
-dlib_detector = functools.cache(DlibDetector)  # its model file is large
-
-
-def stand_in(patch: pytest.MonkeyPatch) -> None:
-    """A fixed template, as deriving the default face model is tested elsewhere, and one detector for all."""
-    patch.setattr("experiments.prepare.photos.default_template", lambda size: TEMPLATE * (size / 224))
-    patch.setattr("experiments.prepare.photos.best_detector", lambda name: dlib_detector())
-
-
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    stand_in(monkeypatch)
+    prepare_quickly(monkeypatch)
 
 
 def prepare(name: str, source: Path, out: Path) -> int:
@@ -60,7 +49,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A working folder whose data/NAME are prepared, every one by the command."""
     root = tmp_path_factory.mktemp("house")
     with pytest.MonkeyPatch.context() as patch:
-        stand_in(patch)
+        prepare_quickly(patch)
         for name, write in WRITERS.items():
             assert prepare(name, write(root / "raw" / name), root / "data" / name) == 0
     return root

@@ -111,7 +111,7 @@ def test_an_error_leaves_what_was_there(tmp_path: Path, capsys: pytest.CaptureFi
     before = out.read_bytes()
     front.write_bytes(front.read_bytes()[:9000])
     assert main(["prepare", "face-model", "bfm2009", str(front), "--out", str(out)]) == 2
-    assert "is it cut short?" in capsys.readouterr().err
+    assert "cut short" in capsys.readouterr().err
     assert out.read_bytes() == before
     assert main(["prepare", "face-model", "bfm2009", str(front), "--out", str(tmp_path / "model.mat")]) == 2
     assert "name a file that ends with .npz" in capsys.readouterr().err

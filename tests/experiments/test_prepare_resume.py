@@ -24,9 +24,9 @@ from experiments.prepare.photos import prepare_dataset
 from experiments.prepare.store import JOURNAL_NAME, load_index
 from renderers.errors import UserError
 from tests.conf.fake_datasets import fake_face, save_photo, save_torch7
+from tests.conf.preparing import TEMPLATE
 
 ROOT = Path(__file__).parents[2]
-TEMPLATE = [[80, 92], [144, 92], [112, 128], [86, 160], [138, 160]]
 PHOTOGRAPHS, SIZE = 60, 64
 # What is killed: the command's own function, with a fixed template in the place of the default face model's.
 PROGRAM = f"""
@@ -38,14 +38,14 @@ from experiments.prepare import photos, store
 
 if __name__ == "__main__":
     store.SAVE_SECONDS = 3600.0  # what is kept is kept by the journal
-    photos.default_template = lambda size: np.array({TEMPLATE}, float) * (size / 224)
+    photos.default_template = lambda size: np.array({TEMPLATE.tolist()}, float) * (size / 224)
     photos.prepare_dataset(load_layout("ls3d-w"), Path(sys.argv[1]), Path(sys.argv[2]), {SIZE}, workers=2)
 """
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(photos, "default_template", lambda size: np.array(TEMPLATE, float) * (size / 224))
+    monkeypatch.setattr(photos, "default_template", lambda size: TEMPLATE * (size / 224))
 
 
 @pytest.fixture(scope="module")

@@ -130,7 +130,7 @@ class TestSpec:
             changed(paper, **keys)
 
     def test_a_file_that_is_no_sweep(self, paper: Path) -> None:
-        with pytest.raises(UserError, match=r"no sweep.yaml there; papers with a sweep: finegrained, mgcnet"):
+        with pytest.raises(UserError, match=r"no sweep.yaml there; papers with one: finegrained, mgcnet"):
             read_spec("nobody")
         (paper / "sweep.yaml").write_text("[")
         with pytest.raises(UserError, match="not YAML"):

@@ -21,6 +21,24 @@ class MatlabError(ValueError):
     """Why a file cannot be read, as a clause without the file's name."""
 
 
+def matlab_contents(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Shape and MATLAB class of every variable in a MATLAB 5 file; `CLASSES` are those that hold numbers.
+
+    Raises:
+        MatlabError: not a MATLAB 5 file, cut short or damaged.
+    """
+    import scipy.io
+
+    try:
+        held: dict[str, tuple[tuple[int, ...], str]] = {
+            name: (tuple(shape), kind) for name, shape, kind in scipy.io.whosmat(path)
+        }
+        _check_end(path)
+    except Exception as error:  # the parser trips over foreign or truncated bytes in many ways
+        raise _refusal(error) from error
+    return held
+
+
 def read_matlab(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
     """The named arrays of a MATLAB file.
 
@@ -40,11 +58,7 @@ def read_matlab(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
     """
     import scipy.io
 
-    try:
-        held = {name: (shape, kind) for name, shape, kind in scipy.io.whosmat(path)}
-        _check_end(path)
-    except Exception as error:
-        raise _refusal(error) from error
+    held = matlab_contents(path)
     missing = [name for name in names if name not in held]
     if missing:
         found = ", ".join(held) or "nothing"
@@ -60,7 +74,7 @@ def read_matlab(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
             raise MatlabError(f"{name} declares shape {shape}, more than a file of {size} bytes may hold")
     try:
         found_arrays = scipy.io.loadmat(path, variable_names=list(names))
-    except Exception as error:  # the parser trips over foreign or truncated bytes in many ways
+    except Exception as error:  # as above
         raise _refusal(error) from error
     return {name: _numbers(name, found_arrays.get(name)) for name in names}
 
@@ -80,7 +94,7 @@ def _check_end(path: Path) -> None:
 def _refusal(error: Exception) -> MatlabError:
     if isinstance(error, NotImplementedError):
         return MatlabError("it is a MATLAB 7.3 (HDF5) file; save it again from MATLAB with -v7")
-    return MatlabError(f"it cannot be read as a MATLAB file ({type(error).__name__}); is it cut short?")
+    return MatlabError(f"not a MATLAB file, or cut short or damaged ({type(error).__name__})")
 
 
 def _numbers(name: str, array: object) -> np.ndarray:
