@@ -1,4 +1,4 @@
-"""Prior on the coefficients: near the face model's mean."""
+"""Priors on the coefficients: near the face model's mean, in light that is white and of usual strength."""
 
 from __future__ import annotations
 
@@ -26,3 +26,23 @@ def coefficient_regularization(
         + expression * coefficients.expression.square().sum(dim=-1)
         + albedo * coefficients.albedo.square().sum(dim=-1)
     )
+
+
+def light_regularization(coefficients: Coefficients, tint: float, strength: float) -> Tensor:
+    """w_tint sum_cb (theta_cb - mean_c theta_cb)^2 + w_strength sum_b (mean_c theta_cb)^2, c a channel, b a harmonic.
+
+    A dark face in strong light and a fair one in weak light look alike, and so do a tanned one and a pale one in warm
+    light; without a prior on the light, that on the albedo alone decides. White light is asked of the networks of Deng
+    et al. (2019) by their public code.
+
+    Args:
+        coefficients: of B images.
+        tint: w_tint.
+        strength: w_strength, of what comes on top of the ambient light.
+
+    Returns:
+        (B,)
+    """
+    light = coefficients.illumination.unflatten(-1, (3, -1))
+    white = light.mean(dim=1, keepdim=True)
+    return tint * (light - white).square().flatten(1).sum(dim=1) + strength * white.square().flatten(1).sum(dim=1)

@@ -86,7 +86,7 @@ def draw_stages(predictor: Predictor, batch: MultiViewBatch) -> tuple[Rendering,
     drawn = module.renderer(coefficients, batch.intrinsics)
     pictures = {"coarse": drawn.image}
     if isinstance(module, Finegrained):
-        pictures["fine"] = module.refine(batch.image, coefficients, drawn).drawn.image
+        pictures["fine"] = module.refine(batch.image, batch.skin, coefficients, drawn).drawn.image
     elif isinstance(module, SelfAugmentation):
         pictures["fine"] = module.reconstruction(batch.image, batch.intrinsics).fine.image
     return drawn, pictures

@@ -29,13 +29,19 @@ MIDDLE = 32_768
 
 
 class Detail(Protocol):
-    """Maps of R texels a side: albedo (1, 3, R, R) RGB, displacement (1, 1, R, R) decimetres, or none."""
+    """Maps of R texels a side: albedo (1, 3, R, R) RGB, displacement (1, 1, R, R) decimetres, or none.
+
+    And the photograph's light (1, 27).
+    """
 
     @property
     def albedo(self) -> Tensor: ...
 
     @property
     def displacement(self) -> Tensor | None: ...
+
+    @property
+    def illumination(self) -> Tensor: ...
 
 
 @runtime_checkable
@@ -50,8 +56,8 @@ class Refiner(Protocol):
     chart: UVChart
     image_size: int
 
-    def refine(self, image: Tensor, coefficients: Coefficients, rendering: Rendering) -> Detail:
-        """Images (B, 3, H, W) and their coarse faces, drawn at that size -> the faces' maps."""
+    def refine(self, image: Tensor, skin: Tensor, coefficients: Coefficients, rendering: Rendering) -> Detail:
+        """Images (B, 3, H, W), skin weights (B, 1, H, W), and coarse faces drawn at that size -> their maps."""
         ...
 
 
@@ -92,6 +98,7 @@ def face_detail(
     refiner: Refiner,
     face_model: MorphableModel,
     view: Tensor,
+    skin: Tensor,
     coefficients: Coefficients,
     camera: Tensor,
     rendering: Rendering,
@@ -106,6 +113,7 @@ def face_detail(
         refiner: the module.
         face_model: its decoder.
         view: (1, 3, H, W) the picture, in [0, 1].
+        skin: (1, 1, h, w) skin probability of the same view at any size.
         coefficients: of the one face in it.
         camera: (1, 3, 3) intrinsics of a picture of the module's size.
         rendering: of that face, at H x W.
@@ -113,7 +121,8 @@ def face_detail(
     """
     side = (refiner.image_size, refiner.image_size)
     coarse = FaceRenderer(face_model, refiner.image_size)(coefficients, camera)
-    found = refiner.refine(interpolate(view, side, mode="bilinear", antialias=True), coefficients, coarse)
+    image, weights = (interpolate(picture, side, mode="bilinear", antialias=True) for picture in (view, skin))
+    found = refiner.refine(image, weights, coefficients, coarse)
     chart, own = UVChart(face_model, size), refiner.chart
     added = _enlarged(own, found.albedo - own.bake(coarse.vertex_albedo), chart)
     flat = torch.zeros_like(found.albedo[:, :1])
@@ -122,7 +131,7 @@ def face_detail(
     albedo = chart.fill((chart.bake(rendering.vertex_albedo) + added).clamp(0, 1))
     turned = chart.normals(rendering, relief)
     normals = torch.einsum("bji,bjhw->bihw", rendering.rotation, turned)
-    drawn = draw_detail(chart, rendering, coefficients.illumination, added, relief)
+    drawn = draw_detail(chart, rendering, found.illumination, added, relief)
     fine = (rendering.albedo + drawn.albedo) * drawn.shading
     pictures = [
         view,

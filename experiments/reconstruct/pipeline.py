@@ -215,7 +215,14 @@ class Reconstructor:
         if self.refiner is not None:
             small = regressed_camera(coefficients, self.refiner.image_size)
             detail = face_detail(
-                self.refiner, self.face_model, view[None], coefficients, small, rendering, self.detail_size
+                self.refiner,
+                self.face_model,
+                view[None],
+                probability[None, None],
+                coefficients,
+                small,
+                rendering,
+                self.detail_size,
             )
             seconds["detail"] = time.perf_counter() - clock
         return ReconstructedFace(

@@ -18,6 +18,7 @@ from lightning_modules.components.schedule import staged_factor
 from lightning_modules.components.weighting import weighted_sum
 from lightning_modules.finegrained.metrics import StageMetrics
 from lightning_modules.finegrained.network import AlbedoModule, DisplacementModule, UnwrappedFace, unwrap_face
+from lightning_modules.finegrained.shading import refitted_light
 from lightning_modules.finegrained.weights import CoarseWeights, FineWeights
 from losses.encoders import FaceEncoder
 from losses.finegrained import (
@@ -30,7 +31,7 @@ from losses.finegrained import (
     unsaturated,
 )
 from losses.landmark import LANDMARKS, landmark_loss
-from losses.regularization import coefficient_regularization
+from losses.regularization import coefficient_regularization, light_regularization
 from renderers.coefficients import Coefficients
 from renderers.detail import DetailRendering, draw_detail
 from renderers.face_renderer import FaceRenderer, Rendering
@@ -45,12 +46,14 @@ class DetailedFace:
     Attributes:
         albedo: (B, 3, R, R) RGB map.
         displacement: (B, 1, R, R) decimetres along the normals; None where the module displaces nothing.
+        illumination: (B, 27) of the photograph, see `refitted_light`.
         drawn: the faces with both.
         unwrapped: what the networks saw.
     """
 
     albedo: Tensor
     displacement: Tensor | None
+    illumination: Tensor
     drawn: DetailRendering
     unwrapped: UnwrappedFace
 
@@ -137,7 +140,7 @@ class Finegrained(FaceModule):
             coefficients = self(batch.image)
             rendering = self.renderer(coefficients, batch.intrinsics)
         if refining:
-            terms = self.fine_terms(batch, rendering, self.refine(batch.image, coefficients, rendering))
+            terms = self.fine_terms(batch, rendering, self.refine(batch.image, batch.skin, coefficients, rendering))
             loss = weighted_sum(terms, self.fine_weights.terms())
         else:
             terms = self.coarse_terms(batch, coefficients, rendering, self.global_step >= self.identity_start)
@@ -148,7 +151,7 @@ class Finegrained(FaceModule):
     def evaluate(self, stage: Stage, batch: FaceBatch, batch_idx: int) -> None:
         coefficients = self(batch.image)
         rendering = self.renderer(coefficients, batch.intrinsics)
-        face = self.refine(batch.image, coefficients, rendering)
+        face = self.refine(batch.image, batch.skin, coefficients, rendering)
         coarse = self.coarse_terms(batch, coefficients, rendering)
         fine = self.fine_terms(batch, rendering, face)
         loss = weighted_sum(coarse, self.coarse_weights.terms()) + weighted_sum(fine, self.fine_weights.terms())
@@ -161,28 +164,29 @@ class Finegrained(FaceModule):
         self.log_dict({f"{stage}/{name}": value for name, value in self.stages.compute().items()})
         self.stages.reset()
 
-    def refine(self, image: Tensor, coefficients: Coefficients, rendering: Rendering) -> DetailedFace:
+    def refine(self, image: Tensor, skin: Tensor, coefficients: Coefficients, rendering: Rendering) -> DetailedFace:
         """The fine stage: maps for coarse faces, and the faces drawn with them (section 3.4).
 
         Args:
             image: (B, 3, H, W) sRGB in [0, 1].
+            skin: (B, 1, H, W) weights in [0, 1].
             coefficients: of the B coarse faces.
             rendering: what these draw, at H x W.
         """
         chart = self.chart
-        unwrapped = unwrap_face(chart, image, coefficients.illumination, rendering)
+        light = refitted_light(image, skin, coefficients.illumination, rendering)
+        unwrapped = unwrap_face(chart, image, light, rendering)
         photograph, smooth = chart.fill(unwrapped.photograph), chart.bake(rendering.vertex_albedo)
         detail, displacement = torch.zeros_like(smooth), None
         if self.details_albedo_now:
             detail = self.albedo_module(chart.fill(smooth), photograph, self.wavelet) * chart.mask
         if self.displaces:
             displacement = self.displacement_module(unwrapped, photograph, self.wavelet) * chart.mask
-        drawn = draw_detail(chart, rendering, coefficients.illumination, detail, displacement)
+        drawn = draw_detail(chart, rendering, light, detail, displacement)
         # The smooth part is drawn from the vertices: from a map it would be blurred, and untrained worse than coarse.
         albedo = rendering.albedo + drawn.albedo
-        return DetailedFace(
-            smooth + detail, displacement, replace(drawn, albedo=albedo, image=albedo * drawn.shading), unwrapped
-        )
+        drawn = replace(drawn, albedo=albedo, image=albedo * drawn.shading)
+        return DetailedFace(smooth + detail, displacement, light, drawn, unwrapped)
 
     def coarse_terms(
         self, batch: FaceBatch, coefficients: Coefficients, rendering: Rendering, identity: bool = True
@@ -206,10 +210,12 @@ class Finegrained(FaceModule):
             terms["landmark"] = landmark_loss(rendering.landmarks, batch.landmarks, even, self.image_size).mean()
         if weights.identity and identity:
             terms["identity"] = self._identity(batch, rendering.image, rendering.landmarks)
-        if weights.prior_identity or weights.prior_expression or weights.prior_albedo:
-            terms["regularization"] = coefficient_regularization(
+        if weights.regularizes:
+            prior = coefficient_regularization(
                 coefficients, weights.prior_identity, weights.prior_expression, weights.prior_albedo
-            ).mean()
+            )
+            prior = prior + light_regularization(coefficients, weights.prior_tint, weights.prior_light)
+            terms["regularization"] = prior.mean()
         return terms
 
     def fine_terms(self, batch: FaceBatch, rendering: Rendering, face: DetailedFace) -> dict[str, Tensor]:
@@ -269,7 +275,7 @@ class Finegrained(FaceModule):
         """Pictures of a batch by name, each (B, 3, H, W) in [0, 1]."""
         coefficients = self(batch.image)
         rendering = self.renderer(coefficients, batch.intrinsics)
-        face = self.refine(batch.image, coefficients, rendering)
+        face = self.refine(batch.image, batch.skin, coefficients, rendering)
         pictures = {
             "input": batch.image,
             "coarse": torch.where(rendering.mask, rendering.image.clamp(0, 1), batch.image),

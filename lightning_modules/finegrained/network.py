@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,15 +10,12 @@ from torch import Tensor, nn
 
 from lightning_modules.components.unet import Decoder, Encoder, quiet_head
 from lightning_modules.components.wavelet import HaarTransform, InverseHaarTransform
+from lightning_modules.finegrained.shading import relief_from_shading, without_wide_waves
 from renderers.face_renderer import Rendering
 from renderers.illumination import irradiance
 from renderers.uv import UVChart, unit
 
 DETAIL_SCALE = 10.0  # brings increments and wavelet coefficients, a few hundredths, near 1
-SLOPE_STEP = 0.05  # decimetres per unit of u or v
-STEEPEST = 1.0  # decimetres per unit of u or v: a slope of about 30 degrees
-WIDEST = 8.0  # radians per unit of u or v: waves as wide as the face are halved
-LEAST_ANSWER = 0.03  # change of brightness per unit of slope, below which light does not tell slopes
 PICTURE_CHANNELS = 3
 BAND_CHANNELS = 3 * PICTURE_CHANNELS  # LH, HL, HH of a picture
 
@@ -48,74 +44,19 @@ def unwrap_face(chart: UVChart, image: Tensor, illumination: Tensor, rendering: 
     Args:
         chart: of the face model.
         image: (B, 3, H, W) in [0, 1].
-        illumination: (B, 27) of the coarse faces.
+        illumination: (B, 27) of the photographs, see `refitted_light`.
         rendering: the coarse faces, drawn at H x W.
     """
+    shading = irradiance(unit(rendering.normals).flatten(2).transpose(1, 2), illumination).transpose(1, 2)
+    relit = rendering.albedo * shading.unflatten(2, image.shape[2:])
     # Unwrapping is linear: of the difference it gives the difference of both unwrapped. A photograph ends at white.
-    difference, visibility = chart.unwrap(image - rendering.image.clamp(0, 1), rendering)
-    difference = difference * visibility
+    both = torch.cat([image - rendering.image.clamp(0, 1), (image - relit.clamp(0, 1)) * rendering.mask], dim=1)
+    unwrapped, visibility = chart.unwrap(both, rendering)
+    difference, unexplained = (unwrapped * visibility).split(PICTURE_CHANNELS, dim=1)
     increment = difference + (1 - visibility) * chart.mirror(difference)
     photograph = chart.bake(rendering.vertex_colors) + increment
-    return UnwrappedFace(increment, photograph, relief_from_shading(chart, difference, illumination, rendering))
-
-
-def relief_from_shading(chart: UVChart, difference: Tensor, illumination: Tensor, rendering: Rendering) -> Tensor:
-    """The relief under which the coarse face's shading would change as the photograph asks.
-
-    The increment alone, which is all that the paper's displacement module is given, does not tell a ridge from a
-    groove: that takes the light. To first order slopes (d_u, d_v) change the brightness by r_u d_u + r_v d_v, where r
-    is the shading's answer to them; their least solution for a difference e is r e / (|r|^2 + epsilon^2), and the
-    relief is the one whose slopes come nearest.
-
-    Args:
-        chart: of the face model.
-        difference: (B, 3, R, R) photograph minus coarse render, 0 where it is not seen.
-        illumination: (B, 27) of the coarse faces.
-        rendering: the coarse faces.
-
-    Returns:
-        (B, 1, R, R) decimetres along the normals; 0 outside the chart.
-    """
-    normals = unit(chart.bake(rendering.vertex_normals))
-    albedo, places = chart.bake(rendering.vertex_albedo), chart.bake(chart.uv).expand(len(normals), -1, -1, -1)
-    tilts = [SLOPE_STEP * chart.surface_gradient(rendering, place) for place in places.split(1, dim=1)]
-    bent = torch.cat([normals, *(unit(normals - tilt) for tilt in tilts)])
-    light = irradiance(bent.flatten(2).transpose(1, 2), illumination.repeat(3, 1)).transpose(1, 2)
-    colors = albedo * light.unflatten(2, bent.shape[2:]).unflatten(0, (3, -1))
-    flat, along_u, along_v = colors.mean(dim=2, keepdim=True)
-    answer = torch.cat([along_u - flat, along_v - flat], dim=1) / SLOPE_STEP
-    strength = answer.square().sum(dim=1, keepdim=True) + LEAST_ANSWER**2
-    slopes = (answer * difference.mean(dim=1, keepdim=True) / strength).clamp(-STEEPEST, STEEPEST)
-    return integrate(slopes) * chart.mask
-
-
-def integrate(slopes: Tensor) -> Tensor:
-    """The periodic surface whose slopes come nearest to given ones (Frankot and Chellappa 1988), without wide waves.
-
-    Args:
-        slopes: (B, 2, R, R) along u (columns) and v (against the rows), per unit of u and v.
-
-    Returns:
-        (B, 1, R, R) of mean 0; a wave is damped by 1 / (1 + (WIDEST / omega)^2).
-    """
-    omega_u, omega_v = _frequencies(slopes)
-    along_u, along_v = torch.fft.rfft2(slopes).unbind(1)
-    surface = -1j * (omega_u * along_u + omega_v * along_v) / (omega_u.square() + omega_v.square() + WIDEST**2)
-    return torch.fft.irfft2(surface, s=slopes.shape[-2:])[:, None]
-
-
-def without_wide_waves(maps: Tensor) -> Tensor:
-    """(B, C, R, R) the maps with every wave damped as `integrate` damps it: what is wider is the coarse face's."""
-    squared = sum(omega.square() for omega in _frequencies(maps))
-    return torch.fft.irfft2(torch.fft.rfft2(maps) * (squared / (squared + WIDEST**2)), s=maps.shape[-2:])
-
-
-def _frequencies(maps: Tensor) -> tuple[Tensor, Tensor]:
-    """Radians per unit of u, of the columns of `rfft2`, and of v, of its rows (which run against v)."""
-    height, width = maps.shape[-2:]
-    omega_u = torch.fft.rfftfreq(width, 1 / width, device=maps.device)
-    omega_v = torch.fft.fftfreq(height, 1 / height, device=maps.device)
-    return 2 * math.pi * omega_u, -2 * math.pi * omega_v[:, None]
+    relief = relief_from_shading(chart, unexplained, visibility, illumination, rendering)
+    return UnwrappedFace(increment, photograph, relief)
 
 
 class WaveletEncoder(nn.Module):

@@ -14,6 +14,7 @@ class CoarseWeights:
     Attributes:
         photometric, landmark, identity: of (7), (8), (9).
         prior_identity, prior_expression, prior_albedo: lambda_alpha, lambda_beta, lambda_delta of (10).
+        prior_tint, prior_light: of `light_regularization`, beside (10).
     """
 
     photometric: float = 1.9
@@ -22,6 +23,13 @@ class CoarseWeights:
     prior_identity: float = 1e-4
     prior_expression: float = 8e-5
     prior_albedo: float = 3e-7
+    prior_tint: float = 0.0
+    prior_light: float = 0.0
+
+    @property
+    def regularizes(self) -> bool:
+        """Whether there is a prior on any coefficient."""
+        return any(value for name, value in asdict(self).items() if name.startswith("prior_"))
 
     def terms(self) -> dict[str, float]:
         """The weights of equation (6)'s terms by name; those of (10) stand inside its own."""

@@ -14,7 +14,7 @@ from losses.encoders import FaceEncoder
 from losses.identity import identity_loss
 from losses.landmark import LANDMARKS, landmark_loss
 from losses.photometric import render_loss
-from losses.regularization import coefficient_regularization
+from losses.regularization import coefficient_regularization, light_regularization
 from renderers.coefficients import Coefficients
 from renderers.face_renderer import Rendering
 
@@ -25,7 +25,7 @@ class CoarseWeights:
 
     Attributes:
         photometric, landmark, identity, regularization: the terms.
-        prior_identity, prior_expression, prior_albedo: inside the regularization term.
+        prior_identity, prior_expression, prior_albedo, prior_tint, prior_light: inside the regularization term.
     """
 
     photometric: float = 1.92
@@ -35,6 +35,8 @@ class CoarseWeights:
     prior_identity: float = 1.0
     prior_expression: float = 0.8
     prior_albedo: float = 1.7e-3
+    prior_tint: float = 0.0
+    prior_light: float = 0.0
 
     def sum(self, terms: Mapping[str, Tensor]) -> Tensor:
         """The weighted sum of the terms."""
@@ -72,7 +74,9 @@ def coarse_terms(
         drawn = identity_encoder(rendering.image, rendering.landmarks)
         terms["identity"] = identity_loss(drawn, wanted).mean()
     if weights.regularization:
-        terms["regularization"] = coefficient_regularization(
+        prior = coefficient_regularization(
             coefficients, weights.prior_identity, weights.prior_expression, weights.prior_albedo
-        ).mean()
+        )
+        prior = prior + light_regularization(coefficients, weights.prior_tint, weights.prior_light)
+        terms["regularization"] = prior.mean()
     return terms

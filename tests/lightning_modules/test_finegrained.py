@@ -21,15 +21,13 @@ from lightning_modules.components.backbones import VGG, CoefficientRegressor, Re
 from lightning_modules.components.schedule import cosine_factor
 from lightning_modules.finegrained import CoarseWeights, Finegrained, FineWeights
 from lightning_modules.finegrained.network import (
-    WIDEST,
     AlbedoModule,
     DisplacementModule,
     UnwrappedFace,
     WaveletEncoder,
-    integrate,
     unwrap_face,
-    without_wide_waves,
 )
+from lightning_modules.finegrained.shading import without_wide_waves
 from losses.metrics import NormalAngularError
 from renderers.camera import default_intrinsics
 from renderers.coefficients import CoefficientLayout, Coefficients
@@ -102,7 +100,7 @@ def test_untrained_the_fine_face_is_the_coarse_one() -> None:
     batch, coefficients = rippled_batch()
     module = make_module()
     rendering = module.renderer(coefficients, batch.intrinsics)
-    face = module.refine(batch.image, coefficients, rendering)
+    face = module.refine(batch.image, batch.skin, coefficients, rendering)
     assert face.displacement is not None and torch.equal(face.displacement, torch.zeros_like(face.displacement))
     torch.testing.assert_close(face.drawn.albedo, rendering.albedo)
     torch.testing.assert_close(face.drawn.normals, unit(rendering.normals) * rendering.mask, atol=1e-5, rtol=0)
@@ -140,7 +138,7 @@ def test_a_weight_of_zero_costs_nothing() -> None:
     for name, term in zip(("photometric", "identity", "albedo", "smoothness"), FineWeights().terms(), strict=True):
         module = make_module(fine=replace(nothing, **{name: 1.0}))
         rendering = module.renderer(coefficients, batch.intrinsics)
-        face = module.refine(batch.image, coefficients, rendering)
+        face = module.refine(batch.image, batch.skin, coefficients, rendering)
         assert set(module.fine_terms(batch, rendering, face)) == {term}
     silent = CoarseWeights(**dict.fromkeys(CoarseWeights.__dataclass_fields__, 0.0))
     for name, term in (("photometric",) * 2, ("landmark",) * 2, ("identity",) * 2, ("prior_albedo", "regularization")):
@@ -158,7 +156,7 @@ def test_the_rows_of_table_5(switch: str, monkeypatch: pytest.MonkeyPatch) -> No
     for part in fine_parts(module):
         torch.nn.init.normal_(part.head.weight, std=0.1)
     rendering = module.renderer(coefficients, batch.intrinsics)
-    face = module.refine(batch.image, coefficients, rendering)
+    face = module.refine(batch.image, batch.skin, coefficients, rendering)
     terms = module.fine_terms(batch, rendering, face)
     sum(terms.values()).backward()  # type: ignore[union-attr]
 
@@ -197,7 +195,7 @@ def test_relief_is_found_in_the_picture() -> None:
     optimizer = Adam(module.displacement_module.parameters(), lr=5e-3)
     losses = []
     for _ in range(40):
-        face = module.refine(batch.image, coefficients, rendering)
+        face = module.refine(batch.image, batch.skin, coefficients, rendering)
         loss = module.fine_terms(batch, rendering, face)["fine_photometric"]
         optimizer.zero_grad()
         loss.backward()
@@ -223,7 +221,7 @@ def test_painted_skin_is_found_in_the_picture() -> None:
     optimizer = Adam(module.albedo_module.parameters(), lr=5e-3)
     first: dict[str, float] = {}
     for _ in range(60):
-        face = module.refine(batch.image, coefficients, rendering)
+        face = module.refine(batch.image, batch.skin, coefficients, rendering)
         terms = module.fine_terms(batch, rendering, face)
         first = first or {name: value.item() for name, value in terms.items()}
         optimizer.zero_grad()
@@ -259,21 +257,6 @@ def test_what_is_brighter_than_white_is_no_increment() -> None:
     assert rendering.image.max() > 1.2
     face = unwrap_face(chart, rendering.image.clamp(0, 1), coefficients.illumination, rendering)
     assert face.increment.abs().max() < 1e-6 and face.relief.abs().max() < 1e-6
-
-
-def test_integration_finds_a_wave_by_its_slopes() -> None:
-    """Eight waves along u and six down come back damped by their frequency alone, and so they do from the filter."""
-    size, along = 48, (torch.arange(48) + 0.5) / 48
-    u, v = 2 * torch.pi * 8 * along, -2 * torch.pi * 6 * along[:, None]  # v runs against the rows
-    wave = (torch.sin(u) * torch.cos(v)).expand(size, size)
-    slopes = torch.stack(
-        [2 * torch.pi * 8 * torch.cos(u) * torch.cos(v), -2 * torch.pi * 6 * torch.sin(u) * torch.sin(v)]
-    )
-    damping = 1 / (1 + (WIDEST / (2 * torch.pi * 10)) ** 2)
-    torch.testing.assert_close(integrate(slopes[None])[0, 0], damping * wave, atol=1e-5, rtol=0)
-    torch.testing.assert_close(without_wide_waves(wave[None, None])[0, 0], damping * wave, atol=1e-5, rtol=0)
-    level = torch.full((1, 1, size, size), 3.0)
-    assert without_wide_waves(level).abs().max() < 1e-5
 
 
 def test_shading_tells_ridges_from_grooves() -> None:
@@ -417,7 +400,7 @@ def test_photographs_have_no_true_normals() -> None:
     module.regressor = Told(coefficients)  # type: ignore[assignment]
     batch = replace(batch, truth=None)
     rendering = module.renderer(coefficients, batch.intrinsics)
-    module.stages.update(batch, rendering, module.refine(batch.image, coefficients, rendering).drawn)
+    module.stages.update(batch, rendering, module.refine(batch.image, batch.skin, coefficients, rendering).drawn)
     assert set(module.stages.compute()) == {f"{s}_{n}" for s in ("coarse", "fine") for n in ("psnr", "ssim", "rmse")}
     assert "true normals" not in module.panels(batch)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from losses.regularization import coefficient_regularization
+from losses.regularization import coefficient_regularization, light_regularization
 from renderers.coefficients import CoefficientLayout
 
 LAYOUT = CoefficientLayout(identity=4, expression=3, albedo=2)
@@ -30,3 +30,13 @@ def test_weights_can_be_chosen() -> None:
 def test_gradcheck() -> None:
     vector = torch.randn(2, LAYOUT.length, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda v: coefficient_regularization(LAYOUT.split(v)), (vector,))
+
+
+def test_the_light_should_be_white_and_near_the_ambient() -> None:
+    coefficients = LAYOUT.split(torch.zeros(4, LAYOUT.length))
+    light = coefficients.illumination.view(4, 3, 9)
+    light[1, :, 0] = 2.0  # white: strength alone, 4
+    light[2, 0, 3], light[2, 1, 3], light[2, 2, 3] = 3.0, 0.0, -3.0  # no strength on average: tint alone, 9 + 9
+    light[3, :, 1], light[3, 2, 1] = 1.0, 4.0  # mean 2, deviations -1, -1, 2
+    loss = light_regularization(coefficients, tint=10.0, strength=1.0)
+    assert loss.tolist() == pytest.approx([0.0, 4.0, 180.0, 60.0 + 4.0])
