@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import MetricCollection
+from torchmetrics import Metric, MetricCollection
 
 from datamodules.batch import FaceBatch
 from losses.encoders import FaceEncoder
@@ -35,7 +35,24 @@ from renderers.morphable_model.model import MorphableModel
 from renderers.specular_renderer import SpecularRendering
 
 
-class ReconstructionMetrics(nn.Module):
+class NamedMetrics(nn.Module):
+    """A paper's metrics; subclasses say what they are called."""
+
+    def named(self) -> Iterator[tuple[str, Metric]]:
+        """Every metric with the name that it is logged under."""
+        raise NotImplementedError
+
+    def compute(self) -> dict[str, Tensor]:
+        """The value of every metric that has seen something, by name."""
+        return {name: metric.compute() for name, metric in self.named() if metric.update_called}
+
+    def reset(self) -> None:
+        """Forget everything seen."""
+        for _, metric in self.named():
+            metric.reset()
+
+
+class ReconstructionMetrics(NamedMetrics):
     """Landmark NME, PSNR, identity similarity on every batch; vertex, depth and pose errors where the truth is known.
 
     PSNR is taken inside the true face where it is known, else inside the drawn one.
@@ -78,18 +95,12 @@ class ReconstructionMetrics(nn.Module):
         for name in ("yaw_error_deg", "pitch_error_deg", "roll_error_deg"):
             known[name].update(coefficients.angles, true.angles)
 
-    def compute(self) -> dict[str, Tensor]:
-        """Every metric that has seen something, by the name it is logged under."""
-        metrics = [*self.always.items(), *self.with_truth.items()]
-        return {name: metric.compute() for name, metric in metrics if metric.update_called}
-
-    def reset(self) -> None:
-        """Forget everything seen."""
-        self.always.reset()
-        self.with_truth.reset()
+    def named(self) -> Iterator[tuple[str, Metric]]:
+        yield from self.always.items()
+        yield from self.with_truth.items()
 
 
-class RobustnessMetrics(nn.Module):
+class RobustnessMetrics(NamedMetrics):
     """How well clean and corrupted copies of a picture are reconstructed, by the corruption's name.
 
     Landmark NME; the cosine distance of identity features between the clean picture and what was drawn (ROGUE, table
@@ -149,22 +160,14 @@ class RobustnessMetrics(nn.Module):
             known["texture_rmse"].update(rendering.vertex_albedo, albedo)
             known["yaw_error_deg"].update(coefficients[name].angles, true.angles)
 
-    def compute(self) -> dict[str, Tensor]:
-        """`SET/METRIC` of every metric that has seen something."""
-        return {
-            f"{name}/{metric}": value.compute()
-            for name in self.NAMES
-            for metric, value in self.of(name).items()
-            if value.update_called
-        }
-
-    def reset(self) -> None:
-        """Forget everything seen."""
+    def named(self) -> Iterator[tuple[str, Metric]]:
+        """Each with its name `SET/METRIC`."""
         for name in self.NAMES:
-            self.of(name).reset()
+            for metric, value in self.of(name).items():
+                yield f"{name}/{metric}", value
 
 
-class SpecularMetrics(nn.Module):
+class SpecularMetrics(NamedMetrics):
     """The specular paper's own: colour error of the picture, point-to-plane distance, inner mouth, highlights, lamp.
 
     The colour error is taken where the drawn face and the photograph's skin overlap. What needs a truth is left out
@@ -204,10 +207,5 @@ class SpecularMetrics(nn.Module):
             origins = rendering.translation, true.translation
             known["light_direction_error_deg"].update(rendering.light_position, truth.light_position, *origins)
 
-    def compute(self) -> dict[str, Tensor]:
-        """Every metric that has seen something, by the name it is logged under."""
-        return {name: metric.compute() for name, metric in self.all.items() if metric.update_called}
-
-    def reset(self) -> None:
-        """Forget everything seen."""
-        self.all.reset()
+    def named(self) -> Iterator[tuple[str, Metric]]:
+        yield from self.all.items()

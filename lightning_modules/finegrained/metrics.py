@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import MetricCollection
+from torchmetrics import Metric, MetricCollection
 
 from datamodules.batch import FaceBatch
+from lightning_modules.components.evaluation import NamedMetrics
 from losses.metrics import MaskedPSNR, MaskedRMSE, MaskedSSIM, NormalAngularError
 from renderers.detail import DetailRendering
 from renderers.face_renderer import Rendering
@@ -16,7 +18,7 @@ from renderers.face_renderer import Rendering
 STAGES = ("coarse", "fine")
 
 
-class StageMetrics(nn.Module):
+class StageMetrics(NamedMetrics):
     """PSNR, SSIM and RMSE (tables 1 to 3 and 5) and the normals' angular error, of the coarse and of the fine faces.
 
     Pictures are compared where the drawn face lies on the true one, or all over the drawn one where the truth is not
@@ -62,16 +64,8 @@ class StageMetrics(nn.Module):
             if truth is not None and truth.normals is not None:
                 known["normal_error_deg"].update(normals, truth.normals)
 
-    def compute(self) -> dict[str, Tensor]:
-        """`STAGE_METRIC` of every metric that has seen something."""
-        return {
-            f"{stage}_{name}": metric.compute()
-            for stage in STAGES
-            for name, metric in self.of(stage).items()
-            if metric.update_called
-        }
-
-    def reset(self) -> None:
-        """Forget everything seen."""
+    def named(self) -> Iterator[tuple[str, Metric]]:
+        """Each with its name `STAGE_METRIC`."""
         for stage in STAGES:
-            self.of(stage).reset()
+            for name, metric in self.of(stage).items():
+                yield f"{stage}_{name}", metric

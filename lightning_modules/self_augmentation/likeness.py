@@ -22,6 +22,8 @@ class SelfAugmentationWeights:
         photometric, identity, attribute, robustified: the terms (6), (7), (8), (9).
         rotation: factor of equation (5) on I_rot fed back, against I_rot and I; the paper's 1.
         occlusion: likewise of I_occ.
+        change: of the squared distance of fine from coarse colours, which the paper lacks: it keeps the fine ones from
+            holding what light and shape got wrong, and from leaving the coarse ones where nothing is seen.
     """
 
     photometric: float = 1.0
@@ -30,6 +32,7 @@ class SelfAugmentationWeights:
     robustified: float = 0.001
     rotation: float = 1.0
     occlusion: float = 1.0
+    change: float = 0.0
 
     @property
     def perceptual(self) -> bool:

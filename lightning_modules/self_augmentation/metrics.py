@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import MetricCollection
+from torchmetrics import Metric, MetricCollection
 
 from datamodules.batch import FaceBatch
+from lightning_modules.components.evaluation import NamedMetrics
 from losses.encoders import FaceEncoder
 from losses.metrics import HiddenVertexColorRMSE, IdentitySimilarity, MaskedPSNR, MaskedSSIM, TextureRMSE
 from renderers.camera import euler_to_rotation, project, transform
@@ -40,7 +41,7 @@ def hidden_vertices(vertices_image: Tensor, depth: Tensor, hidden: Tensor) -> Te
     return seen & hidden.view(batch, -1).gather(1, pixel)
 
 
-class RefinementMetrics(nn.Module):
+class RefinementMetrics(NamedMetrics):
     """PSNR, SSIM and identity similarity of the coarse and the fine face, by condition; colours where they are known.
 
     Pictures are compared with the clean photograph over the pixels of the face that both renderings, which share their
@@ -117,18 +118,10 @@ class RefinementMetrics(nn.Module):
         posed = transform(shape, euler_to_rotation(true.angles), true.translation)
         return hidden_vertices(project(posed, batch.intrinsics), batch.truth.depth, hidden)
 
-    def compute(self) -> dict[str, Tensor]:
-        """`MODEL_METRIC` of clean pictures, `occluded/MODEL_METRIC` of the others; those that have seen something."""
+    def named(self) -> Iterator[tuple[str, Metric]]:
+        """`MODEL_METRIC` of clean pictures, `occluded/MODEL_METRIC` of the others."""
         prefixes = {"clean": "", "occluded": "occluded/"}
-        return {
-            f"{prefixes[condition]}{model}_{name}": metric.compute()
-            for condition in self.CONDITIONS
-            for model in self.MODELS
-            for name, metric in self.of(condition, model).items()
-            if metric.update_called
-        }
-
-    def reset(self) -> None:
-        """Forget everything seen."""
-        for metrics in self.sets.values():
-            cast(MetricCollection, metrics).reset()
+        for condition in self.CONDITIONS:
+            for model in self.MODELS:
+                for name, metric in self.of(condition, model).items():
+                    yield f"{prefixes[condition]}{model}_{name}", metric

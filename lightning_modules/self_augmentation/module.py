@@ -211,11 +211,12 @@ class SelfAugmentation(FaceModule):
         weights = self.weights
         seen = self.reconstruction(batch.image, batch.intrinsics)
         mask = seen.fine.mask * self.face_mask(batch)
+        change = {"change": seen.change()} if weights.change else {}
         if step < self.augmentation_start:
-            return likeness_terms(seen.fine.image, None, batch.image, None, mask, weights)
+            return change | likeness_terms(seen.fine.image, None, batch.image, None, mask, weights)
         wanted = self.wanted(batch, seen)
         drawn = self.features(seen.fine.image, seen.fine.landmarks) if weights.perceptual else None
-        terms = likeness_terms(seen.fine.image, drawn, batch.image, wanted, mask, weights)
+        terms = change | likeness_terms(seen.fine.image, drawn, batch.image, wanted, mask, weights)
         robustified: list[Tensor] = []
         for name, weight in (("rotation", weights.rotation), ("occlusion", weights.occlusion)):
             if not (weight or weights.robustified) or (self.alternate and (step % 2 == 0) != (name == "rotation")):
@@ -266,6 +267,8 @@ class SelfAugmentation(FaceModule):
         drawn = self.features(again.fine.image, again.fine.landmarks) if self.weights.perceptual else None
         shown = (again.fine.mask & view.face).float()
         own = likeness_terms(again.fine.image, drawn, image, looks, shown, self.weights)
+        if self.weights.change:
+            own["change"] = again.change()
         in_place = recolored(seen.coarse, again.fine.vertex_albedo, seen.coefficients)
         first = likeness_terms(in_place.image, drawn, batch.image, wanted, mask, self.weights)
         return self.weights.sum(own, first)

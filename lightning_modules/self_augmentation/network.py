@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_modules.components.distributed import summed_over_processes
 from lightning_modules.components.graph import SpectralNetwork, scaled_laplacian, upsampling
 from renderers.fixed_sum import FixedSum
 from renderers.morphable_model.mesh_edit import vertex_neighbours
@@ -37,12 +38,17 @@ class Standardization(nn.Module):
 
     @torch.no_grad()
     def observe(self, x: Tensor) -> None:
-        """Counts (B, features), by Chan's update of a mean and a sum of squared deviations."""
-        mean = x.mean(dim=0)
-        total = self.count + len(x)
+        """Counts (B, features) of every process, by Chan's update of a mean and a sum of squared deviations.
+
+        Processes that train together have to call it together.
+        """
+        seen = summed_over_processes(torch.cat([x.new_full((1,), len(x)), x.sum(dim=0)]))
+        count, mean = seen[0], seen[1:] / seen[0]
+        squares = summed_over_processes((x - mean).square().sum(dim=0))
+        total = self.count + count
         step = mean - self.mean
-        self.squares += (x - mean).square().sum(dim=0) + step.square() * self.count * len(x) / total
-        self.mean += step * len(x) / total
+        self.squares += squares + step.square() * self.count * count / total
+        self.mean += step * count / total
         self.count.copy_(total)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -29,6 +29,10 @@ class Reconstruction:
     fine: Rendering
     attributes: Tensor
 
+    def change(self) -> Tensor:
+        """Mean over faces and vertices of the squared distance of fine from coarse colours."""
+        return (self.fine.vertex_albedo - self.coarse.vertex_albedo).square().sum(dim=-1).mean()
+
 
 @dataclass
 class View:

@@ -144,6 +144,23 @@ def test_fed_back_is_equation_five_on_both_pairs() -> None:
     torch.testing.assert_close(value, expected)
 
 
+def test_a_change_of_the_coarse_colours_costs_its_square() -> None:
+    """Once for the picture and, of a face that is fed back, once for the view."""
+    batch, truth = exact_faces()
+    bare = SelfAugmentationWeights(identity=0, attribute=0, robustified=0, rotation=0)
+    module, free = (told(make_module(replace(bare, change=weight)), truth).eval() for weight in (3.0, 0.0))
+    seen = module.reconstruction(batch.image, batch.intrinsics)
+    distance = (seen.fine.vertex_albedo - seen.coarse.vertex_albedo).detach().numpy()
+    assert seen.change().item() == pytest.approx((distance**2).sum(axis=-1).mean(), rel=1e-5)
+    assert seen.change() > 0
+    view, mask = module.hidden(batch, seen), seen.fine.mask.float()
+    again = module.reconstruction(view.image.detach(), batch.intrinsics)
+    wanted = looks = module.features(batch.image, batch.landmarks)
+    fed = [one.fed_back(batch, seen, wanted, mask, view, looks) for one in (module, free)]
+    torch.testing.assert_close(fed[0] - fed[1], 3 * again.change(), atol=1e-6, rtol=1e-4)
+    assert set(module.fine_terms(batch, 0)) == set(free.fine_terms(batch, 0)) | {"change"}
+
+
 def test_the_view_leads_and_does_not_follow() -> None:
     """Only L_rob pulls at the re-render; what is fed back takes it as data, yet the fine model learns from it."""
     batch, truth = exact_faces()
