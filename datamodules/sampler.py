@@ -191,4 +191,6 @@ def training_loader(dataset: Dataset[T], sampler: EpochSampler, batch_size: int,
 def evaluation_loader(dataset: Dataset[T], batch_size: int, **options: Any) -> DataLoader[T]:
     """Batches of an `EvaluationSampler`; the arguments are those of `training_loader`."""
     sampler = EvaluationSampler(dataset, batch_size)  # type: ignore[arg-type]
-    return DataLoader(dataset, batch_size=batch_size, sampler=sampler, **options)
+    # As in `training_loader`; and loader processes that stay draw a seed once, those of a resumed run once more.
+    generator = torch.Generator().manual_seed(sampler.seed)
+    return DataLoader(dataset, batch_size=batch_size, sampler=sampler, generator=generator, **options)

@@ -71,11 +71,11 @@ def project(posed: Tensor, intrinsics: Tensor) -> Tensor:
         (B, N, 3): x, y in pixels (origin at the image's top-left corner) and the positive depth in decimetres.
         A point at or behind the camera keeps its depth <= 0 and is placed as if it stood at `NEAR`.
     """
-    centred = to_camera_centred(posed)
-    depth = centred[..., 2:]
-    focal = torch.stack([intrinsics[..., 0, 0], intrinsics[..., 1, 1]], dim=-1).unsqueeze(-2)
+    depth = CAMERA_DISTANCE - posed[..., 2:]
+    # y points down in the image.
+    focal = torch.stack([intrinsics[..., 0, 0], -intrinsics[..., 1, 1]], dim=-1).unsqueeze(-2)
     principal = intrinsics[..., :2, 2].unsqueeze(-2)
-    pixels = focal * centred[..., :2] / depth.clamp_min(NEAR) + principal
+    pixels = torch.addcmul(principal, focal, posed[..., :2] / depth.clamp_min(NEAR))
     return torch.cat([pixels, depth], dim=-1)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Literal
 
@@ -47,6 +47,13 @@ class Rendering:
     translation: Tensor
     faces: Tensor
     fragments: Fragments
+
+    def index(self, rows: slice) -> Rendering:
+        """Some of the faces, none of their pictures drawn yet."""
+        seen = self.fragments
+        kept = {f.name: getattr(self, f.name)[rows] for f in fields(Rendering) if f.name not in ("faces", "fragments")}
+        fragments = Fragments(seen.pix_to_face[rows], seen.barycentric[rows], seen.depth[rows])
+        return Rendering(**kept, faces=self.faces, fragments=fragments)
 
     def draw(self, attributes: Tensor) -> Tensor:
         """(B, V, C) vertex attributes -> (B, C, H, W), 0 on background."""

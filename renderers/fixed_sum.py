@@ -35,7 +35,7 @@ class FixedSum(nn.Module):
             self.register_buffer(weights, torch.from_numpy(part.data.astype("float32")), persistent=False)
 
     def forward(self, values: Tensor) -> Tensor:
-        """(V, C) -> (N, C), differentiable once."""
+        """(V, C) -> (N, C)"""
         lists = (self.rows, self.row_offsets, self.row_weights, self.columns, self.column_offsets, self.column_weights)
         return _Sum.apply(values, *lists)
 
@@ -43,12 +43,13 @@ class FixedSum(nn.Module):
 class _Sum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, *lists: Tensor) -> Tensor:
-        ctx.save_for_backward(*lists[3:])
+        ctx.save_for_backward(*lists)
         return _weighted_sums(values, *lists[:3])
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        return _weighted_sums(gradient, *ctx.saved_tensors), *([None] * 6)
+        transposed = (*ctx.saved_tensors[3:], *ctx.saved_tensors[:3])
+        return _Sum.apply(gradient, *transposed), *([None] * 6)
 
 
 def _weighted_sums(values: Tensor, entries: Tensor, offsets: Tensor, weights: Tensor) -> Tensor:

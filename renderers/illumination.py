@@ -49,7 +49,22 @@ def irradiance(normals: Tensor, illumination: Tensor) -> Tensor:
     Returns:
         (B, N, 3) RGB irradiance; zero weights give 0.708982 for every normal.
     """
-    weights = illumination.unflatten(-1, (3, 9))
-    ambient = torch.zeros(9, dtype=weights.dtype, device=weights.device)
-    ambient[0] = AMBIENT
-    return spherical_harmonics_basis(normals) @ (weights + ambient).transpose(-1, -2)
+    bands = illumination.unflatten(-1, (3, 9)).unbind(-1)
+    # The same polynomial by its monomials x, y, z, x y, y z, z x, x^2, y^2, z^2, which take few operations to make.
+    monomials = torch.cat([normals, normals * normals.roll(-1, dims=-1), normals.square()], dim=-1)
+    factors = torch.stack(
+        [
+            -BAND_1 * bands[3],
+            -BAND_1 * bands[1],
+            BAND_1 * bands[2],
+            BAND_2 * bands[4],
+            -BAND_2 * bands[5],
+            -BAND_2 * bands[7],
+            BAND_2 / 2 * bands[8],
+            -BAND_2 / 2 * bands[8],
+            math.sqrt(3) / 2 * BAND_2 * bands[6],
+        ],
+        dim=1,
+    )
+    constant = BAND_0 * (bands[0] + AMBIENT) - BAND_2 / (2 * math.sqrt(3)) * bands[6]
+    return torch.baddbmm(constant.unsqueeze(1), monomials, factors)

@@ -103,22 +103,27 @@ def synthesize_view(
         translation: (P, 3) decimetres.
     """
     channels, height, width = source.shape[1:]
-    centres = pixel_centres(depth_target.shape[2], depth_target.shape[3], like=depth_target)
-    centres = centres.expand(len(source), -1, -1, -1)
-    points = rays(centres, intrinsics_target) * depth_target.permute(0, 2, 3, 1)
-    moved = torch.einsum("pij,phwj->phwi", rotation, points) + translation[:, None, None]
-    in_front = (depth_target.squeeze(1) > NEAR) & (moved[..., 2] > NEAR)
+    rows, columns = depth_target.shape[2:]
+    centres = pixel_centres(rows, columns, like=depth_target).view(1, -1, 2).expand(len(source), -1, -1)
+    # Pictures of x, of y and of z, (P, 3, H W): a CPU is several times as fast with these as with points.
+    turned = rotation @ rays(centres, intrinsics_target).transpose(1, 2)
+    moved = turned * depth_target.flatten(2) + translation.unsqueeze(-1)
+    in_front = (depth_target.flatten(2) > NEAR) & (moved[:, 2:] > NEAR)
     # What is not in front is divided by 1, so that no value and no gradient is ever 0 * inf.
-    z = torch.where(in_front, moved[..., 2], torch.ones_like(moved[..., 2]))
-    pixels = torch.einsum("pij,phwj->phwi", intrinsics_source, moved / z[..., None])[..., :2]
+    seen = moved / torch.where(in_front, moved[:, 2:], 1.0)
 
     # grid_sample without aligned corners has the image's borders at -1 and 1: a continuous x lies at 2 x / W - 1.
-    grid = torch.stack([2 * pixels[..., 0] / width - 1, 2 * pixels[..., 1] / height - 1], dim=-1)
+    focal = torch.stack([intrinsics_source[:, 0, 0] / width, intrinsics_source[:, 1, 1] / height], dim=-1)
+    principal = torch.stack([intrinsics_source[:, 0, 2] / width, intrinsics_source[:, 1, 2] / height], dim=-1)
+    grid = torch.addcmul((2 * principal - 1).unsqueeze(-1), 2 * focal.unsqueeze(-1), seen[:, :2])
     layers = torch.cat([source, depth_source, (depth_source <= 0).to(source.dtype)], dim=1)
-    sampled = functional.grid_sample(layers, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    places = grid.transpose(1, 2).view(-1, rows, columns, 2)
+    sampled = functional.grid_sample(layers, places, mode="bilinear", padding_mode="border", align_corners=False)
     image, depth, background = sampled.split([channels, 1, 1], dim=1)
-    inside = (in_front & (grid.abs() <= 1).all(dim=-1)).unsqueeze(1) & (background <= 0)
+    within = in_front & (grid.abs() <= 1).all(dim=1, keepdim=True)
+    inside = within.view_as(background) & (background <= 0)
 
-    seen = rays(pixels, intrinsics_source) * depth.permute(0, 2, 3, 1) - translation[:, None, None]
-    depth_back = torch.einsum("pj,phwj->phw", rotation[:, :, 2], seen)  # z of R^T (c_s - t)
-    return SynthesizedView(image, depth_back.unsqueeze(1), inside)
+    # `seen` is K_s^-1 p_s; back in the target's camera its z is that of R^T (D_s(p_s) K_s^-1 p_s - t).
+    axis = rotation[:, :, 2].unsqueeze(1)
+    depth_back = (axis @ seen).view_as(depth) * depth - (axis @ translation.unsqueeze(-1)).unsqueeze(-1)
+    return SynthesizedView(image, depth_back, inside)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -13,6 +13,7 @@ from torch.optim import Adam, Optimizer
 from datamodules.batch import MultiViewBatch
 from lightning_modules.base import FaceModule, Stage
 from lightning_modules.components.backbones import ResNet
+from lightning_modules.components.distributed import process_count, process_weights
 from lightning_modules.components.panels import face_panels
 from lightning_modules.components.weighting import weighted_sum
 from losses.encoders import FaceEncoder
@@ -97,7 +98,20 @@ class MGCNet(FaceModule):
         step = self.global_step
         terms, loss, _, _ = self._losses(batch, step >= self.identity_start, step >= self.multi_view_start)
         self.log_terms("train", terms, loss, len(batch))
-        return loss
+        if process_count() == 1:
+            return loss
+        return weighted_sum(self.over_all_processes(batch, terms), self.weights.terms())
+
+    def over_all_processes(self, batch: MultiViewBatch, terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Each term times what makes DDP's mean over processes one over all their images, or pairs of views.
+
+        A process may have more groups of views, and so more images, than another.
+        """
+        targets = batch.targets() if self.identity_views == "targets" else batch.image
+        counts = [len(batch), len(targets), len(batch.pairs()[0])]
+        images, identity, pairs = process_weights(torch.tensor(counts, dtype=torch.float32, device=self.device))
+        own = {"identity": identity, "pixel": pairs, "depth": pairs, "epipolar": pairs}
+        return {name: own.get(name, images) * term for name, term in terms.items()}
 
     def evaluate(self, stage: Stage, batch: MultiViewBatch, batch_idx: int) -> None:
         terms, loss, coefficients, rendering = self._losses(batch)

@@ -132,7 +132,7 @@ class ROGUE(FaceModule):
 
     def evaluate(self, stage: Stage, batch: CorruptedBatch, batch_idx: int) -> None:
         coefficients = self.regress(batch, tuple(batch.corrupted))
-        renderings = {name: self.renderer(value, batch.intrinsics) for name, value in coefficients.items()}
+        renderings = self.render(batch, coefficients)
         terms = self.guidance_terms(batch, coefficients["clean"], renderings["clean"])
         self.log_terms(stage, terms, weighted_sum(terms, self.weights.terms()), len(batch))
         self.metrics.update(batch, coefficients["clean"], renderings["clean"])
@@ -156,6 +156,13 @@ class ROGUE(FaceModule):
         together = self(torch.cat(images))
         count = len(batch)
         return {name: together.index(slice(i * count, (i + 1) * count)) for i, name in enumerate(names)}
+
+    def render(self, batch: CorruptedBatch, coefficients: Mapping[str, Coefficients]) -> dict[str, Rendering]:
+        """What the coefficients of a batch draw, by their names: all in one pass of the renderer."""
+        layout, count = self.face_model.layout(), len(batch)
+        together = layout.split(torch.cat([layout.join(value) for value in coefficients.values()]))
+        drawn = self.renderer(together, batch.intrinsics.repeat(len(coefficients), 1, 1))
+        return {name: drawn.index(slice(i * count, (i + 1) * count)) for i, name in enumerate(coefficients)}
 
     def guidance_terms(
         self, batch: CorruptedBatch, coefficients: Coefficients, rendering: Rendering, perceptual: bool = True
@@ -197,9 +204,11 @@ class ROGUE(FaceModule):
         """
         weights = self.weights
         terms: dict[str, Tensor] = {}
-        for term, name, weight in (("occlusion", OCCLUDED, weights.occlusion), ("noise", NOISY, weights.noise)):
-            if weight and name in coefficients:
-                drawn = self.renderer(coefficients[name], batch.intrinsics)
+        followers = {"occlusion": (OCCLUDED, weights.occlusion), "noise": (NOISY, weights.noise)}
+        shown = {term: name for term, (name, weight) in followers.items() if weight and name in coefficients}
+        if shown:
+            renderings = self.render(batch, {term: coefficients[name] for term, name in shown.items()})
+            for term, drawn in renderings.items():
                 terms[term] = guided_render_loss(
                     drawn.image, drawn.mask, drawn.surface_points, batch.image, guiding.mask
                 ).mean()

@@ -67,7 +67,7 @@ def test_gather_corners_is_a_loop() -> None:
     gathered = gather_corners(attributes, faces, pix_to_face)
     for image, row, column in np.ndindex(2, 3, 6):
         face = faces[max(int(pix_to_face[image, row, column]), 0)]
-        assert torch.equal(gathered[image, row, column], attributes[image][face])
+        assert torch.equal(gathered[image, :, :, row, column].T, attributes[image][face])
 
 
 def test_pixel_centres() -> None:
