@@ -263,7 +263,7 @@ def test_metrics_by_corruption_and_panels() -> None:
     module.on_validation_epoch_end()
     for name in ("clean", "delusional", "noisy"):
         assert logged[f"val/{name}/shape_rmse_mm"] < 1e-4  # rounding
-        assert logged[f"val/{name}/texture_rmse"] == 0
+        assert logged[f"val/{name}/texture_rmse"] < 1e-4  # rounding
     assert "val/rational/nme" not in logged
     pictures = module.panels(batch)
     assert {"input", "delusional", "delusional overlay", "noisy overlay"} <= set(pictures)
