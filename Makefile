@@ -86,7 +86,7 @@ corruptions: $(INSTALLED)
 relight: $(INSTALLED)
 	@$(MONOFACE) relight $(if $(CHECKPOINT),--checkpoint '$(CHECKPOINT)') $(if $(IMAGE),--image '$(IMAGE)') $(if $(OUT),--out '$(OUT)') $(ARGS)
 
-## bench [ARGS=...]                             the rasterizers against each other
+## bench [ARGS=...]                             every part and step timed, as ratios; ARGS=render: one of them
 bench: $(INSTALLED)
 	@$(MONOFACE) bench $(ARGS)
 

@@ -52,24 +52,39 @@ class PreparedFaces(Dataset[FaceBatch]):
         return len(self.names)
 
     def __getitem__(self, index: int) -> FaceBatch:
-        name = self.names[index]
-        image, skin = (self._resized(pixels) for pixels in read_face(self.root, name, self.checksums[index]))
-        landmarks = self.landmarks[index]
-        if self.geometry is not None:
-            seed = int(torch.randint(2**31, ()))
-            image, skin, landmarks = self.geometry(image, skin, landmarks, seed)
-        return FaceBatch(
-            image=torch.from_numpy(image).movedim(-1, 0)[None].float() / 255,
-            landmarks=torch.from_numpy(landmarks)[None],
-            skin=torch.from_numpy(skin)[None, None].float() / 255,
-            intrinsics=default_intrinsics(self.size)[None],
-        )
+        image, skin = read_face(self.root, self.names[index], self.checksums[index])
+        return face_sample(image, skin, self.landmarks[index], self.size, self.geometry)
 
-    def _resized(self, pixels: np.ndarray) -> np.ndarray:
-        if len(pixels) == self.size:
-            return pixels
-        interpolation = cv2.INTER_AREA if self.size < len(pixels) else cv2.INTER_LINEAR
-        return cv2.resize(pixels, (self.size, self.size), interpolation=interpolation)
+
+def face_sample(
+    image: np.ndarray, skin: np.ndarray, landmarks: np.ndarray, size: int, geometry: GeometryAugmentation | None = None
+) -> FaceBatch:
+    """A prepared crop as a batch of one.
+
+    Args:
+        image: (S, S, 3) uint8 sRGB.
+        skin: (S, S) uint8, 255 where skin is.
+        landmarks: (68, 2) float32 in pixels of what comes out.
+        size: side of what comes out.
+        geometry: moves it; its seed is drawn from torch's generator.
+    """
+    image, skin = _resized(image, size), _resized(skin, size)
+    if geometry is not None:
+        seed = int(torch.randint(2**31, ()))
+        image, skin, landmarks = geometry(image, skin, landmarks, seed)
+    return FaceBatch(
+        image=torch.from_numpy(image).movedim(-1, 0)[None].float() / 255,
+        landmarks=torch.from_numpy(landmarks)[None],
+        skin=torch.from_numpy(skin)[None, None].float() / 255,
+        intrinsics=default_intrinsics(size)[None],
+    )
+
+
+def _resized(pixels: np.ndarray, size: int) -> np.ndarray:
+    if len(pixels) == size:
+        return pixels
+    interpolation = cv2.INTER_AREA if size < len(pixels) else cv2.INTER_LINEAR
+    return cv2.resize(pixels, (size, size), interpolation=interpolation)
 
 
 def collate_faces(samples: Sequence[FaceBatch]) -> MultiViewBatch:
@@ -102,7 +117,12 @@ class PreparedViews(Dataset[MultiViewBatch]):
         rows = self.rows[index]
         if len(rows) == 1:
             return collate_faces([self.single[rows[0]]])
-        return replace(collate_faces([self.shared[row] for row in rows]), views=torch.arange(len(rows))[None])
+        return group_sample([self.shared[row] for row in rows])
+
+
+def group_sample(views: Sequence[FaceBatch]) -> MultiViewBatch:
+    """Faces that are views of one face, the target in the middle -> one group."""
+    return replace(collate_faces(views), views=torch.arange(len(views))[None])
 
 
 class PhotoFolder(LightningDataModule):

@@ -35,7 +35,7 @@ COMMANDS = {
     "table": ("a paper's ablation table on the embedded default", "experiments.table"),
     "sweep": ("search a paper's hyperparameters, on W&B or here (make sweep-PAPER)", "experiments.sweep.command"),
     "launch": ("a paper's dashboard on W&B, as code", "experiments.launch.command"),
-    "bench": ("time the rasterizers beside each other", "experiments.bench.command"),
+    "bench": ("every part and step timed, as ratios measured in one run", "experiments.bench.command"),
     "sheet": ("draw a contact sheet of random faces", "experiments.sheet"),
     "corruptions": ("draw a picture of every occlusion and noise", "experiments.corruptions"),
     "relight": ("animate a face's highlights under a circling light", "experiments.relight"),

@@ -130,10 +130,8 @@ class RunPool:
 def start(run: PooledRun, stamp: str, threads: str) -> subprocess.Popen[bytes]:
     """The process of a run, on `threads` threads; see `RunPool.start`."""
     command = [sys.executable, "-m", "experiments", *run.command]
-    if _is_same(run, stamp) and run.folder.checkpoint.is_file():
-        # Without --run_id the run goes on in the folder of its checkpoint.
-        place = command.index("--run_id")
-        command[place : place + 2] = ["--ckpt_path", str(run.folder.checkpoint)]
+    if _is_same(run, stamp) and run.folder.checkpoints():
+        command += ["--resume", "auto"]  # from the newest that is whole
     else:
         shutil.rmtree(run.path, ignore_errors=True)
     write_json(run.stamp, {"command": list(run.command), "configuration": stamp, "commit": current_commit()})

@@ -52,20 +52,11 @@ def blinn_phong(
         (B, N, 3), never negative, at most the albedo.
     """
     eye = points.new_tensor([0.0, 0.0, CAMERA_DISTANCE])
-    places = torch.stack([light_position, eye.expand_as(light_position)], dim=-1)
-    # Of the vectors to light and eye, and of h, only products are needed: one number a vertex instead of three.
-    squared_point, normal_point = points.square().sum(dim=-1), (normals * points).sum(dim=-1)
-    light_point, eye_point = (points @ places).unbind(-1)
-    light_normal, eye_normal = (normals @ places).unbind(-1)
-    tiny = torch.finfo(points.dtype).tiny
-    to_light = (light_position.square().sum(dim=-1, keepdim=True) - 2 * light_point + squared_point).clamp_min(tiny)
-    to_eye = (CAMERA_DISTANCE**2 - 2 * eye_point + squared_point).clamp_min(tiny)
-    light_inverse, eye_inverse = to_light.rsqrt(), to_eye.rsqrt()
-    between = CAMERA_DISTANCE * light_position[:, 2:] - light_point - eye_point + squared_point
-    half_inverse = (2 + 2 * between * light_inverse * eye_inverse).clamp_min(tiny).rsqrt()
-    light_cosine = (light_normal - normal_point) * light_inverse
-    cosine = ((light_cosine + (eye_normal - normal_point) * eye_inverse) * half_inverse).clamp_min(0)
-    return specular_albedo.clamp_min(0) * ((light_cosine > 0) * cosine**shininess)[..., None]
+    to_light = normalize(light_position[:, None] - points, dim=-1)
+    half = normalize(to_light + normalize(eye - points, dim=-1), dim=-1)
+    cosine = (normals * half).sum(dim=-1).clamp_min(0)
+    lit = (normals * to_light).sum(dim=-1) > 0
+    return specular_albedo.clamp_min(0) * (lit * cosine**shininess)[..., None]
 
 
 def decode_light(raw: Tensor) -> Tensor:

@@ -4,29 +4,48 @@ from __future__ import annotations
 
 import argparse
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import torch
+    from rich.console import Console
     from rich.table import Table
 
     from experiments.bench.measure import Row
 
-BENCHMARKS = ("rasterizer", "render")  # each a module of this package with run(device) -> rows
+# Each a module of this package with run(device) -> rows.
+BENCHMARKS = (
+    "rasterizer", "render", "decoder", "shading", "view_synthesis", "wavelets", "graph_refiner", "encoders", "icp",
+    "data", "step", "full_step", "reconstruct", "cli",
+)  # fmt: skip
+SCALING = "scaling"  # another such module, which runs when it is asked for by name alone
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     known = ", ".join(BENCHMARKS)
-    parser.add_argument("name", nargs="?", choices=BENCHMARKS, metavar="NAME", help=f"one of {known}; all without it")
+    parser.add_argument(
+        "name", nargs="?", choices=(*BENCHMARKS, SCALING), metavar="NAME",
+        help=f"one of {known}; all of them without it; or {SCALING}, cost against size",
+    )  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows to this file")
+    parser.add_argument("--out", type=Path, metavar="FILE", help=f"where {SCALING} draws its plots, a PNG")
+    parser.add_argument(
+        "--against", type=Path, metavar="FILE",
+        help="measure what this file of --json holds, and exit with 1 where a ratio fell far below it",
+    )  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the benchmarks on the CPU and, where there is one, on the GPU; print a table; return the exit code.
+    """Run the benchmarks on the CPU and, where there is one, on the GPU; print a table.
+
+    Returns:
+        The exit code: 0, or 1 where a ratio fell below `guard.ALLOWED` of that in `--against`.
 
     Raises:
         UserError: FILE's folder does not exist, or the benchmark asked for needs a package that is not installed.
@@ -35,28 +54,56 @@ def run(args: argparse.Namespace) -> int:
     import torch
     from rich.console import Console
 
+    from experiments.bench.guard import guarded, moved, read_expected
     from experiments.run_folder import write_json
     from renderers.errors import UserError
 
-    if args.json is not None and not args.json.absolute().parent.is_dir():
-        raise UserError(f"--json {args.json}: there is no folder {args.json.absolute().parent}; make it first")
+    for option in ("json", "out"):
+        path = getattr(args, option)
+        if path is not None and not path.absolute().parent.is_dir():
+            raise UserError(f"--{option} {path}: there is no folder {path.absolute().parent}; make it first")
+    if args.out is not None and args.name != SCALING:
+        raise UserError(f"--out {args.out}: only `bench {SCALING}` draws; the others take --json FILE")
+    expected = None if args.against is None else read_expected(args.against)
     console = Console()
     console.print(environment(), highlight=False)
     devices = [torch.device("cpu"), *([torch.device("cuda")] if torch.cuda.is_available() else [])]
     rows: list[Row] = []
-    for name in BENCHMARKS if args.name is None else (args.name,):
+    fallen: list[str] = []
+    for name in chosen(args.name, expected):
         try:
             for device in devices:
-                with console.status(f"{name} on {device.type}"):
-                    rows += import_module(f"experiments.bench.{name}").run(device)
+                measure = partial(_measured, console, name, device, args.out)
+                if expected is None:
+                    rows += measure()
+                    continue
+                wanted = [row for row in expected if (row.name, row.device) == (name, device.type)]
+                found = guarded(wanted, measure)
+                rows += found
+                fallen += moved(wanted, found)
         except UserError as error:
-            if args.name is not None:
+            if args.name is not None or "is not installed" not in str(error):
                 raise
             console.print(f"{name} left out: {error}", highlight=False)
     console.print(table(rows))
     if args.json is not None:
         write_json(args.json, {"rows": [asdict(row) for row in rows]})
-    return 0
+    for line in fallen:
+        console.print(f"slower than before: {line}", highlight=False, soft_wrap=True)
+    return 1 if fallen else 0
+
+
+def chosen(name: str | None, expected: Sequence[Row] | None) -> list[str]:
+    """The benchmarks that run: the one that was asked for, or all, or all that are expected."""
+    if name is not None:
+        return [name]
+    return [known for known in BENCHMARKS if expected is None or any(row.name == known for row in expected)]
+
+
+def _measured(console: Console, name: str, device: torch.device, picture: Path | None) -> Iterable[Row]:
+    run: Callable[..., Iterable[Row]] = import_module(f"experiments.bench.{name}").run
+    with console.status(f"{name} on {device.type}"):
+        yield from run(device) if picture is None else run(device, picture)
 
 
 def environment() -> str:
@@ -79,8 +126,16 @@ def table(rows: Sequence[Row]) -> Table:
     for place, row in enumerate(rows):
         spread = "one run" if row.spread is None else f"{100 * row.spread:.0f} %"
         peak = "unknown" if row.peak_mib is None else f"{row.peak_mib:,.0f}"
-        times = f"{row.ratio:,.0f}" if row.ratio >= 100 else f"{row.ratio:.3g}"
         ends = place + 1 == len(rows) or rows[place + 1].name != row.name
         case = f"{row.case} ({row.device})"
-        view.add_row(case, row.against, times, f"{1000 * row.median_s:,.1f} ms", spread, peak, end_section=ends)
+        view.add_row(
+            case, row.against, _times(row.ratio), f"{1000 * row.median_s:,.1f} ms", spread, peak, end_section=ends
+        )
     return view
+
+
+def _times(ratio: float) -> str:
+    """A slower case is told by how many times the cost it has."""
+    if ratio < 1:
+        return f"1 / {1 / ratio:.3g}"
+    return f"{ratio:,.0f}" if ratio >= 100 else f"{ratio:.3g}"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
+from scipy.spatial import cKDTree
 
-from renderers.morphable_model.model import LANDMARKS, MorphableModel
+from renderers.morphable_model.model import MorphableModel
 
 HALF_AXES = (0.75, 1.0, 0.7)  # decimetres; about a head's
 AZIMUTH = math.radians(110)  # of the patch's sides, so that some of it hides behind the rest
@@ -43,9 +45,48 @@ def _waves(points: np.ndarray, columns: int, seed: int) -> np.ndarray:
     return np.sin(phase)[:, None, :] * random.normal(size=(3, columns))
 
 
-def face_like_model(faces: int = 70_789, identity: int = 80, expression: int = 64, albedo: int = 80) -> MorphableModel:
-    """A morphable model over `face_like_mesh` with the sizes of BFM 2009 unless told otherwise (35,721 vertices)."""
+def _ellipse(x: float, y: float, width: float, height: float, count: int) -> np.ndarray:
+    """(count, 2) points round an ellipse, from its left end over the top."""
+    angle = math.pi - np.arange(count) * 2 * math.pi / count
+    return np.stack([x + width * np.cos(angle), y + height * np.sin(angle)], axis=-1)
+
+
+def landmark_places() -> np.ndarray:
+    """(68, 2) where the iBUG points are about on such a face, seen from the front; decimetres, x right, y up."""
+    along = np.linspace(0, math.pi, 17)
+    jaw = np.stack([-0.6 * np.cos(along), 0.15 - 0.9 * np.sin(along)], axis=-1)
+    arch = np.linspace(0, math.pi, 5)
+    brow = np.stack([-0.31 - 0.19 * np.cos(arch), 0.4 + 0.06 * np.sin(arch)], axis=-1)
+    bridge = np.stack([np.zeros(4), np.linspace(0.27, -0.05, 4)], axis=-1)
+    nostrils = np.stack([np.linspace(-0.12, 0.12, 5), np.full(5, -0.14)], axis=-1)
+    eyes = [_ellipse(side * 0.28, 0.25, 0.12, 0.05, 6) for side in (-1, 1)]
+    mouth = [_ellipse(0.0, -0.42, 0.24, 0.1, 12), _ellipse(0.0, -0.42, 0.18, 0.04, 8)]
+    return np.concatenate([jaw, brow, (brow * [-1, 1])[::-1], bridge, nostrils, *eyes, *mouth])
+
+
+def _landmark_indices(vertices: np.ndarray) -> np.ndarray:
+    """(68,) the vertices of the front that are nearest to `landmark_places`."""
+    front = np.flatnonzero(vertices[:, 2] > 0)
+    return front[cKDTree(vertices[front, :2]).query(landmark_places())[1]]
+
+
+def face_like_model(
+    faces: int = 70_789, identity: int = 80, expression: int = 64, albedo: int = 80, specular: bool = False
+) -> MorphableModel:
+    """A morphable model over `face_like_mesh` with the sizes of BFM 2009 unless told otherwise (35,721 vertices).
+
+    Args:
+        faces: about how many.
+        identity: columns of its basis.
+        expression: likewise.
+        albedo: likewise.
+        specular: with a specular albedo too, of as many columns as the diffuse one.
+    """
     vertices, triangles, uv = face_like_mesh(faces)
+    shine: dict[str, Any] = {}
+    if specular:
+        shine["mean_specular"] = np.broadcast_to([0.2, 0.2, 0.2], vertices.shape)
+        shine["specular_basis"] = 0.003 * _waves(vertices, albedo, seed=3)
     return MorphableModel(
         name="face-like",
         mean_shape=vertices,
@@ -54,7 +95,8 @@ def face_like_model(faces: int = 70_789, identity: int = 80, expression: int = 6
         mean_albedo=np.broadcast_to([0.7, 0.5, 0.4], vertices.shape),
         albedo_basis=0.01 * _waves(vertices, albedo, seed=2),
         faces=triangles,
-        landmark_indices=np.linspace(0, len(vertices) - 1, LANDMARKS).astype(np.int64),
+        landmark_indices=_landmark_indices(vertices),
         uv=uv,
         regions={"skin": np.arange(len(vertices))},
+        **shine,
     )

@@ -8,13 +8,13 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from experiments.bench.measure import Row, compare, measure
+from experiments.bench.measure import Row, race
 from experiments.bench.meshes import face_like_mesh
 from renderers.camera import default_intrinsics, project
 from renderers.rasterizer.rasterize import load_backend
 
 SIZE = 224
-FACES = (5_000, 20_000, 70_000)
+FACES = (5_000, 20_000, 70_789)
 BATCH = 8
 
 
@@ -39,9 +39,14 @@ def run(device: torch.device) -> Iterator[Row]:
     reference_batch = 1 if patient else BATCH
     for wanted in FACES:
         vertices, faces = projected_mesh(wanted, SIZE, BATCH, device)
-        ours = measure(partial(warp.visible_faces, vertices, faces, size), device)
-        visit = partial(pytorch3d.visible_faces, vertices[:reference_batch], faces, size)
-        reference = measure(visit, device, warm_up=not patient)
-        reference_s = reference.median_s / reference_batch * BATCH
-        case = f"warp: {len(faces):,} faces, {SIZE} px, {BATCH} images"
-        yield compare("rasterizer", case, device, ours, "pytorch3d", reference_s)
+        yield race(
+            "rasterizer",
+            f"warp: {len(faces):,} faces, {SIZE} px, {BATCH} images",
+            device,
+            partial(warp.visible_faces, vertices, faces, size),
+            "pytorch3d",
+            partial(pytorch3d.visible_faces, vertices[:reference_batch], faces, size),
+            share=BATCH / reference_batch,
+            budget_s=2.0,
+            warm_reference=not patient,
+        )

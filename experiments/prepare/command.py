@@ -1,4 +1,4 @@
-"""`python -m experiments prepare KIND ...`: photographs, a data set, a skin classifier or a face model."""
+"""`python -m experiments prepare KIND ...`: photographs, a data set, shards, a skin classifier or a face model."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from experiments.prepare import face_model
 from renderers.errors import UserError
 
 MIN_SIZE, MAX_SIZE = 32, 2048
+FEWEST_IN_SHARD, MOST_IN_SHARD = 10, 100_000
 MOST_SYNTHETIC, MOST_COMPONENTS, MOST_SEED = 100_000, 64, 2**31 - 1
 
 
@@ -31,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     photos.set_defaults(prepare=_photos)
     for name, (_, line) in LAYOUTS.items():
         _add_dataset_arguments(kinds, name, line)
+    _add_shards_arguments(kinds)
     _add_skin_arguments(kinds)
     models = kinds.add_parser("face-model", help="a face model's own files -> one cached file that every paper reads")
     face_model.add_arguments(models)
@@ -60,6 +62,32 @@ def _add_dataset_arguments(kinds: argparse._SubParsersAction, name: str, line: s
     dataset.add_argument("source", type=Path, metavar="DIR", help="the data set's folder, as its owner distributes it")
     _add_preparation_arguments(dataset)
     dataset.set_defaults(prepare=partial(_dataset, name))
+
+
+def _add_shards_arguments(kinds: argparse._SubParsersAction) -> None:
+    shards = kinds.add_parser(
+        "shards",
+        help="prepared faces -> large files for data sets of millions",
+        description="Writes the faces of a prepared folder, as they are, into shards: tar files that are read from end "
+        "to end. Run it again to go on where it stopped. To train on the result: "
+        "--data=datamodules.sharded_faces.ShardedFaces --data.root=SHARDS.",
+    )
+    shards.add_argument("source", type=Path, metavar="PREPARED", help="a folder that `prepare` made")
+    shards.add_argument("--out", type=Path, required=True, metavar="SHARDS", help="the folder of shards")
+    shards.add_argument(
+        "--samples-per-shard", type=_samples, default=1000, metavar="N", help="samples of a shard (default: 1000)"
+    )
+    shards.add_argument(
+        "--val-fraction",
+        type=_fraction,
+        default=0.1,
+        metavar="X",
+        help="share kept for validation where the owner keeps none (default: 0.1)",
+    )
+    shards.add_argument(
+        "--views", action="store_true", help="a training face takes with it those that show it from both sides"
+    )
+    shards.set_defaults(prepare=_shards)
 
 
 def _add_skin_arguments(kinds: argparse._SubParsersAction) -> None:
@@ -96,6 +124,12 @@ def _dataset(name: str, args: argparse.Namespace) -> None:
     prepare_dataset(load_layout(name), args.source, args.out, args.size, args.detector, args.workers)
 
 
+def _shards(args: argparse.Namespace) -> None:
+    from experiments.prepare.shards import prepare_shards
+
+    prepare_shards(args.source, args.out, args.samples_per_shard, args.val_fraction, args.views)
+
+
 def _skin(args: argparse.Namespace) -> None:
     if (args.source is None) == (args.synthetic is None):
         raise UserError("prepare skin: give either a folder of labelled photographs or --synthetic N")
@@ -108,6 +142,20 @@ def _skin(args: argparse.Namespace) -> None:
 
 def _size(text: str) -> int:
     return _whole(text, MIN_SIZE, MAX_SIZE)
+
+
+def _samples(text: str) -> int:
+    return _whole(text, FEWEST_IN_SHARD, MOST_IN_SHARD)
+
+
+def _fraction(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to below 1")
+    return value
 
 
 def _workers(text: str) -> int:

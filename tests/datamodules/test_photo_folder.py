@@ -137,7 +137,7 @@ def test_samples_can_be_sent_to_spawned_processes(tmp_path: Path) -> None:
     torch.testing.assert_close(sent[0].image, expected.image)
 
 
-class _Recorder(LightningModule):
+class Recorder(LightningModule):
     """Keeps the batches that a trainer hands over."""
 
     def __init__(self) -> None:
@@ -162,7 +162,7 @@ def test_only_training_batches_change_color(tmp_path: Path, augment: bool) -> No
     data = PhotoFolder(
         str(tmp_path / "data"), size=SIZE, batch_size=4, num_workers=0, val_fraction=0.3, augment=augment
     )
-    recorder = _Recorder()
+    recorder = Recorder()
     trainer = Trainer(
         max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
         accelerator="cpu", default_root_dir=tmp_path,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import fields
-from functools import partial
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,8 +19,8 @@ import trimesh
 
 from experiments.bench import command, rasterizer, render
 from experiments.bench.command import BENCHMARKS, add_arguments
-from experiments.bench.measure import Measurement, Row, compare, measure
-from experiments.bench.meshes import face_like_mesh, face_like_model
+from experiments.bench.measure import Measurement, Row, Stopwatch, compare, race, take_turns
+from experiments.bench.meshes import face_like_mesh, face_like_model, landmark_places
 from renderers.errors import UserError
 
 CPU = torch.device("cpu")
@@ -33,10 +35,15 @@ def parse(*arguments: str) -> argparse.Namespace:
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Benchmarks that take moments."""
+    """Two benchmarks alone, of moments."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(command, "BENCHMARKS", ("rasterizer", "render"))
     for benchmark in (rasterizer, render):
-        monkeypatch.setattr(benchmark, "measure", partial(measure, repeats=2))
+
+        def quick(*arguments: Any, **options: Any) -> Row:
+            return race(*arguments, **{**options, "repeats": 2})
+
+        monkeypatch.setattr(benchmark, "race", quick)
     monkeypatch.setattr(rasterizer, "FACES", (200, 800))
     monkeypatch.setattr(rasterizer, "SIZE", 48)
     monkeypatch.setattr(render, "SIZE", 32)
@@ -49,7 +56,9 @@ def test_all_benchmarks_write_their_rows(tmp_path: Path, capsys: pytest.CaptureF
     pytest.importorskip("pytorch3d")
     target = tmp_path / "bench.json"
     assert command.run(parse("--json", str(target))) == 0
-    rows = json.loads(target.read_text())["rows"]
+    tree = json.loads(target.read_text())
+    assert list(tree) == ["rows"]
+    rows = tree["rows"]
     assert [row["name"] for row in rows] == ["rasterizer", "rasterizer", "render"]
     assert all(list(row) == KEYS for row in rows)
     assert all(row["ratio"] > 0 and row["median_s"] > 0 and row["device"] == "cpu" for row in rows)
@@ -82,6 +91,8 @@ def test_folder_that_is_not_there_is_told_before_the_work(tmp_path: Path, monkey
     monkeypatch.setattr(render, "run", never)
     with pytest.raises(UserError, match="there is no folder"):
         command.run(parse("render", "--json", str(tmp_path / "missing" / "bench.json")))
+    with pytest.raises(UserError, match="only `bench scaling` draws"):
+        command.run(parse("render", "--out", str(tmp_path / "plot.png")))
 
 
 def test_unknown_benchmark_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
@@ -100,34 +111,67 @@ def test_ratio_is_how_many_times_as_fast() -> None:
     assert made == Row("name", "case", "cpu", "slow one", 6.0, 0.5, 0.1, 7.0)
 
 
-def test_measure_times_what_runs() -> None:
+def measured(function: Callable[[], object], budget_s: float = 2.0, repeats: int = 20) -> Measurement:
+    watch = Stopwatch(function, CPU)
+    take_turns([watch], budget_s, repeats)
+    return watch.measurement
+
+
+def test_stopwatch_times_what_runs() -> None:
     calls = []
-    result = measure(lambda: (calls.append(None), time.sleep(0.02)), CPU, budget_s=5.0, repeats=4)
-    assert len(calls) == 5, "a warm-up and four runs"
+    result = measured(lambda: (calls.append(None), time.sleep(0.02)), budget_s=5.0, repeats=4)
+    assert len(calls) == 4
     assert 0.02 <= result.median_s < 1
     assert result.spread is not None
 
 
-def test_measure_stops_at_its_budget_but_runs_once() -> None:
+def test_stopwatch_stops_at_its_budget_but_runs_once() -> None:
     calls = []
-    result = measure(lambda: calls.append(None), CPU, budget_s=0.0, warm_up=False)
+    result = measured(lambda: calls.append(None), budget_s=0.0)
     assert len(calls) == 1
     assert result.spread is None
 
 
+def test_race_runs_the_one_that_had_less_time() -> None:
+    """A quick case has all its runs while a slow reference has one: both meet the same load."""
+    order: list[str] = []
+
+    def ours() -> None:
+        order.append("ours")
+        time.sleep(0.002)
+
+    def slow() -> None:
+        order.append("slow")
+        time.sleep(0.06)
+
+    row = race("name", "case", CPU, ours, "slow one", slow, share=2.0, budget_s=0.1, repeats=5, warm_reference=False)
+    assert order[0] == "ours", "warmed up"
+    assert order[1:3] == ["ours", "slow"]
+    assert order[1:].count("ours") == 5
+    assert order.count("slow") == 2, "until its budget is spent"
+    assert 20 < row.ratio < 80, "twice 60 ms against 2 ms, and what sleeping costs"
+    assert (row.name, row.case, row.device, row.against) == ("name", "case", "cpu", "slow one")
+
+
+def test_race_tells_the_time_by_its_clock() -> None:
+    ticks = iter(range(100))
+    row = race("n", "c", CPU, lambda: None, "a", lambda: None, repeats=3, clock=lambda: float(next(ticks)))
+    assert (row.median_s, row.ratio) == (1.0, 1.0)
+
+
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peak memory is Linux's")
 def test_peak_memory_is_of_this_run_alone() -> None:
-    large = measure(lambda: np.ones(2**24), CPU, repeats=1).peak_mib
-    small = measure(lambda: None, CPU, repeats=1).peak_mib
+    large = measured(lambda: np.ones(2**24), repeats=1).peak_mib
+    small = measured(lambda: None, repeats=1).peak_mib
     assert large is not None
     assert small is not None
     assert 100 < large - small < 160, "128 MiB were held and given back"
 
 
 def test_table_shows_every_row() -> None:
-    shown = command.table([row(ratio=5.0), row(ratio=4321.0)])
-    assert shown.row_count == 2
-    assert list(shown.columns[2].cells) == ["5", "4,321"]
+    shown = command.table([row(ratio=5.0), row(ratio=4321.0), row(ratio=0.8)])
+    assert shown.row_count == 3
+    assert list(shown.columns[2].cells) == ["5", "4,321", "1 / 1.25"], "a slower one by how many times the cost"
 
 
 @pytest.mark.parametrize("wanted", [50, 5_000, 70_000])
@@ -141,6 +185,32 @@ def test_mesh_is_a_patch_that_faces_outward(wanted: int) -> None:
     outward = (mesh.face_normals * mesh.triangles_center).sum(axis=1)
     assert (outward > 0).mean() > 0.98
     assert np.array_equal(vertices, face_like_mesh(wanted)[0])
+
+
+def test_every_benchmark_is_a_module_that_runs_on_a_device() -> None:
+    for name in (*BENCHMARKS, command.SCALING):
+        first = next(iter(inspect.signature(import_module(f"experiments.bench.{name}").run).parameters))
+        assert first == "device"
+
+
+def test_landmarks_are_a_face_seen_from_the_front() -> None:
+    """iBUG order: every point's mirror image is the place of its counterpart, and the mouth is below the eyes."""
+    places = landmark_places()
+    mirrored = [
+        *range(16, -1, -1), *range(26, 16, -1), *range(27, 31), *range(35, 30, -1), 45, 44, 43, 42, 47, 46, 39, 38, 37,
+        36, 41, 40, *range(54, 47, -1), *range(59, 54, -1), *range(64, 59, -1), *range(67, 64, -1),
+    ]  # fmt: skip
+    np.testing.assert_allclose(places[mirrored] * [-1, 1], places, atol=1e-12)
+    assert places[36:48, 1].min() > places[30, 1] > places[48:, 1].max()
+    model = face_like_model(5_000, 2, 2, 2)
+    found = model.mean_shape[model.landmark_indices].numpy()
+    assert np.abs(found[:, :2] - places).max() < 0.1
+    assert (found[:, 2] > 0).all()
+
+
+def test_shiny_model_has_a_specular_albedo() -> None:
+    assert face_like_model(200, 2, 2, 2, specular=True).has_specular
+    assert not face_like_model(200, 2, 2, 2).has_specular
 
 
 def test_model_has_the_size_of_bfm() -> None:

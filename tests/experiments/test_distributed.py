@@ -1,24 +1,26 @@
 """Two processes train what one does, count what one counts, and share the data without overlap or loss.
 
-Each process has batch statistics of its own, in batch norms as in self-augmentation's standardization of features, and
-its own random draws. So these tests train a network without batch norm, with that standardization standing still, on
-corruptions that are no matter of chance: then both trainings are one and the same, up to rounding.
+Each process has batch statistics of its own in batch norms, and its own random draws. So these tests train a network
+without batch norm, on corruptions that are no matter of chance: then both trainings are the same, up to rounding.
 """
 
 from __future__ import annotations
 
 import json
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from datamodules.batch import MultiViewBatch
+from datamodules.wrapped_faces import WrappedFaces
 from lightning_modules.mgcnet import MGCNetWeights
-from lightning_modules.self_augmentation.network import Standardization
 from tests.conf.tiny_papers import PAPERS, Processes, configuration, write_configuration
 
 STEPS = 5
@@ -33,11 +35,6 @@ class StepRecord(Callback):
         self.seen: list[list[float]] = []
         self.drawn = 0.0
         self.start: dict[str, Tensor] = {}
-
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        for part in pl_module.modules():
-            if isinstance(part, Standardization):
-                part.observe = _unmoved  # type: ignore[assignment, method-assign]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.start = {name: p.detach().clone() for name, p in pl_module.named_parameters()}
@@ -61,10 +58,6 @@ class StepRecord(Callback):
         torch.save(held, self.folder / f"{trainer.global_rank}.pt")
 
 
-def _unmoved(features: Tensor) -> None:
-    pass
-
-
 @pytest.fixture(scope="module")
 def processes() -> Processes:
     return Processes()
@@ -84,10 +77,29 @@ def little(paper: str, faces: int, fixed: bool = True) -> dict[str, Any]:
     return config
 
 
-def train(processes: Processes, folder: Path, paper: str, world: int, at_once: bool) -> list[dict[str, Any]]:
+class SomeGroups(WrappedFaces):
+    """Of every second face, or so, the target view alone: processes have unequal numbers of groups and of images."""
+
+    def on_after_batch_transfer(self, batch: MultiViewBatch, dataloader_idx: int) -> MultiViewBatch:
+        assert batch.views is not None and batch.truth is not None
+        whole = batch.truth.coefficients[batch.views[:, 1], 0] > 0
+        rows = [group if keeps else group[1:2] for group, keeps in zip(batch.views, whole, strict=True)]
+        starts = np.cumsum([0, *map(len, rows)])
+        views = [torch.arange(3) + int(start) for start, group in zip(starts, rows, strict=False) if len(group) == 3]
+        kept = torch.cat(rows)
+        truth = replace(batch.truth, coefficients=batch.truth.coefficients[kept], depth=batch.truth.depth[kept])
+        held = {name: getattr(batch, name)[kept] for name in ("image", "landmarks", "skin", "intrinsics")}
+        return MultiViewBatch(**held, truth=truth, views=torch.stack(views) if views else torch.zeros(0, 3).long())
+
+
+def train(
+    processes: Processes, folder: Path, paper: str, world: int, at_once: bool, some_groups: bool = False
+) -> list[dict[str, Any]]:
     """What the `StepRecord` of every process holds after `STEPS` steps of 4 faces."""
     folder.mkdir()
     contents = little(paper, 4 // world)
+    if some_groups:
+        contents["data"] = {"class_path": f"{__name__}.SomeGroups", "init_args": {"data": contents["data"]}}
     if at_once:
         given = contents["model"]["init_args"]
         starts = [name for name in given if name.endswith(("_start", "coarse_steps"))]
@@ -107,6 +119,19 @@ def train(processes: Processes, folder: Path, paper: str, world: int, at_once: b
 def test_two_processes_equal_one(tmp_path: Path, processes: Processes, paper: str, at_once: bool) -> None:
     (one,) = train(processes, tmp_path / "one", paper, 1, at_once)
     pair = train(processes, tmp_path / "two", paper, 2, at_once)
+    assert_same_training(one, pair, paper)
+    assert_same_metrics(tmp_path / "one", tmp_path / "two", paper)
+
+
+def test_two_processes_with_unequal_groups_equal_one(tmp_path: Path, processes: Processes) -> None:
+    (one,) = train(processes, tmp_path / "one", "mgcnet", 1, True, some_groups=True)
+    pair = train(processes, tmp_path / "two", "mgcnet", 2, True, some_groups=True)
+    assert len(pair[0]["seen"][0]) != len(pair[1]["seen"][0])
+    assert_same_training(one, pair, "mgcnet")
+
+
+def assert_same_training(one: dict[str, Any], pair: list[dict[str, Any]], paper: str) -> None:
+    """The data that they saw, the gradients of the first step, and the weights after the last one."""
     assert one["world"] == 1 and [part["world"] for part in pair] == [2, 2]
     assert pair[0]["strategy"] == "DDPStrategy"
     # Every step shows both together what it shows one, and neither what it shows the other.
@@ -126,7 +151,6 @@ def test_two_processes_equal_one(tmp_path: Path, processes: Processes, paper: st
     assert max(float((one["weights"][name] - value).abs().max()) for name, value in one["start"].items()) > 1e-2
     # What is drawn for one process's samples is not drawn for the other's.
     assert pair[0]["drawn"] != pair[1]["drawn"]
-    assert_same_metrics(tmp_path / "one", tmp_path / "two", paper)
 
 
 def assert_same_metrics(one: Path, two: Path, paper: str) -> None:

@@ -52,6 +52,8 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
         prepare_quickly(patch)
         for name, write in WRITERS.items():
             assert prepare(name, write(root / "raw" / name), root / "data" / name) == 0
+    shards = root / "data" / "celeba-shards"
+    assert main(["prepare", "shards", str(root / "data" / "celeba"), "--out", str(shards)]) == 0
     return root
 
 

@@ -24,23 +24,28 @@ STAMP = "stamp"
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PooledRun:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    fit = ("fit", "--config", str(CONFIG), "--run_id", "group/a", "--trainer.max_epochs=12")
+    fit = ("fit", "--config", str(CONFIG), "--run_id", "group/a", "--trainer.max_epochs=20")
     return PooledRun("the first", Path("runs/tiny/group/a"), fit)
 
 
-def test_an_interrupted_run_goes_on_from_its_checkpoint(run: PooledRun) -> None:
+@pytest.mark.parametrize("damaged", [False, True])
+def test_an_interrupted_run_goes_on_from_its_checkpoint(run: PooledRun, damaged: bool) -> None:
+    """From the one before where the last one is damaged."""
+
     def interrupted() -> None:
         with RunPool(STAMP, jobs=1) as pool:
             pool.start(run)
             assert pool.active == [run] and not pool.has_room
-            while not run.folder.checkpoint.is_file():
+            while not run.folder.previous_checkpoint.is_file():
                 time.sleep(0.05)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     reached = torch.load(run.folder.checkpoint, weights_only=True)["global_step"]
-    assert 0 < reached < 48
+    assert 0 < reached < 80
+    if damaged:
+        run.folder.checkpoint.write_bytes(run.folder.checkpoint.read_bytes()[:1000])
     assert not is_done(run, STAMP)
     marker = run.folder.path / "marker"
     marker.touch()
@@ -52,7 +57,11 @@ def test_an_interrupted_run_goes_on_from_its_checkpoint(run: PooledRun) -> None:
     assert ended == [(run, True)]
     assert is_done(run, STAMP)
     assert marker.exists()
-    assert torch.load(run.folder.checkpoint, weights_only=True)["global_step"] == 48
+    assert torch.load(run.folder.checkpoint, weights_only=True)["global_step"] == 80
+    told = "".join(run.log.read_text().split())  # wrapped anywhere
+    assert ("tryingtheonebefore" in told) == damaged
+    used = run.folder.previous_checkpoint if damaged else run.folder.checkpoint
+    assert f"goingonfrom{used}" in told
 
 
 class Started(Exception):
@@ -81,8 +90,8 @@ def test_a_run_is_reused_only_for_the_same_command(run: PooledRun, monkeypatch: 
     run.folder.metrics.write_text('{"initial": {}}')
     assert not is_done(run, STAMP)
     command, _ = started(run, STAMP, monkeypatch)
-    assert command[command.index("--ckpt_path") + 1] == str(run.folder.checkpoint)
-    assert "--run_id" not in command
+    assert command[-2:] == ["--resume", "auto"]
+    assert command[command.index("--run_id") + 1] == "group/a"
     run.folder.metrics.write_text('{"initial": {}, "final": {}}')
     assert is_done(run, STAMP)
     # Another command, or another configuration, starts afresh.
@@ -90,7 +99,7 @@ def test_a_run_is_reused_only_for_the_same_command(run: PooledRun, monkeypatch: 
     assert not is_done(other, STAMP)
     assert not is_done(run, "another")
     command, _ = started(other, STAMP, monkeypatch)
-    assert "--ckpt_path" not in command
+    assert "--resume" not in command
     assert not run.folder.path.exists()
 
 

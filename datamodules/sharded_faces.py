@@ -1,0 +1,177 @@
+"""ShardedFaces: prepared faces in shards as training batches, the ones that `PhotoFolder` makes of the same faces."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from lightning import LightningDataModule
+from torch.utils.data import ConcatDataset, DataLoader, Dataset
+
+from datamodules.augmentation import ColorAugmentation, GeometryAugmentation
+from datamodules.batch import FaceBatch, MultiViewBatch
+from datamodules.photo_folder import collate_samples, face_sample, group_sample
+from datamodules.photos import Split
+from datamodules.sampler import SeededSamples, evaluation_loader, training_loader
+from datamodules.shard_sampler import ShardSampler
+from datamodules.shards import PARTS, Sample, ShardedSamples, complete_folder, shards_hint
+from renderers.errors import UserError
+
+IMAGE, SKIN, LANDMARKS = "png", "skin.png", "landmarks.npy"
+"""The members of a face in a shard; before them stands which of its sample's views it is."""
+POINTS = 68
+
+
+def encoded_landmarks(landmarks: Sequence[Sequence[float]]) -> bytes:
+    """68 points in the crop's pixels as a .npy file of (68, 2) float32."""
+    buffer = io.BytesIO()
+    np.save(buffer, np.array(landmarks, dtype=np.float32), allow_pickle=False)
+    return buffer.getvalue()
+
+
+class DecodedFaces(Dataset[FaceBatch]):
+    """A part's samples in shards as batches of one face, or of a target between its views.
+
+    Args:
+        samples: as `prepare shards` writes them.
+        size: side of what comes out in pixels.
+        geometry: moves faces that come alone.
+        views: whether the views of a face come with it; else it comes alone.
+    """
+
+    def __init__(
+        self, samples: ShardedSamples, size: int, geometry: GeometryAugmentation | None = None, views: bool = False
+    ) -> None:
+        self.samples, self.size, self.geometry, self.views = samples, size, geometry, views
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> FaceBatch:
+        sample = self.samples[index]
+        count = sum(name.endswith(f".{LANDMARKS}") for name in sample)
+        try:
+            if self.views and count > 1:
+                return group_sample([self._face(sample, view, None) for view in range(count)])
+            return self._face(sample, count // 2, self.geometry)
+        except (KeyError, ValueError, cv2.error) as error:
+            path = self.samples.path(self.samples.shard_of(index))
+            raise UserError(
+                f"{path}: sample {index} is no prepared face ({error}): {shards_hint(path.parent)}"
+            ) from None
+
+    def _face(self, sample: Sample, view: int, geometry: GeometryAugmentation | None) -> FaceBatch:
+        image, skin = (
+            cv2.imdecode(np.frombuffer(sample[f"{view}.{name}"], np.uint8), mode)
+            for name, mode in ((IMAGE, cv2.IMREAD_COLOR), (SKIN, cv2.IMREAD_GRAYSCALE))
+        )
+        landmarks = np.load(io.BytesIO(sample[f"{view}.{LANDMARKS}"]), allow_pickle=False)
+        if image is None or skin is None or landmarks.shape != (POINTS, 2) or not np.isfinite(landmarks).all():
+            raise ValueError("its pictures or landmarks are not what they should be")
+        scaled = landmarks * (self.size / len(image))
+        return face_sample(np.ascontiguousarray(image[..., ::-1]), skin, scaled, self.size, geometry)
+
+
+class ShardedFaces(LightningDataModule):
+    """Prepared faces in shards, written by `python -m experiments prepare shards`: for data sets of millions.
+
+    Yields the `MultiViewBatch`es that `PhotoFolder` yields of the same faces, with the same augmentation. Shards are
+    read one after the other, from a local or a mounted folder; memory and start-up do not grow with them. Which faces
+    are for training, validation and testing was settled when the shards were written. Prediction uses all of them.
+
+    Args:
+        root: a folder of shards (the `--out` of the command), or several that are put together.
+        size: image side in pixels; crops of another size are resampled.
+        batch_size: samples a batch.
+        num_workers: processes that read; 0 reads in the trainer's.
+        augment: whether training images are augmented.
+        seed: of the order and the augmentation.
+        views: whether a training face's views come with it; the shards must have been written with `--views`.
+        streams: how many shards are read side by side, by all processes together: a multiple of their number, so that
+            each process, and each machine, reads shards of its own.
+    """
+
+    def __init__(
+        self,
+        root: str | list[str],
+        size: int = 224,
+        batch_size: int = 8,
+        num_workers: int = 2,
+        augment: bool = True,
+        seed: int = 0,
+        views: bool = False,
+        streams: int = 8,
+    ) -> None:
+        super().__init__()
+        lowest = {"size": (size, 16), "batch_size": (batch_size, 1), "num_workers": (num_workers, 0)}
+        for name, (value, low) in {**lowest, "streams": (streams, 1)}.items():
+            if value < low:
+                raise UserError(f"ShardedFaces: {name} is {value}, at least {low} is needed")
+        if not root:
+            raise UserError("ShardedFaces: root names no folder")
+        self.roots = [Path(folder) for folder in ([root] if isinstance(root, str) else root)]
+        self.size, self.batch_size, self.num_workers = size, batch_size, num_workers
+        self.augment, self.seed, self.views, self.streams = augment, seed, views, streams
+        self.color = ColorAugmentation() if augment else None
+
+    def setup(self, stage: str | None = None) -> None:
+        """Looks at what every folder says of itself.
+
+        Raises:
+            UserError: a folder holds no shards, their writing was cut short, or they hold no views.
+        """
+        for root in self.roots:
+            if not complete_folder(root).settings.get("views") and self.views:
+                raise UserError(f"{root} holds no views of a face: {shards_hint(root)}, with --views")
+
+    def _faces(self, part: Split) -> DecodedFaces:
+        self.setup()
+        # A window of a stream is as long as two shards; it reaches over three, or four where a short one is among them.
+        samples = ShardedSamples(self.roots, part, opened=4 * self.streams)
+        if not len(samples):
+            purpose = {"train": "training", "val": "validation", "test": "testing"}[part]
+            raise UserError(f"{', '.join(map(str, self.roots))}: no face in it is for {purpose}")
+        geometry = GeometryAugmentation() if part == "train" and self.augment else None
+        return DecodedFaces(samples, self.size, geometry, views=part == "train" and self.views)
+
+    def _options(self) -> dict[str, Any]:
+        return {
+            "num_workers": self.num_workers,
+            "persistent_workers": self.num_workers > 0,
+            "pin_memory": torch.cuda.is_available(),
+            "collate_fn": collate_samples,
+        }
+
+    # The collate turns samples into batches, of which the loaders' types know nothing: hence `Any` below.
+    def _in_order(self, faces: Any) -> DataLoader[MultiViewBatch]:
+        return evaluation_loader(faces, self.batch_size, **self._options())
+
+    def train_dataloader(self) -> DataLoader[MultiViewBatch]:
+        faces = self._faces("train")
+        order = ShardSampler(faces.samples, self.seed, self.streams)
+        seeded: Any = SeededSamples(faces, self.seed)
+        return training_loader(seeded, order, self.batch_size, **self._options())
+
+    def val_dataloader(self) -> DataLoader[MultiViewBatch]:
+        return self._in_order(self._faces("val"))
+
+    def test_dataloader(self) -> DataLoader[MultiViewBatch]:
+        return self._in_order(self._faces("test"))
+
+    def predict_dataloader(self) -> DataLoader[MultiViewBatch]:
+        """Every face once, those for training first."""
+        stored = [(root, part) for part in PARTS for root in self.roots if complete_folder(root).is_own(part)]
+        faces = [DecodedFaces(ShardedSamples([root], part), self.size) for root, part in stored]
+        return self._in_order(ConcatDataset(faces))
+
+    def on_after_batch_transfer(self, batch: FaceBatch, dataloader_idx: int) -> FaceBatch:
+        """Recolours training batches on their device."""
+        if self.color is None or self.trainer is None or not self.trainer.training:
+            return batch
+        augmented: FaceBatch = self.color.to(batch.image.device)(batch)
+        return augmented
