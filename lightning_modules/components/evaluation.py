@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import cast
 
@@ -35,12 +36,12 @@ from renderers.morphable_model.model import MorphableModel
 from renderers.specular_renderer import SpecularRendering
 
 
-class NamedMetrics(nn.Module):
+class NamedMetrics(nn.Module, ABC):
     """A paper's metrics; subclasses say what they are called."""
 
+    @abstractmethod
     def named(self) -> Iterator[tuple[str, Metric]]:
         """Every metric with the name that it is logged under."""
-        raise NotImplementedError
 
     def compute(self) -> dict[str, Tensor]:
         """The value of every metric that has seen something, by name."""
