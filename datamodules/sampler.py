@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator, Mapping, Sized
 from typing import Any, Generic, TypeVar
 
@@ -184,6 +185,7 @@ def training_loader(dataset: Dataset[T], sampler: EpochSampler, batch_size: int,
         drop_last=len(sampler) >= batch_size,
         # The source of a loader process's own seed; torch's own generator, which training draws from, is left alone.
         generator=torch.Generator().manual_seed(sampler.seed),
+        worker_init_fn=_ignore_interrupts,
         **options,
     )
 
@@ -193,4 +195,16 @@ def evaluation_loader(dataset: Dataset[T], batch_size: int, **options: Any) -> D
     sampler = EvaluationSampler(dataset, batch_size)  # type: ignore[arg-type]
     # As in `training_loader`; and loader processes that stay draw a seed once, those of a resumed run once more.
     generator = torch.Generator().manual_seed(sampler.seed)
-    return DataLoader(dataset, batch_size=batch_size, sampler=sampler, generator=generator, **options)
+    return DataLoader(
+        dataset,
+        batch_size=batch_size,
+        sampler=sampler,
+        generator=generator,
+        worker_init_fn=_ignore_interrupts,
+        **options,
+    )
+
+
+def _ignore_interrupts(_: int) -> None:
+    """Ctrl-C reaches a loader's processes too: it is the trainer's to answer, which may want a batch until then."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

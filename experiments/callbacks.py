@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import signal
-from collections.abc import Callable, Iterator, Mapping
-from types import FrameType
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import WandbLogger
@@ -19,6 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from experiments.checkpoint import CONFIG_KEY
+from experiments.deferred_signals import DeferredSignals
 from experiments.random_state import (
     RANDOM_KEY,
     RandomState,
@@ -42,8 +40,9 @@ class NonFiniteError(UserError):
 class LastCheckpoint(Checkpoint):
     """Keeps `checkpoints/last.ckpt`, and the one before it as `previous.ckpt`.
 
-    After every epoch, every validation and every so many steps, and when a run is interrupted. With it goes the random
-    state of every process, so that a run which goes on from here goes on as if it had never stopped.
+    After every epoch, every validation and every so many steps, at the last step, and when a run is interrupted, which
+    waits for the end of the step. With it goes the random state of every process, so that a run which goes on from here
+    goes on as if it had never stopped.
 
     Args:
         folder: the run's folder.
@@ -57,8 +56,7 @@ class LastCheckpoint(Checkpoint):
         self.saved_step = -1
         self._gathered: list[RandomState] | None = None
         self._restored: list[RandomState] = []
-        self._preemption: Callable[[int, FrameType | None], Any] | None = None
-        self._preempted = False
+        self._signals = DeferredSignals()
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint[CONFIG_KEY] = self.config
@@ -73,7 +71,7 @@ class LastCheckpoint(Checkpoint):
         self._restored = checkpoint.get(RANDOM_KEY, [])
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._defer_preemption()
+        self._signals.hold(trainer)
         rank = trainer.global_rank
         if rank < len(self._restored):
             restore_random_state(self._restored[rank])
@@ -82,9 +80,12 @@ class LastCheckpoint(Checkpoint):
             part_random_state(rank)
         self._restored = []
         batches = trainer.fit_loop.epoch_loop.batch_progress
-        if batches.is_last_batch:
-            # Resumed from the end of an epoch: Lightning would count its batches against the next one.
+        epochs: Any = trainer.fit_loop.epoch_progress.total
+        if batches.is_last_batch and epochs.processed == epochs.started:
+            # Resumed from the end of an epoch: Lightning would take the next one for the rest of it.
             batches.reset_on_run()
+            epochs.completed = epochs.processed
+            trainer.fit_loop.reset_restart_stage()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -93,53 +94,50 @@ class LastCheckpoint(Checkpoint):
         assert fetcher is not None
         if loop._should_accumulate() or loop.batch_progress.is_last_batch or loop._should_check_val_fx(fetcher):
             return  # Half a step; or the end of an epoch or a validation, after which there is a save anyway.
-        if self.every and step % self.every == 0 and step != self.saved_step:
-            self._save(trainer)
-        self._answer_preemption(trainer)
+        if step == trainer.max_steps or (self.every and step % self.every == 0):
+            self._save_once(trainer)
+        self._answer_signals(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         within_epoch = not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
         if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking and within_epoch:
             self._save(trainer)
-            self._answer_preemption(trainer)
+            self._answer_signals(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._save(trainer)
-        self._answer_preemption(trainer)
-
-    def _defer_preemption(self) -> None:
-        """SLURM's signal comes in the middle of a step, half of which no checkpoint can hold: it waits for the end."""
-        handler = signal.getsignal(signal.SIGUSR1)
-        if SLURMEnvironment.detect() and callable(handler):
-            self._preemption = handler
-            signal.signal(signal.SIGUSR1, self._note_preemption)
-
-    def _note_preemption(self, number: int, frame: FrameType | None) -> None:
-        self._preempted = True
-
-    def _answer_preemption(self, trainer: Trainer) -> None:
-        """Lets Lightning save and queue the job again, on all processes at the same step."""
-        if self._preemption is None or not trainer.strategy.reduce_boolean_decision(self._preempted, all=False):
-            return
-        self._preempted = False
-        self._gathered = gathered_random_states(trainer)
-        try:
-            self._preemption(signal.SIGUSR1, None)
-        finally:
-            self._gathered = None
+        if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+            self._save(trainer)
+        # Else the run's last step is not its epoch's: a file from here would say that the epoch was over.
+        self._answer_signals(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.saved_step != trainer.global_step:
-            self._save(trainer)
+        self._save_once(trainer)
+        self._signals.release()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        # Weights that met a NaN are worth nothing, and a full disk takes no file.
-        if isinstance(exception, (NonFiniteError, OSError)) or trainer.state.fn != TrainerFn.FITTING:
+        self._signals.release()
+        # A step that was broken off is half done, weights that met a NaN are worth nothing, a full disk takes no file.
+        hopeless = isinstance(exception, (KeyboardInterrupt, NonFiniteError, OSError))
+        if hopeless or trainer.state.fn != TrainerFn.FITTING:
             return
         # Of many processes one alone may have failed, and would wait for the others for ever.
         if trainer.world_size > 1 and not isinstance(exception, SIGTERMException):
             return
-        if trainer.global_step > 0 and self.saved_step != trainer.global_step:
+        if trainer.global_step > 0:
+            self._save_once(trainer)
+
+    def _answer_signals(self, trainer: Trainer) -> None:
+        def prepare() -> None:
+            self._save_once(trainer)
+            self._gathered = gathered_random_states(trainer)  # for what Lightning saves itself
+
+        try:
+            self._signals.answer(trainer, prepare)
+        finally:
+            self._gathered = None
+
+    def _save_once(self, trainer: Trainer) -> None:
+        if self.saved_step != trainer.global_step:
             self._save(trainer)
 
     def _save(self, trainer: Trainer) -> None:

@@ -164,21 +164,24 @@ def _own_arguments(paper: str, fixed: bool, step: dict[str, Any]) -> dict[str, A
 
 
 class LossRecord(Callback):
-    """A line "step loss" for every training step, and a death.
+    """A line "step loss" for every training step, and a death or an interruption.
 
     Args:
         path: the file, which is appended to.
         kill_at: so many steps are done when SIGKILL comes, after the backward pass of the next one.
         lives: the process dies after so many steps of its own; 0 never.
+        interrupt_at: so many steps are done when SIGINT comes, after the backward pass of the next one.
     """
 
-    def __init__(self, path: str, kill_at: int = -1, lives: int = 0) -> None:
-        self.path, self.kill_at, self.lives = Path(path), kill_at, lives
+    def __init__(self, path: str, kill_at: int = -1, lives: int = 0, interrupt_at: int = -1) -> None:
+        self.path, self.kill_at, self.lives, self.interrupt_at = Path(path), kill_at, lives, interrupt_at
         self.steps = 0
 
     def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.steps == self.kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
+        if self.steps == self.interrupt_at:
+            os.kill(os.getpid(), signal.SIGINT)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -5,10 +5,12 @@ from __future__ import annotations
 import builtins
 import getpass
 import json
+import os
 import re
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -167,17 +169,18 @@ def test_a_folder_with_a_run_is_not_overwritten(capsys: pytest.CaptureFixture[st
     assert (run() / "metrics.json").stat().st_mtime_ns == before
 
 
-def test_an_interrupted_run_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_interrupted_run_goes_on(capfd: pytest.CaptureFixture[str]) -> None:
     handler = signal.getsignal(signal.SIGINT)
     assert fit("--trainer.max_epochs=3", "--model.init_args.interrupt_at=6") == 130
     assert signal.getsignal(signal.SIGINT) is handler
-    told = capsys.readouterr().err
-    assert step_of(run() / "checkpoints/last.ckpt") == 6
+    told = capfd.readouterr().err
+    assert "ends after this step" in told
+    assert step_of(run() / "checkpoints/last.ckpt") == 7  # the step was done first
     initial = json.loads((run() / "metrics.json").read_text())["initial"]
     (line,) = [line for line in told.splitlines() if "go on with: " in line]
     command = line.split("python -m experiments ")[1].split()
     assert main([*command, "--model.init_args.interrupt_at=null"]) == 0
-    assert "interrupt_at=6, the command says None" in capsys.readouterr().err
+    assert "interrupt_at=6, the command says None" in capfd.readouterr().err
     assert [path.name for path in Path("runs/tiny").iterdir()] == ["a"]
     assert step_of(run() / "checkpoints/last.ckpt") == 12
     metrics = json.loads((run() / "metrics.json").read_text())
@@ -185,8 +188,27 @@ def test_an_interrupted_run_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
     assert metrics["final"]["val/color_error"] < initial["val/color_error"]
 
 
-def test_an_interrupt_before_the_first_step_leaves_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    assert fit("--model.init_args.interrupt_at=0") == 130
+def test_a_second_interrupt_ends_the_step_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a step is in no checkpoint."""
+
+    def insist(module: TinyModule, batch: Any, batch_idx: int) -> None:
+        if module.global_step == 6:
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(5)
+            pytest.fail("the step went on")
+
+    monkeypatch.setattr(TinyModule, "on_train_batch_start", insist)
+    assert fit("--trainer.max_epochs=3") == 130
+    assert step_of(run() / "checkpoints/last.ckpt") == 4
+
+
+def test_an_interrupt_before_the_first_step_leaves_nothing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TinyModule, "on_validation_start", lambda _: os.kill(os.getpid(), signal.SIGINT))
+    assert fit() == 130
     assert "run the same command again" in capsys.readouterr().err
     assert not list(Path().iterdir())
 

@@ -99,6 +99,35 @@ def test_a_killed_run_equals_one_that_was_not(tmp_path: Path, processes: Process
     assert "not resumable" not in (broken / "log0").read_text()
 
 
+@pytest.mark.parametrize("first", [{"interrupt_at": 3}, {"interrupt_at": 4}, {"interrupt_at": 5}, 3, 4, 5])
+def test_a_run_that_ended_early_goes_on_as_if_it_had_not(
+    tmp_path: Path, processes: Processes, first: dict[str, int] | int
+) -> None:
+    """By Ctrl-C or by max_steps: at the end of an epoch (3, 6), at a validation (4) and in between (5)."""
+    contents = configuration("mgcnet", norm=True)
+    contents["model"]["init_args"]["schedule"] = "constant"  # the other one is made for a number of steps
+    config = write_configuration(tmp_path / "config.yaml", contents)
+    cache = {"MONOFACE_CACHE": str(tmp_path / "cache")}
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    for folder in (whole, broken):
+        folder.mkdir()
+    assert processes.run(whole, command(config, whole / "curve"), 1, **cache) == [0]
+    resumed = ["--resume=auto", "--run_id=one"]
+    if isinstance(first, dict):
+        steps, begun, code = first["interrupt_at"] + 1, command(config, broken / "curve", *resumed, **first), 130
+    else:
+        steps, begun, code = first, command(config, broken / "curve", *resumed, f"--trainer.max_steps={first}"), 0
+    assert processes.run(broken, begun, 1, **cache) == [code], (broken / "log0").read_text()
+    assert [step for step, _ in curve(broken / "curve")] == list(range(1, steps + 1))
+    assert processes.run(broken, command(config, broken / "curve", *resumed), 1, **cache) == [0]
+    expected = dict(curve(whole / "curve"))
+    lived = curve(broken / "curve")
+    assert [step for step, _ in lived] == list(range(1, STEPS + 1))
+    for step, loss in lived:
+        assert loss == pytest.approx(expected[step], rel=1e-5), step
+    assert_same_end(*(only_run(folder, "mgcnet") / "checkpoints/last.ckpt" for folder in (whole, broken)))
+
+
 @pytest.mark.slow
 def test_nothing_is_lost_in_twenty_kills(tmp_path: Path, processes: Processes) -> None:
     config = configuration("mgcnet", norm=True)
