@@ -39,8 +39,9 @@ def corrupt(
 class CorruptedFaces(WrappedFaces):
     """Yields `CorruptedBatch`: delusional and noisy copies in training, rational ones too in validation and test.
 
-    Training copies are drawn anew every time, on the batch's device; those of validation, test and prediction are a
-    function of the seed and the faces alone.
+    Training copies are drawn anew every time, on the batch's device, from the step at which the module begins to ask
+    for them (its `robust_start`, where it has one); before it a batch has none. Those of validation, test and
+    prediction are a function of the seed and the faces alone.
 
     Args:
         data: where the clean faces come from; its batches may be any `FaceBatch`.
@@ -60,9 +61,10 @@ class CorruptedFaces(WrappedFaces):
         clean: FaceBatch = self.data.on_after_batch_transfer(batch, dataloader_idx)
         if self.trainer is None or not self.trainer.training:
             return corrupt(clean, self.evaluation_corruptions, self.generator(clean))
-        corrupted = corrupt(clean, self.train_corruptions)
         if not self.corrupted_training:
-            return corrupted
+            asked = self.trainer.global_step >= getattr(self.trainer.lightning_module, "robust_start", 0)
+            return corrupt(clean, self.train_corruptions if asked else {})
+        corrupted = corrupt(clean, self.train_corruptions)
         even = (torch.arange(len(clean), device=clean.image.device) % 2 == 0).view(-1, 1, 1, 1)
         image = torch.where(even, corrupted.corrupted["delusional"], corrupted.corrupted["noisy"])
         return replace(corrupted, image=image)

@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
-import torch
-from lightning import LightningDataModule
 from torch.utils.data import ConcatDataset, DataLoader, Dataset
 
-from datamodules.augmentation import ColorAugmentation, GeometryAugmentation
+from datamodules.augmentation import GeometryAugmentation
 from datamodules.batch import FaceBatch, MultiViewBatch
-from datamodules.mgcnet_list import collate_views
 from datamodules.photo_splits import group_views, split_prepared
 from datamodules.photos import PhotoIndex, PreparedFace, Split, prepare_hint, read_face
+from datamodules.prepared_data import PreparedData, collate_faces, face_sample, group_sample
 from datamodules.sampler import SeededSampler, SeededSamples, evaluation_loader, training_loader
-from renderers.camera import default_intrinsics
 from renderers.errors import UserError
 
 
@@ -56,48 +51,6 @@ class PreparedFaces(Dataset[FaceBatch]):
         return face_sample(image, skin, self.landmarks[index], self.size, self.geometry)
 
 
-def face_sample(
-    image: np.ndarray, skin: np.ndarray, landmarks: np.ndarray, size: int, geometry: GeometryAugmentation | None = None
-) -> FaceBatch:
-    """A prepared crop as a batch of one.
-
-    Args:
-        image: (S, S, 3) uint8 sRGB.
-        skin: (S, S) uint8, 255 where skin is.
-        landmarks: (68, 2) float32 in pixels of what comes out.
-        size: side of what comes out.
-        geometry: moves it; its seed is drawn from torch's generator.
-    """
-    image, skin = _resized(image, size), _resized(skin, size)
-    if geometry is not None:
-        seed = int(torch.randint(2**31, ()))
-        image, skin, landmarks = geometry(image, skin, landmarks, seed)
-    return FaceBatch(
-        image=torch.from_numpy(image).movedim(-1, 0)[None].float() / 255,
-        landmarks=torch.from_numpy(landmarks)[None],
-        skin=torch.from_numpy(skin)[None, None].float() / 255,
-        intrinsics=default_intrinsics(size)[None],
-    )
-
-
-def _resized(pixels: np.ndarray, size: int) -> np.ndarray:
-    if len(pixels) == size:
-        return pixels
-    interpolation = cv2.INTER_AREA if size < len(pixels) else cv2.INTER_LINEAR
-    return cv2.resize(pixels, (size, size), interpolation=interpolation)
-
-
-def collate_faces(samples: Sequence[FaceBatch]) -> MultiViewBatch:
-    """Samples -> one batch of single views: `views` is (0, 3), so only the 2D terms see them."""
-    return MultiViewBatch(
-        image=torch.cat([sample.image for sample in samples]),
-        landmarks=torch.cat([sample.landmarks for sample in samples]),
-        skin=torch.cat([sample.skin for sample in samples]),
-        intrinsics=torch.cat([sample.intrinsics for sample in samples]),
-        views=torch.zeros(0, 3, dtype=torch.long),
-    )
-
-
 class PreparedViews(Dataset[MultiViewBatch]):
     """Prepared faces of which some are views of one face: three images a sample where there are, else one.
 
@@ -120,12 +73,7 @@ class PreparedViews(Dataset[MultiViewBatch]):
         return group_sample([self.shared[row] for row in rows])
 
 
-def group_sample(views: Sequence[FaceBatch]) -> MultiViewBatch:
-    """Faces that are views of one face, the target in the middle -> one group."""
-    return replace(collate_faces(views), views=torch.arange(len(views))[None])
-
-
-class PhotoFolder(LightningDataModule):
+class PhotoFolder(PreparedData):
     """Real photographs, prepared by `python -m experiments prepare`: a folder of them, or any data set it knows.
 
     Yields `MultiViewBatch`: (B, 3, size, size) images, landmarks, skin weights and the default camera's intrinsics.
@@ -134,14 +82,9 @@ class PhotoFolder(LightningDataModule):
     has no split: some are kept for validation, and test uses those. Prediction uses all of them.
 
     Args:
-        root: the prepared folder (the `--out` of the command), or several whose photographs are put together.
-        size: image side in pixels; crops of another size are resampled.
-        batch_size: samples a batch.
-        num_workers: processes that read; 0 reads in the trainer's.
+        root, size, batch_size, num_workers, augment, seed: see `PreparedData`; a folder is the `--out` of the command.
         val_fraction: share of the photographs, or of a data set's people, kept for validation, at least one; a
             photograph's faces stay together.
-        augment: whether training images are augmented.
-        seed: of the order and the augmentation.
         views: whether a training photograph that others show from further left and right comes with them, as a group
             of three (MGCNet, section 4.1); groups are not moved, mirrored or recolored.
     """
@@ -157,18 +100,10 @@ class PhotoFolder(LightningDataModule):
         seed: int = 0,
         views: bool = False,
     ) -> None:
-        super().__init__()
-        for name, value, low in (("size", size, 16), ("batch_size", batch_size, 1), ("num_workers", num_workers, 0)):
-            if value < low:
-                raise UserError(f"PhotoFolder: {name} is {value}, at least {low} is needed")
+        super().__init__(root, size, batch_size, num_workers, augment, seed, views)
         if not 0 <= val_fraction < 1:
             raise UserError(f"PhotoFolder: val_fraction is {val_fraction}, expected 0 <= val_fraction < 1")
-        if not root:
-            raise UserError("PhotoFolder: root names no folder")
-        self.roots = [Path(folder) for folder in ([root] if isinstance(root, str) else root)]
-        self.size, self.batch_size, self.num_workers = size, batch_size, num_workers
-        self.val_fraction, self.augment, self.seed, self.views = val_fraction, augment, seed, views
-        self.color = ColorAugmentation() if augment else None
+        self.val_fraction = val_fraction
         self._indexes: list[PhotoIndex] = []
         self._splits: list[dict[Split, set[str]]] = []
 
@@ -224,19 +159,13 @@ class PhotoFolder(LightningDataModule):
         return joined
 
     def _loader(self, faces: ConcatDataset[FaceBatch], train: bool) -> DataLoader[MultiViewBatch]:
-        options: dict[str, Any] = {
-            "num_workers": self.num_workers,
-            "persistent_workers": self.num_workers > 0,
-            "pin_memory": torch.cuda.is_available(),
-            "collate_fn": collate_samples,
-        }
         # The collate turns samples into batches, of which the loaders' types know nothing.
         loader: Any
         if train:
             order = SeededSampler(faces, self.seed)
-            loader = training_loader(SeededSamples(faces, self.seed), order, self.batch_size, **options)
+            loader = training_loader(SeededSamples(faces, self.seed), order, self.batch_size, **self.options())
         else:
-            loader = evaluation_loader(faces, self.batch_size, **options)
+            loader = evaluation_loader(faces, self.batch_size, **self.options())
         made: DataLoader[MultiViewBatch] = loader
         return made
 
@@ -251,17 +180,3 @@ class PhotoFolder(LightningDataModule):
 
     def predict_dataloader(self) -> DataLoader[MultiViewBatch]:
         return self._loader(self._faces(None), train=False)
-
-    def on_after_batch_transfer(self, batch: FaceBatch, dataloader_idx: int) -> FaceBatch:
-        """Recolours training batches on their device."""
-        if self.color is None or self.trainer is None or not self.trainer.training:
-            return batch
-        augmented: FaceBatch = self.color.to(batch.image.device)(batch)
-        return augmented
-
-
-def collate_samples(samples: Sequence[FaceBatch]) -> MultiViewBatch:
-    """Samples of single faces, of groups of views, or of both -> one batch whose `views` name the groups' rows."""
-    return collate_views(
-        [sample if isinstance(sample, MultiViewBatch) else collate_faces([sample]) for sample in samples]
-    )

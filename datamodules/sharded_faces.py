@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-import torch
-from lightning import LightningDataModule
 from torch.utils.data import ConcatDataset, DataLoader, Dataset
 
-from datamodules.augmentation import ColorAugmentation, GeometryAugmentation
+from datamodules.augmentation import GeometryAugmentation
 from datamodules.batch import FaceBatch, MultiViewBatch
-from datamodules.photo_folder import collate_samples, face_sample, group_sample
 from datamodules.photos import Split
+from datamodules.prepared_data import PreparedData, face_sample, group_sample
 from datamodules.sampler import SeededSamples, evaluation_loader, training_loader
 from datamodules.shard_sampler import ShardSampler
 from datamodules.shards import PARTS, Sample, ShardedSamples, complete_folder, shards_hint
@@ -77,7 +74,7 @@ class DecodedFaces(Dataset[FaceBatch]):
         return face_sample(np.ascontiguousarray(image[..., ::-1]), skin, scaled, self.size, geometry)
 
 
-class ShardedFaces(LightningDataModule):
+class ShardedFaces(PreparedData):
     """Prepared faces in shards, written by `python -m experiments prepare shards`: for data sets of millions.
 
     Yields the `MultiViewBatch`es that `PhotoFolder` yields of the same faces, with the same augmentation. Shards are
@@ -85,12 +82,7 @@ class ShardedFaces(LightningDataModule):
     are for training, validation and testing was settled when the shards were written. Prediction uses all of them.
 
     Args:
-        root: a folder of shards (the `--out` of the command), or several that are put together.
-        size: image side in pixels; crops of another size are resampled.
-        batch_size: samples a batch.
-        num_workers: processes that read; 0 reads in the trainer's.
-        augment: whether training images are augmented.
-        seed: of the order and the augmentation.
+        root, size, batch_size, num_workers, augment, seed: see `PreparedData`; a folder is the `--out` of the command.
         views: whether a training face's views come with it; the shards must have been written with `--views`.
         streams: how many shards are read side by side, by all processes together: a multiple of their number, so that
             each process, and each machine, reads shards of its own.
@@ -107,17 +99,9 @@ class ShardedFaces(LightningDataModule):
         views: bool = False,
         streams: int = 8,
     ) -> None:
-        super().__init__()
-        lowest = {"size": (size, 16), "batch_size": (batch_size, 1), "num_workers": (num_workers, 0)}
-        for name, (value, low) in {**lowest, "streams": (streams, 1)}.items():
-            if value < low:
-                raise UserError(f"ShardedFaces: {name} is {value}, at least {low} is needed")
-        if not root:
-            raise UserError("ShardedFaces: root names no folder")
-        self.roots = [Path(folder) for folder in ([root] if isinstance(root, str) else root)]
-        self.size, self.batch_size, self.num_workers = size, batch_size, num_workers
-        self.augment, self.seed, self.views, self.streams = augment, seed, views, streams
-        self.color = ColorAugmentation() if augment else None
+        super().__init__(root, size, batch_size, num_workers, augment, seed, views)
+        self.check("streams", streams, 1)
+        self.streams = streams
 
     def setup(self, stage: str | None = None) -> None:
         """Looks at what every folder says of itself.
@@ -139,23 +123,15 @@ class ShardedFaces(LightningDataModule):
         geometry = GeometryAugmentation() if part == "train" and self.augment else None
         return DecodedFaces(samples, self.size, geometry, views=part == "train" and self.views)
 
-    def _options(self) -> dict[str, Any]:
-        return {
-            "num_workers": self.num_workers,
-            "persistent_workers": self.num_workers > 0,
-            "pin_memory": torch.cuda.is_available(),
-            "collate_fn": collate_samples,
-        }
-
     # The collate turns samples into batches, of which the loaders' types know nothing: hence `Any` below.
     def _in_order(self, faces: Any) -> DataLoader[MultiViewBatch]:
-        return evaluation_loader(faces, self.batch_size, **self._options())
+        return evaluation_loader(faces, self.batch_size, **self.options())
 
     def train_dataloader(self) -> DataLoader[MultiViewBatch]:
         faces = self._faces("train")
         order = ShardSampler(faces.samples, self.seed, self.streams)
         seeded: Any = SeededSamples(faces, self.seed)
-        return training_loader(seeded, order, self.batch_size, **self._options())
+        return training_loader(seeded, order, self.batch_size, **self.options())
 
     def val_dataloader(self) -> DataLoader[MultiViewBatch]:
         return self._in_order(self._faces("val"))
@@ -168,10 +144,3 @@ class ShardedFaces(LightningDataModule):
         stored = [(root, part) for part in PARTS for root in self.roots if complete_folder(root).is_own(part)]
         faces = [DecodedFaces(ShardedSamples([root], part), self.size) for root, part in stored]
         return self._in_order(ConcatDataset(faces))
-
-    def on_after_batch_transfer(self, batch: FaceBatch, dataloader_idx: int) -> FaceBatch:
-        """Recolours training batches on their device."""
-        if self.color is None or self.trainer is None or not self.trainer.training:
-            return batch
-        augmented: FaceBatch = self.color.to(batch.image.device)(batch)
-        return augmented

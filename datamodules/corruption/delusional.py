@@ -66,9 +66,8 @@ class DelusionalOcclusion(nn.Module):
         x, y = _frames(landmarks.float(), height, width, draws)
         gauges = _gauges(x, y, draws)
         scale = self._scales(gauges.amin(dim=1), hull, draws)
-        top = torch.full_like(hull, -1, dtype=torch.long)
-        for index in range(MOST_SHAPES):  # later shapes lie on top
-            top[gauges[:, index] <= scale] = index
+        order = torch.arange(MOST_SHAPES, device=image.device)[:, None, None]
+        top = torch.where(gauges <= scale[:, None], order, -1).amax(dim=1)  # later shapes lie on top
         mask = top >= 0
         occluded = image.permute(0, 2, 3, 1).clone()
         occluded[mask] = _colors(x, y, top, mask, draws).to(image.dtype)
@@ -118,7 +117,9 @@ def _gauges(x: Tensor, y: Tensor, draws: Draws) -> Tensor:
     distances = distances.gather(2, turn)
     gauges = torch.full_like(x, torch.inf)
     for index, name in enumerate(SHAPES):
-        at = present & (kind == index)
+        at = (present & (kind == index)).nonzero(as_tuple=True)
+        if not len(at[0]):
+            continue
         u, v = x[at], y[at]
         if name == "ellipse":
             gauge = ellipse_gauge(u, v, aspect[at])
@@ -149,17 +150,16 @@ def _colors(x: Tensor, y: Tensor, top: Tensor, mask: Tensor, draws: Draws) -> Te
     # In half-periods of the shape's pattern.
     u = x[image, upper, row, column] * pitch[:, 0]
     v = y[image, upper, row, column] * pitch[:, 0]
-    along, across = u.floor().long(), v.floor().long()
+    along, across = u.floor().int(), v.floor().int()
     # CELLS is a power of two: its last bits go round, below 0 too.
-    cell = ((3 * v).floor().long() & (CELLS - 1)) * CELLS + ((3 * u).floor().long() & (CELLS - 1))
+    cell = ((3 * v).floor().int() & (CELLS - 1)) * CELLS + ((3 * u).floor().int() & (CELLS - 1))
     mixtures = {
-        "flat": torch.zeros_like(u),
-        "stripes": (along & 1).float(),
-        "checks": ((along + across) & 1).float(),
+        "stripes": along & 1,
+        "checks": (along + across) & 1,
         "gradient": (0.5 + 0.25 * u).clamp(0, 1),
         "noise": cells.flatten().index_select(0, shape * CELLS * CELLS + cell),
     }
-    part = torch.zeros_like(u)
-    for index, name in enumerate(PATTERNS):
-        part = torch.where(pattern[:, 0] == index, mixtures[name], part)
+    part = torch.zeros_like(u)  # "flat"
+    for name, mixture in mixtures.items():
+        part = torch.where(pattern[:, 0] == PATTERNS.index(name), mixture, part)
     return torch.lerp(one, other, part[:, None])

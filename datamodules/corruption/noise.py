@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
+from scipy import stats
 from torch import Tensor, nn
 
 from datamodules.corruption.draws import Corrupted, Draws
@@ -55,11 +56,11 @@ def poisson(image: Tensor, strength: Tensor, draws: Draws) -> Tensor:
     chance = draws.uniform(*image.shape, high=1 - POISSON_TAIL)
     probability = torch.exp(-mean)
     cumulated = probability.clone()
-    count = torch.zeros_like(mean)
-    # No mean exceeds `most`: six deviations above it lies less than the tail.
-    for k in range(1, math.ceil(most + 6 * math.sqrt(most))):
-        count += chance >= cumulated
-        probability *= mean / k
+    count, beyond = torch.zeros_like(mean), torch.empty_like(mean)
+    greatest = int(stats.poisson.ppf(1 - POISSON_TAIL, float(mean.max())))
+    for k in range(1, greatest + 1):
+        count += torch.ge(chance, cumulated, out=beyond)
+        probability.mul_(mean).div_(k)
         cumulated += probability
     return count / peak
 
