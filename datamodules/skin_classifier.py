@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -45,24 +46,28 @@ class GaussianMixture:
     covariances: np.ndarray
 
     def log_density(self, values: Tensor) -> Tensor:
-        """(N, 3) -> (N,), on the values' device and in their precision."""
-        return torch.logsumexp(self.log_parts(values), dim=-1)
+        """(3, N) -> (N,), on the values' device and in their precision."""
+        return torch.logsumexp(self.log_parts(values), dim=0)
 
     def log_parts(self, values: Tensor) -> Tensor:
-        """(N, 3) -> (N, K) log of each component's share of the density."""
-        whitening = np.linalg.inv(np.linalg.cholesky(self.covariances))
-        constant = np.log(self.weights) + np.log(np.diagonal(whitening, axis1=1, axis2=2)).sum(axis=1)
-        constant -= CHANNELS / 2 * np.log(2 * np.pi)
+        """(3, N) -> (K, N) log of each component's share of the density."""
         matrix, shift, offset = (
-            torch.as_tensor(array, dtype=values.dtype, device=values.device)
-            for array in (
-                whitening.reshape(-1, CHANNELS).T,
-                np.einsum("kij,kj->ki", whitening, self.means).reshape(-1),
-                constant,
-            )
+            torch.as_tensor(array, dtype=values.dtype, device=values.device) for array in self._whitening
         )
-        whitened = (values @ matrix - shift).unflatten(-1, (-1, CHANNELS))
-        return offset - whitened.square().sum(dim=-1) / 2
+        whitened = torch.addmm(shift, matrix, values).unflatten(0, (CHANNELS, -1))
+        return offset - whitened.square().sum(dim=0) / 2
+
+    @cached_property
+    def _whitening(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(3 K, 3) and (3 K, 1), which make every component a standard normal, and the (K, 1) logs of their peaks."""
+        whitening = np.linalg.inv(np.linalg.cholesky(self.covariances))
+        peak = np.log(self.weights) + np.log(np.diagonal(whitening, axis1=1, axis2=2)).sum(axis=1)
+        shift = -np.einsum("kij,kj->ik", whitening, self.means)
+        return (
+            whitening.transpose(1, 0, 2).reshape(-1, CHANNELS),
+            shift.reshape(-1, 1),
+            (peak - CHANNELS / 2 * np.log(2 * np.pi))[:, None],
+        )
 
 
 @dataclass(frozen=True)
@@ -94,7 +99,7 @@ class SkinClassifier:
         """
         if not 0 < prior < 1:
             raise UserError(f"skin prior {prior}: give a share between 0 and 1")
-        values = color_features(image.movedim(1, -1).reshape(-1, CHANNELS))
+        values = color_features(image.movedim(1, 0).reshape(CHANNELS, -1))
         odds = self.skin.log_density(values) - self.other.log_density(values) + float(np.log(prior / (1 - prior)))
         return torch.sigmoid(odds).view(len(image), 1, *image.shape[-2:])
 
@@ -131,10 +136,10 @@ class SkinClassifier:
 
 
 def color_features(colors: Tensor) -> Tensor:
-    """(N, 3) RGB in [0, 1] -> (N, 3): log R/G, log B/G, half the log brightness, as `datamodules.skin` takes them."""
-    red, green, blue = (colors + FLOOR).unbind(-1)
+    """(3, N) RGB in [0, 1] -> (3, N): log R/G, log B/G, half the log brightness, as `datamodules.skin` takes them."""
+    red, green, blue = colors + FLOOR
     brightness = 0.5 * (0.299 * red + 0.587 * green + 0.114 * blue).log()
-    return torch.stack([(red / green).log(), (blue / green).log(), brightness], dim=-1)
+    return torch.stack([(red / green).log(), (blue / green).log(), brightness])
 
 
 def fit_classifier(skin: np.ndarray, other: np.ndarray, components: int, seed: int, source: str) -> SkinClassifier:
@@ -149,7 +154,7 @@ def fit_classifier(skin: np.ndarray, other: np.ndarray, components: int, seed: i
     """
     generator = np.random.default_rng(seed)
     mixtures = [
-        fit_mixture(color_features(torch.as_tensor(colors, dtype=torch.float64)).numpy(), components, generator)
+        fit_mixture(color_features(torch.as_tensor(colors.T, dtype=torch.float64)).numpy().T, components, generator)
         for colors in (skin, other)
     ]
     return SkinClassifier(mixtures[0], mixtures[1], source)
@@ -163,12 +168,12 @@ def fit_mixture(values: np.ndarray, components: int, generator: np.random.Genera
         components: K.
         generator: draws the starting points.
     """
-    points = torch.as_tensor(values)
+    points = torch.as_tensor(values.T)
     mixture, likelihood = _begin(values, components, generator), -np.inf
     for _ in range(ITERATIONS):
         parts = mixture.log_parts(points)
-        total = torch.logsumexp(parts, dim=-1, keepdim=True)
-        share = (parts - total).exp().numpy()
+        total = torch.logsumexp(parts, dim=0)
+        share = (parts - total).exp().T.numpy()
         before, likelihood = likelihood, float(total.mean())
         if likelihood - before < CONVERGED:
             break

@@ -48,14 +48,14 @@ def scipys_density(law: GaussianMixture, values: np.ndarray) -> np.ndarray:
 
 def test_density_is_scipys() -> None:
     values = np.random.default_rng(1).normal(size=(50, 3))
-    found = mixture(0).log_density(torch.as_tensor(values)).exp().numpy()
+    found = mixture(0).log_density(torch.as_tensor(values.T)).exp().numpy()
     np.testing.assert_allclose(found, scipys_density(mixture(0), values), rtol=1e-9)
 
 
 def test_probability_is_bayes_rule() -> None:
     classifier = SkinClassifier(mixture(0), mixture(1), "")
     image = torch.rand(2, 3, 4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    values = color_features(image.permute(0, 2, 3, 1).reshape(-1, 3)).numpy()
+    values = color_features(image.transpose(0, 1).reshape(3, -1)).numpy().T
     one, other = (scipys_density(law, values) for law in (classifier.skin, classifier.other))
     for prior in (0.2, 0.5, 0.9):
         expected = one * prior / (one * prior + other * (1 - prior))
@@ -69,7 +69,7 @@ def test_probability_is_bayes_rule() -> None:
 
 def test_features_are_those_of_the_per_face_model() -> None:
     image = np.random.default_rng(0).integers(0, 256, (6, 7, 3), dtype=np.uint8)
-    found = color_features(torch.as_tensor(image / 255).reshape(-1, 3)).numpy().reshape(6, 7, 3)
+    found = color_features(torch.as_tensor(image / 255).reshape(-1, 3).T).numpy().T.reshape(6, 7, 3)
     np.testing.assert_allclose(found, skin.color_features(image), atol=1e-12)
 
 
@@ -82,7 +82,7 @@ def test_em_finds_a_mixture_again() -> None:
     np.testing.assert_allclose(found.means[order], law.means, atol=0.1)
     np.testing.assert_allclose(found.covariances[order], law.covariances, atol=0.15)
     fresh = torch.as_tensor(draw(law, 2000, seed=5))
-    gain = float((found.log_density(fresh) - law.log_density(fresh)).mean())
+    gain = float((found.log_density(fresh.T) - law.log_density(fresh.T)).mean())
     assert gain == pytest.approx(0, abs=0.01)
 
 
