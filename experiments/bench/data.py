@@ -8,7 +8,7 @@ import torch
 
 from datamodules.synthetic import SceneSettings, SyntheticFaces
 from experiments.bench.measure import Row, compare, race, summary
-from experiments.bench.step import RUNS, built
+from experiments.bench.step import NEVER, RUNS, Run, built
 from experiments.bench.training import timed_fit
 from renderers.face_renderer import FaceRenderer
 from renderers.morphable_model.default import load_default
@@ -17,6 +17,12 @@ SIZE = 64
 FACES = 8
 REFERENCE_FACES = 1  # PyTorch3D takes seconds for each
 STEPS = 24
+STAGES = (
+    *RUNS,
+    Run("rogue", "guidance alone", {"perceptual_start": NEVER, "robust_start": NEVER}),
+    Run("rogue", "no perceptual term yet", {"perceptual_start": NEVER, "robust_start": 0}),
+    Run("specular", "no mouth and identity yet", {"identity_start": NEVER, "mouth_start": NEVER, "lamp_start": 0}),
+)
 
 
 def drawing(faces: SyntheticFaces, count: int, backend: str) -> Callable[[], object]:
@@ -31,17 +37,18 @@ def drawing(faces: SyntheticFaces, count: int, backend: str) -> Callable[[], obj
 
 
 def run(device: torch.device) -> Iterator[Row]:
-    """One row a stage of each paper's default run, and one for drawing faces, which is done on the CPU, once.
+    """Two rows a stage of each paper's default run, and one for drawing faces, which is done on the CPU, once.
 
-    The former's ratio is that of a step to what passes from its end to the next batch: above 33 the trainer waits for
-    less than 3 % of the time. The trainer's own loop is counted as waiting.
+    A stage's ratios are those of a step to the waiting for the loader, and to all that passes between two steps: above
+    33 that takes less than 3 % of a step.
     """
-    for stage in RUNS:
+    for stage in STAGES:
         torch.manual_seed(0)
         timings = timed_fit(*built(stage), STEPS, device)
-        waiting = summary(timings.wait, timings.peak)
-        case = f"{stage.paper}, {stage.stage}: waiting for a batch"
-        yield compare("data", case, device, waiting, "a training step", summary(timings.step, None).median_s)
+        step = summary(timings.step, None).median_s
+        for what, seconds in (("waiting for a batch", timings.wait), ("between two steps", timings.between)):
+            case = f"{stage.paper}, {stage.stage}: {what}"
+            yield compare("data", case, device, summary(seconds, timings.peak), "a training step", step)
     if device.type == "cpu":
         faces = SyntheticFaces(load_default(), "train", FACES, SIZE, 0, SceneSettings())
         views = faces.settings.views

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.profilers import SimpleProfiler
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
@@ -29,13 +30,16 @@ class Timings:
 
     Attributes:
         step: from the batch to the moved weights.
-        wait: from the end of a step to the next batch: reading, corrupting and moving it, and the trainer's own loop.
+        wait: for the loader's next batch.
+        between: from the end of a step to the begin of the next: waiting, making the batch ready on its device
+            (corruptions, skin by colour, augmentation), and the trainer's own loop.
         reference: what was run before each step, if anything.
         peak: MiB, the most of all steps.
     """
 
     step: list[float] = field(default_factory=list)
     wait: list[float] = field(default_factory=list)
+    between: list[float] = field(default_factory=list)
     reference: list[float] = field(default_factory=list)
     peak: float | None = None
 
@@ -55,7 +59,7 @@ class StepTimer(Callback):
         """The reference, and the clock's start."""
         now = _now(module.device)
         if self.steps > UNCOUNTED:
-            self.timings.wait.append(now - self.ended)
+            self.timings.between.append(now - self.ended)
         if self.reference is not None:
             watch = Stopwatch(self.reference(batch), module.device)
             watch.run()
@@ -121,7 +125,7 @@ def timed_fit(
     """
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    timer = StepTimer(reference)
+    timer, profiler = StepTimer(reference), SimpleProfiler()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Lightning's advice on workers and loggers.
         trainer = Trainer(
@@ -130,6 +134,7 @@ def timed_fit(
             max_steps=UNCOUNTED + steps,
             logger=False,
             callbacks=[timer],
+            profiler=profiler,
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
@@ -137,6 +142,8 @@ def timed_fit(
             num_sanity_val_steps=0,
         )
         trainer.fit(module, data)
+    reads = profiler.recorded_durations["[_TrainingEpochLoop].train_dataloader_next"]
+    timer.timings.wait = reads[UNCOUNTED + 1 : UNCOUNTED + steps]
     return timer.timings
 
 

@@ -57,9 +57,10 @@ def test_steps_waiting_and_reference_are_told_apart() -> None:
 
     timings = training.timed_fit(Sleeper(), DataLoader(SlowData(), batch_size=None), 5, CPU, reference)
     assert [len(part) for part in (timings.step, timings.reference)] == [5, 5]
-    assert len(timings.wait) == 4, "what passed before the first counted step was warming up"
+    assert len(timings.wait) == len(timings.between) == 4, "what passed before the first counted step was warming up"
     assert min(timings.step) >= 0.02 and max(timings.step) < 0.04 + 0.2
     assert min(timings.wait) >= 0.04, "also between two epochs"
+    assert all(wait <= between for wait, between in zip(timings.wait, timings.between, strict=True))
     assert min(timings.reference) >= 0.01
     assert len(order) == training.UNCOUNTED + 5
     row = training.step_row("step", "sleeper", CPU, timings, "a nap")
