@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import platform
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -71,23 +72,28 @@ def run(args: argparse.Namespace) -> int:
     rows: list[Row] = []
     fallen: list[str] = []
     for name in chosen(args.name, expected):
+        begun = time.perf_counter()
+        found: list[Row] = []
         try:
             for device in devices:
                 measure = partial(_measured, console, name, device, args.out)
                 if expected is None:
-                    rows += measure()
+                    found += measure()
                     continue
                 wanted = [row for row in expected if (row.name, row.device) == (name, device.type)]
-                found = guarded(wanted, measure)
-                rows += found
-                fallen += moved(wanted, found)
+                guarded_rows = guarded(wanted, measure)
+                found += guarded_rows
+                fallen += moved(wanted, guarded_rows)
         except UserError as error:
             if args.name is not None or "is not installed" not in str(error):
                 raise
             console.print(f"{name} left out: {error}", highlight=False)
-    console.print(table(rows))
-    if args.json is not None:
-        write_json(args.json, {"rows": [asdict(row) for row in rows]})
+            continue
+        rows += found
+        console.print(table(found, f"{name}, in {time.perf_counter() - begun:.0f} s"))
+        if args.json is not None:
+            write_json(args.json, {"rows": [asdict(row) for row in rows]})
+    console.print("median: of the case; spread: interquartile range over the median", highlight=False)
     for line in fallen:
         console.print(f"slower than before: {line}", highlight=False, soft_wrap=True)
     return 1 if fallen else 0
@@ -114,23 +120,20 @@ def environment() -> str:
     return f"torch {torch.__version__}, {torch.get_num_threads()} CPU threads, {platform.machine()}; GPU: {gpu}"
 
 
-def table(rows: Sequence[Row]) -> Table:
+def table(rows: Sequence[Row], title: str) -> Table:
     """The rows as a table for the terminal; 80 columns are enough."""
     from rich.table import Table
 
-    view = Table(caption="median: of the case; spread: interquartile range over the median")
+    view = Table(title=title, title_justify="left")
     view.add_column("case")
     view.add_column("against")
     for column in ("times as fast", "median", "spread", "peak MiB"):
         view.add_column(column, justify="right")
-    for place, row in enumerate(rows):
+    for row in rows:
         spread = "one run" if row.spread is None else f"{100 * row.spread:.0f} %"
         peak = "unknown" if row.peak_mib is None else f"{row.peak_mib:,.0f}"
-        ends = place + 1 == len(rows) or rows[place + 1].name != row.name
         case = f"{row.case} ({row.device})"
-        view.add_row(
-            case, row.against, _times(row.ratio), f"{1000 * row.median_s:,.1f} ms", spread, peak, end_section=ends
-        )
+        view.add_row(case, row.against, _times(row.ratio), f"{1000 * row.median_s:,.1f} ms", spread, peak)
     return view
 
 

@@ -169,7 +169,7 @@ def test_peak_memory_is_of_this_run_alone() -> None:
 
 
 def test_table_shows_every_row() -> None:
-    shown = command.table([row(ratio=5.0), row(ratio=4321.0), row(ratio=0.8)])
+    shown = command.table([row(ratio=5.0), row(ratio=4321.0), row(ratio=0.8)], "title")
     assert shown.row_count == 3
     assert list(shown.columns[2].cells) == ["5", "4,321", "1 / 1.25"], "a slower one by how many times the cost"
 
