@@ -279,7 +279,10 @@ def replace_block(path: Path, name: str, text: str) -> None:
 
 def _print(table: Mapping[str, Any], title: str, word: str) -> None:
     header, *lines = cells(table, word)
-    shown = Table(*header, title=f"{title}: {len(lines)} rows")
+    shape = f"{title}: {len(lines)} rows"
+    if len(header) > len(lines) + 1:  # a terminal is narrow: as many columns as there are rows
+        header, *lines = (list(column) for column in zip(header, *lines, strict=True))
+    shown = Table(*header, title=shape)
     for line in lines:
         shown.add_row(*line)
     Console().print(shown)
