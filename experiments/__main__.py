@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
+from experiments.allocator import use_large_pages
 from renderers.errors import UserError
 
 # name: (one line for the help, module). The first four are LightningCLI's; every other module offers
@@ -82,6 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments or os.environ.get("MONOFACE_DEBUG", "") not in ("", "0")
     arguments = [argument for argument in arguments if argument != "--debug"]
+    use_large_pages()
     restored = _terminate_as_interrupt()
     try:
         return run(arguments)

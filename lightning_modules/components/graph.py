@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import numpy as np
 import scipy.sparse as sparse
-import torch
 import torch.nn.functional as F
 from scipy.sparse.csgraph import dijkstra
 from scipy.sparse.linalg import eigsh
@@ -67,14 +66,15 @@ class MeshChebConv(ChebConv):
 
     def forward(self, x: Tensor, laplacian: FixedSum) -> Tensor:
         """(V, B, in_channels) -> (V, B, out_channels); `laplacian` multiplies by L~."""
+        # Nothing looks at these again in the backward pass: they are added to in place.
         *others, last = [lin(x) for lin in self.lins]
         now, after = last, None  # b_(k+1), b_(k+2)
         for index, term in enumerate(reversed(others)):
             # The first of the terms is of T_0, whose recurrence has no factor 2.
             step = laplacian(now.flatten(1)).view_as(now)
-            term = torch.add(term, step, alpha=1 if index == len(others) - 1 else 2)
-            now, after = (term if after is None else term - after), now
-        return now + self.bias
+            term.add_(step, alpha=1 if index == len(others) - 1 else 2)
+            now, after = (term if after is None else term.sub_(after)), now
+        return now.add_(self.bias)
 
 
 class SpectralResidualBlock(nn.Module):
@@ -92,7 +92,9 @@ class SpectralResidualBlock(nn.Module):
 
     def forward(self, x: Tensor, laplacian: FixedSum) -> Tensor:
         """(V, B, C) -> (V, B, C)"""
-        return x + self.second(F.relu(self.first(F.relu(x), laplacian)), laplacian)
+        inside: Tensor = self.first(F.relu(x), laplacian)
+        answer: Tensor = self.second(F.relu(inside, inplace=True), laplacian)
+        return answer.add_(x)
 
 
 class SpectralNetwork(nn.Module):
