@@ -41,7 +41,6 @@ from renderers.morphable_model.model import MorphableModel
 FACES = 70_789
 SIZE = 224
 DEPTH: Literal[18, 34, 50] = 50
-IMAGES = 6
 STEPS = 3
 NEVER = 10**9  # the first step of a stage that is not measured
 
@@ -57,12 +56,14 @@ class Case:
         make: the module, with or without the terms that look through a frozen encoder.
         batch: from the face model and a number of images to what the module is trained with.
         encoders: a row for each: without those terms, with them.
+        images: shown to the paper's network.
     """
 
     name: str
     make: Callable[[bool], FaceModule]
     batch: Callable[[MorphableModel, int], FaceBatch]
     encoders: tuple[bool, ...] = (False, True)
+    images: int = 6
 
 
 def views_of_faces(model: MorphableModel, images: int, views: int = 1) -> MultiViewBatch:
@@ -140,7 +141,7 @@ def cases(model: MorphableModel, shiny: MorphableModel) -> list[Case]:
         Case("specular", specular, single_faces),
         Case("fine-grained, coarse stage", partial(finegrained, fine_start=NEVER), single_faces, (False,)),
         Case("fine-grained, fine stage", partial(finegrained, fine_start=0), single_faces, (False,)),
-        Case("self-augmentation, fine stage", partial(self_augmentation, coarse_steps=0), single_faces, (True,)),
+        Case("self-augmentation, fine stage", partial(self_augmentation, coarse_steps=0), single_faces, (True,), 2),
     ]
 
 
@@ -151,7 +152,7 @@ def run(device: torch.device) -> Iterator[Row]:
         for encoders in case.encoders:
             torch.manual_seed(0)
             module = case.make(encoders)
-            batch = case.batch(module.face_model, IMAGES)
+            batch = case.batch(module.face_model, case.images)
             images, backbone = seen_images(batch), module.regressor.backbone
             timings = timed_fit(module, always(batch, STEPS), STEPS, device, backbone_alone(module))
             told = "with" if encoders else "without"
