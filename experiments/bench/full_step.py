@@ -3,7 +3,8 @@
 35,721 vertices, 70,688 faces, 224 px, the paper's backbone and weights. A step is what the trainer runs: forward,
 backward, and the optimizer's; the backbone alone runs forward and backward before each, on every image that the paper's
 network is shown. The frozen encoders stand apart: a row without the terms that look through them, and one with. Of
-self-augmentation they are a part: what its refiner is fed.
+self-augmentation they are a part: what its refiner is fed. On CUDA the same again with backbones that multiply in
+bfloat16, alone and in the step.
 """
 
 from __future__ import annotations
@@ -99,39 +100,41 @@ def corrupted_faces(model: MorphableModel, images: int) -> CorruptedBatch:
     return corrupt(single_faces(model, images // 3), {name: make() for name, make in TRAINING.items()})
 
 
-def cases(model: MorphableModel, shiny: MorphableModel) -> list[Case]:
+def cases(model: MorphableModel, shiny: MorphableModel, bfloat16: bool = False) -> list[Case]:
     """The papers, each with its own weights.
 
     Args:
         model: without a specular albedo, of BFM 2009's coefficients.
         shiny: with one, of BFM 2017's and AlbedoMM's.
+        bfloat16: whether backbones multiply in bfloat16.
     """
+    resnet, vgg = partial(ResNet, DEPTH, bfloat16=bfloat16), partial(VGG, 16, bfloat16=bfloat16)
     common: dict[str, Any] = {"image_size": SIZE, "optimizer": optimizer}
 
     def mgcnet(encoders: bool) -> FaceModule:
         weights = MGCNetWeights() if encoders else MGCNetWeights(identity=0.0)
-        return MGCNet(model, ResNet(DEPTH), DlibEncoder(), weights=weights, **common)
+        return MGCNet(model, resnet(), DlibEncoder(), weights=weights, **common)
 
     def rogue(encoders: bool) -> FaceModule:
         weights = ROGUEWeights() if encoders else ROGUEWeights(perceptual=0.0)
         judges = partial(Adam, lr=1e-8, fused=True)
-        return ROGUE(model, ResNet(DEPTH), DlibEncoder(), weights=weights, discriminator_optimizer=judges, **common)
+        return ROGUE(model, resnet(), DlibEncoder(), weights=weights, discriminator_optimizer=judges, **common)
 
     def specular(encoders: bool) -> FaceModule:
         weights = SpecularWeights() if encoders else SpecularWeights(identity=0.0)
-        return Specular(shiny, ResNet(DEPTH), DlibEncoder(), weights=weights, **common)
+        return Specular(shiny, resnet(), DlibEncoder(), weights=weights, **common)
 
     def finegrained(encoders: bool, fine_start: int) -> FaceModule:
         coarse = CoarseWeights() if encoders else CoarseWeights(identity=0.0)
         fine = FineWeights() if encoders else FineWeights(identity=0.0)
         return Finegrained(
-            model, VGG(16), DlibEncoder(), coarse=coarse, fine=fine, fine_start=fine_start,
+            model, vgg(), DlibEncoder(), coarse=coarse, fine=fine, fine_start=fine_start,
             channels=(16, 32, 64, 128), **common,
         )  # fmt: skip
 
     def self_augmentation(encoders: bool, coarse_steps: int) -> FaceModule:
         return SelfAugmentation(
-            model, ResNet(DEPTH), DlibEncoder(), AttributeEncoder(), DelusionalOcclusion(), DlibLayers(),
+            model, resnet(), DlibEncoder(), AttributeEncoder(), DelusionalOcclusion(), DlibLayers(),
             coarse_steps=coarse_steps, channels=32, **common,
         )  # fmt: skip
 
@@ -146,15 +149,21 @@ def cases(model: MorphableModel, shiny: MorphableModel) -> list[Case]:
 
 
 def run(device: torch.device) -> Iterator[Row]:
-    """One or two rows a paper."""
+    """One or two rows a paper, twice as many on CUDA."""
     model, shiny = face_like_model(FACES), face_like_model(FACES, 199, 100, 145, specular=True)
-    for case in cases(model, shiny):
-        for encoders in case.encoders:
-            torch.manual_seed(0)
-            module = case.make(encoders)
-            batch = case.batch(module.face_model, case.images)
-            images, backbone = seen_images(batch), module.regressor.backbone
-            timings = timed_fit(module, always(batch, STEPS), STEPS, device, backbone_alone(module))
-            told = "with" if encoders else "without"
-            text = f"{case.name}: {len(images)} images of {SIZE} px, {told} frozen encoders"
-            yield step_row("full_step", text, device, timings, type(backbone).__name__)
+    for bfloat16 in (False, True) if device.type == "cuda" else (False,):
+        for case in cases(model, shiny, bfloat16):
+            for encoders in case.encoders:
+                yield measured(case, encoders, device, ", bfloat16 backbone" if bfloat16 else "")
+
+
+def measured(case: Case, encoders: bool, device: torch.device, remark: str) -> Row:
+    """Whole steps of a case beside its backbone alone; `remark` ends the row's description."""
+    torch.manual_seed(0)
+    module = case.make(encoders)
+    batch = case.batch(module.face_model, case.images)
+    images, backbone = seen_images(batch), module.regressor.backbone
+    timings = timed_fit(module, always(batch, STEPS), STEPS, device, backbone_alone(module))
+    told = "with" if encoders else "without"
+    text = f"{case.name}: {len(images)} images of {SIZE} px, {told} frozen encoders{remark}"
+    return step_row("full_step", text, device, timings, type(backbone).__name__)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import logging
 import time
 import warnings
@@ -125,6 +126,7 @@ def timed_fit(
     """
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    gc.collect()  # A trainer and its module hold each other: the last run's would stay beside this one's.
     timer, profiler = StepTimer(reference), SimpleProfiler()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Lightning's advice on workers and loggers.

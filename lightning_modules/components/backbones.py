@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any, Literal
 
 import torch
@@ -32,22 +33,34 @@ HEAD_SCALES: Mapping[str, float] = {
 class ImageEncoder(nn.Module):
     """(B, 3, H, W) sRGB in [0, 1] -> (B, features): what a `CoefficientRegressor` takes, whatever is in it.
 
+    Args:
+        bfloat16: multiply in bfloat16 (autocast), for GPUs of Ampere and later. Weights, the answer and all that is
+            drawn from it stay in float32, which a trainer's `precision: bf16-mixed` would not see to.
+
     Attributes:
         features: the output's length.
+        network: (B, 3, H, W) normalized images -> (B, features); every subclass sets both.
     """
 
     features: int
+    network: nn.Module
     mean: Tensor
     std: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, bfloat16: bool = False) -> None:
         super().__init__()
+        self.bfloat16 = bfloat16
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1), persistent=False)
 
     def normalized(self, image: Tensor) -> Tensor:
         """The image with ImageNet's mean and deviation taken out, in the order of memory that a CPU likes best."""
         return ((image - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+
+    def forward(self, image: Tensor) -> Tensor:
+        with torch.autocast(image.device.type, torch.bfloat16) if self.bfloat16 else nullcontext():
+            features: Tensor = self.network(self.normalized(image))
+        return features.to(image.dtype)
 
 
 class ResNet(ImageEncoder):
@@ -60,6 +73,7 @@ class ResNet(ImageEncoder):
             has next to no pixels left (2 x 2 of 64 x 64).
         normalize: take ImageNet's mean and deviation out of the image first; Deep3D-style checkpoints were trained
             without.
+        bfloat16: see `ImageEncoder`.
     """
 
     def __init__(
@@ -68,8 +82,9 @@ class ResNet(ImageEncoder):
         pretrained: bool = False,
         stages: Literal[3, 4] = 4,
         normalize: bool = True,
+        bfloat16: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(bfloat16)
         self.depth, self.stages, self.normalize = depth, stages, normalize
         if not normalize:
             self.mean.zero_()
@@ -84,9 +99,6 @@ class ResNet(ImageEncoder):
         # Spares reordering every weight and gradient: an eighth of the time on a CPU.
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def forward(self, image: Tensor) -> Tensor:
-        return self.network(self.normalized(image))
-
 
 class VGG(ImageEncoder):
     """A torchvision VGG without its last layer, the network of VGG-Face: (B, 3, H, W) sRGB in [0, 1] -> (B, 4096).
@@ -94,18 +106,16 @@ class VGG(ImageEncoder):
     Args:
         depth: 11, 13, 16 or 19 layers; VGG-Face has 16.
         pretrained: start from torchvision's ImageNet weights, which it fetches; random where they cannot be had.
+        bfloat16: see `ImageEncoder`.
     """
 
-    def __init__(self, depth: Literal[11, 13, 16, 19] = 16, pretrained: bool = False) -> None:
-        super().__init__()
+    def __init__(self, depth: Literal[11, 13, 16, 19] = 16, pretrained: bool = False, bfloat16: bool = False) -> None:
+        super().__init__(bfloat16)
         name = f"vgg{depth}"
         network: Any = _pretrained(name) if pretrained else get_model(name)
         self.features = network.classifier[-1].in_features
         network.classifier[-1] = nn.Identity()
         self.network = network.to(memory_format=torch.channels_last)
-
-    def forward(self, image: Tensor) -> Tensor:
-        return self.network(self.normalized(image))
 
 
 def _pretrained(name: str) -> nn.Module:

@@ -53,9 +53,6 @@ class SmallBackbone(ResNet):
             nn.AdaptiveAvgPool2d(1), nn.Flatten(),
         )  # fmt: skip
 
-    def forward(self, image: Tensor) -> Tensor:
-        return self.network(self.normalized(image))
-
 
 def make_face_model(shiny: bool = False) -> MorphableModel:
     """`small_face_model`, or the one with a specular albedo."""

@@ -105,7 +105,7 @@ def test_every_paper_takes_its_full_step(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(full_step, "face_like_model", little)
     for name, value in {"SIZE": 48, "DEPTH": 18, "STEPS": 1}.items():
         monkeypatch.setattr(full_step, name, value)
-    monkeypatch.setattr(full_step, "VGG", lambda depth: ResNet(18))
+    monkeypatch.setattr(full_step, "VGG", lambda depth, **_: ResNet(18))
     for encoder in (DlibEncoder, DlibLayers):
         monkeypatch.setattr(full_step, encoder.__name__, partial(encoder, 103))
     monkeypatch.setattr(training, "UNCOUNTED", 0)
@@ -117,6 +117,9 @@ def test_every_paper_takes_its_full_step(monkeypatch: pytest.MonkeyPatch) -> Non
     assert [row.case.rsplit(", ", 1)[1] for row in rows[:2]] == ["without frozen encoders", "with frozen encoders"]
     images = [int(row.case.split(": ")[1].split()[0]) for row in rows]
     assert images == [6] * 8 + [2], "ROGUE's six are two clean ones and the two copies of each"
+    in_bfloat16 = full_step.cases(little(300), little(300, specular=True), bfloat16=True)[0]
+    assert in_bfloat16.make(False).regressor.backbone.bfloat16
+    assert full_step.measured(in_bfloat16, False, CPU, ", bfloat16 backbone").case.endswith("bfloat16 backbone")
 
 
 @pytest.mark.slow
