@@ -108,7 +108,7 @@ def cases(model: MorphableModel, shiny: MorphableModel, bfloat16: bool = False) 
         shiny: with one, of BFM 2017's and AlbedoMM's.
         bfloat16: whether backbones multiply in bfloat16.
     """
-    resnet, vgg = partial(ResNet, DEPTH, bfloat16=bfloat16), partial(VGG, 16, bfloat16=bfloat16)
+    resnet, vgg = partial(ResNet, DEPTH, mixed_precision=bfloat16), partial(VGG, 16, mixed_precision=bfloat16)
     common: dict[str, Any] = {"image_size": SIZE, "optimizer": optimizer}
 
     def mgcnet(encoders: bool) -> FaceModule:

@@ -34,8 +34,8 @@ class ImageEncoder(nn.Module):
     """(B, 3, H, W) sRGB in [0, 1] -> (B, features): what a `CoefficientRegressor` takes, whatever is in it.
 
     Args:
-        bfloat16: multiply in bfloat16 (autocast), for GPUs of Ampere and later. Weights, the answer and all that is
-            drawn from it stay in float32, which a trainer's `precision: bf16-mixed` would not see to.
+        mixed_precision: multiply in bfloat16 (autocast), for GPUs of Ampere and later. Weights, the answer and all that
+            is drawn from it stay in float32, which a trainer's `precision: bf16-mixed` would not see to.
 
     Attributes:
         features: the output's length.
@@ -47,9 +47,9 @@ class ImageEncoder(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, bfloat16: bool = False) -> None:
+    def __init__(self, mixed_precision: bool = False) -> None:
         super().__init__()
-        self.bfloat16 = bfloat16
+        self.mixed_precision = mixed_precision
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1), persistent=False)
 
@@ -58,7 +58,7 @@ class ImageEncoder(nn.Module):
         return ((image - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
 
     def forward(self, image: Tensor) -> Tensor:
-        with torch.autocast(image.device.type, torch.bfloat16) if self.bfloat16 else nullcontext():
+        with torch.autocast(image.device.type, torch.bfloat16) if self.mixed_precision else nullcontext():
             features: Tensor = self.network(self.normalized(image))
         return features.to(image.dtype)
 
@@ -73,7 +73,7 @@ class ResNet(ImageEncoder):
             has next to no pixels left (2 x 2 of 64 x 64).
         normalize: take ImageNet's mean and deviation out of the image first; Deep3D-style checkpoints were trained
             without.
-        bfloat16: see `ImageEncoder`.
+        mixed_precision: see `ImageEncoder`.
     """
 
     def __init__(
@@ -82,9 +82,9 @@ class ResNet(ImageEncoder):
         pretrained: bool = False,
         stages: Literal[3, 4] = 4,
         normalize: bool = True,
-        bfloat16: bool = False,
+        mixed_precision: bool = False,
     ) -> None:
-        super().__init__(bfloat16)
+        super().__init__(mixed_precision)
         self.depth, self.stages, self.normalize = depth, stages, normalize
         if not normalize:
             self.mean.zero_()
@@ -106,11 +106,13 @@ class VGG(ImageEncoder):
     Args:
         depth: 11, 13, 16 or 19 layers; VGG-Face has 16.
         pretrained: start from torchvision's ImageNet weights, which it fetches; random where they cannot be had.
-        bfloat16: see `ImageEncoder`.
+        mixed_precision: see `ImageEncoder`.
     """
 
-    def __init__(self, depth: Literal[11, 13, 16, 19] = 16, pretrained: bool = False, bfloat16: bool = False) -> None:
-        super().__init__(bfloat16)
+    def __init__(
+        self, depth: Literal[11, 13, 16, 19] = 16, pretrained: bool = False, mixed_precision: bool = False
+    ) -> None:
+        super().__init__(mixed_precision)
         name = f"vgg{depth}"
         network: Any = _pretrained(name) if pretrained else get_model(name)
         self.features = network.classifier[-1].in_features

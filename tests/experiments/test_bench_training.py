@@ -118,7 +118,7 @@ def test_every_paper_takes_its_full_step(monkeypatch: pytest.MonkeyPatch) -> Non
     images = [int(row.case.split(": ")[1].split()[0]) for row in rows]
     assert images == [6] * 8 + [2], "ROGUE's six are two clean ones and the two copies of each"
     in_bfloat16 = full_step.cases(little(300), little(300, specular=True), bfloat16=True)[0]
-    assert in_bfloat16.make(False).regressor.backbone.bfloat16
+    assert in_bfloat16.make(False).regressor.backbone.mixed_precision
     assert full_step.measured(in_bfloat16, False, CPU, ", bfloat16 backbone").case.endswith("bfloat16 backbone")
 
 

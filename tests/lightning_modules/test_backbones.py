@@ -13,7 +13,7 @@ from renderers.coefficients import CoefficientLayout
 def test_only_a_backbones_multiplications_are_in_bfloat16() -> None:
     torch.manual_seed(0)
     plain = ResNet(18, stages=3).eval()
-    fast = ResNet(18, stages=3, bfloat16=True).eval()
+    fast = ResNet(18, stages=3, mixed_precision=True).eval()
     fast.load_state_dict(plain.state_dict())
     inside: list[torch.dtype] = []
     for convolution in (part for part in fast.modules() if isinstance(part, nn.Conv2d)):
@@ -28,7 +28,7 @@ def test_only_a_backbones_multiplications_are_in_bfloat16() -> None:
 
 
 def test_weights_and_coefficients_stay_in_single_precision() -> None:
-    regressor = CoefficientRegressor(ResNet(18, stages=3, bfloat16=True), CoefficientLayout(4, 3, 2))
+    regressor = CoefficientRegressor(ResNet(18, stages=3, mixed_precision=True), CoefficientLayout(4, 3, 2))
     nn.init.normal_(regressor.head.weight)
     coefficients = regressor(torch.rand(2, 3, 48, 48))
     assert coefficients.identity.dtype == coefficients.angles.dtype == torch.float32
