@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import tokenize
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ TORCH7_TENSORS = {
     "torch.IntTensor": ("torch.IntStorage", "<i4"),
     "torch.LongTensor": ("torch.LongStorage", "<i8"),
 }
+NPY_ERRORS = (ValueError, SyntaxError, tokenize.TokenError)
+"""What NumPy raises over a damaged .npy header, which it reads as Python's source of a literal."""
 TORCH7_OBJECT = 4  # the type tag of a torch object
 Shape = tuple[int, ...]
 
@@ -84,7 +87,7 @@ def read_npy(path: Path) -> np.ndarray:
                 raise UserError(f"{path}: declares shape {shape}, more than the file holds")
             file.seek(0)
             values = np.asarray(np.load(file, allow_pickle=False), dtype=np.float64)
-    except (ValueError, EOFError, OSError, SyntaxError, TypeError, MemoryError, OverflowError) as error:
+    except (*NPY_ERRORS, EOFError, OSError, TypeError, MemoryError, OverflowError) as error:
         raise UserError(f"{path}: not a NumPy file, or damaged ({error or type(error).__name__})") from None
     _check_finite(path, "the array", values)
     return values

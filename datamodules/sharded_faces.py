@@ -12,6 +12,7 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset
 
 from datamodules.augmentation import GeometryAugmentation
 from datamodules.batch import FaceBatch, MultiViewBatch
+from datamodules.number_files import NPY_ERRORS
 from datamodules.photos import Split
 from datamodules.prepared_data import PreparedData, face_sample, group_sample
 from datamodules.sampler import SeededSamples, evaluation_loader, training_loader
@@ -56,7 +57,7 @@ class DecodedFaces(Dataset[FaceBatch]):
             if self.views and count > 1:
                 return group_sample([self._face(sample, view, None) for view in range(count)])
             return self._face(sample, count // 2, self.geometry)
-        except (KeyError, ValueError, cv2.error) as error:
+        except (KeyError, *NPY_ERRORS, cv2.error) as error:
             path = self.samples.path(self.samples.shard_of(index))
             raise UserError(
                 f"{path}: sample {index} is no prepared face ({error}): {shards_hint(path.parent)}"

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.io
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from datamodules import number_files
@@ -75,6 +75,7 @@ def read_or_refused(read: Callable[[Path], np.ndarray], path: Path) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.sampled_from(sorted(READERS)), st.floats(0, 1), st.binary(min_size=1, max_size=12), st.booleans())
+@example("array.npy", 0.046875, bytes(5), False)  # zeros in the header
 def test_damaged_files_are_refused_by_name(files: Path, name: str, where: float, damage: bytes, cut: bool) -> None:
     read, make = READERS[name]
     content = make(files)

@@ -16,7 +16,7 @@ from lightning import LightningDataModule, Trainer
 from datamodules.batch import MultiViewBatch
 from datamodules.photo_folder import PhotoFolder
 from datamodules.photos import PhotoIndex, PhotoLabel
-from datamodules.sharded_faces import ShardedFaces
+from datamodules.sharded_faces import ShardedFaces, encoded_landmarks
 from datamodules.shards import write_shard
 from experiments.prepare.shards import prepare_shards
 from renderers.errors import UserError
@@ -129,10 +129,12 @@ def test_mistakes_are_told(folders: list[str], tmp_path: Path) -> None:
         ShardedFaces(folders).setup()
     path = Path(root) / "val-000000.tar"
     count = len(ShardedFaces(root, SIZE, num_workers=0).val_dataloader().dataset)  # type: ignore[arg-type]
-    broken = {"0.png": b"no picture", "0.skin.png": b"", "0.landmarks.npy": b"x"}
-    write_shard(path, [broken] * count, count)
-    with pytest.raises(UserError, match=r"val-000000\.tar: sample 0 is no prepared face"):
-        next(iter(ShardedFaces(root, SIZE, num_workers=0).val_dataloader()))
+    landmarks = encoded_landmarks([(1.0, 2.0)] * 68)
+    for skin, damaged in ((b"", b"x"), (b"x", landmarks.replace(b"e': (", bytes(5)))):
+        broken = {"0.png": b"no picture", "0.skin.png": skin, "0.landmarks.npy": damaged}
+        write_shard(path, [broken] * count, count)
+        with pytest.raises(UserError, match=r"val-000000\.tar: sample 0 is no prepared face"):
+            next(iter(ShardedFaces(root, SIZE, num_workers=0).val_dataloader()))
 
 
 def test_a_part_without_faces_is_named(tmp_path: Path) -> None:
