@@ -103,7 +103,7 @@ def test_every_paper_takes_its_full_step(monkeypatch: pytest.MonkeyPatch) -> Non
         return face_like_model(300, 4, 3, 2, specular)
 
     monkeypatch.setattr(full_step, "face_like_model", little)
-    for name, value in {"SIZE": 48, "DEPTH": 18, "STEPS": 1}.items():
+    for name, value in {"SIZE": 48, "DEPTH": 18}.items():
         monkeypatch.setattr(full_step, name, value)
     monkeypatch.setattr(full_step, "VGG", lambda depth, **_: ResNet(18))
     for encoder in (DlibEncoder, DlibLayers):
