@@ -34,6 +34,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "name", nargs="?", choices=(*BENCHMARKS, SCALING), metavar="NAME",
         help=f"one of {known}; all of them without it; or {SCALING}, cost against size",
     )  # fmt: skip
+    parser.add_argument(
+        "--device",
+        choices=("cpu", "cuda"),
+        help="measure on this alone; without it on the CPU and on a GPU if there is one",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows to this file")
     parser.add_argument("--out", type=Path, metavar="FILE", help=f"where {SCALING} draws its plots, a PNG")
     parser.add_argument(
@@ -68,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     expected = None if args.against is None else read_expected(args.against)
     console = Console()
     console.print(environment(), highlight=False)
-    devices = [torch.device("cpu"), *([torch.device("cuda")] if torch.cuda.is_available() else [])]
+    devices = [torch.device(name) for name in chosen_devices(args.device)]
     rows: list[Row] = []
     fallen: list[str] = []
     for name in chosen(args.name, expected):
@@ -97,6 +102,22 @@ def run(args: argparse.Namespace) -> int:
     for line in fallen:
         console.print(f"slower than before: {line}", highlight=False, soft_wrap=True)
     return 1 if fallen else 0
+
+
+def chosen_devices(wanted: str | None) -> list[str]:
+    """The devices that are measured on: the one that was asked for, or all there are.
+
+    Raises:
+        UserError: CUDA was asked for where there is none.
+    """
+    import torch
+
+    from renderers.errors import UserError
+
+    there = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    if wanted is not None and wanted not in there:
+        raise UserError(f"--device {wanted}: this machine has no CUDA device that torch can use; leave the option out")
+    return [wanted] if wanted is not None else there
 
 
 def chosen(name: str | None, expected: Sequence[Row] | None) -> list[str]:

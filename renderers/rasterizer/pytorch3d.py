@@ -11,6 +11,14 @@ from renderers.camera import NEAR
 from renderers.rasterizer.rasterize import MAX_EXTENT, MIN_AREA
 
 
+def to_ndc(points: Tensor, size: tuple[int, int]) -> Tensor:
+    """(..., 3) pixels and depth -> PyTorch3D's frame: x left, y up, the shorter side spans [-1, 1]; depth stays."""
+    height, width = size
+    x = (width - 2 * points[..., 0]) / min(size)
+    y = (height - 2 * points[..., 1]) / min(size)
+    return torch.stack([x, y, points[..., 2]], dim=-1)
+
+
 def visible_faces(vertices_image: Tensor, faces: Tensor, size: tuple[int, int]) -> Tensor:
     """See `renderers.rasterizer.rasterize.Backend`."""
     height, width = size
@@ -23,10 +31,7 @@ def visible_faces(vertices_image: Tensor, faces: Tensor, size: tuple[int, int]) 
     area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
     drawn = (corners[..., 2] > NEAR).all(dim=-1) & (area.abs() >= MIN_AREA)
     drawn &= corners.abs().sum(dim=(-1, -2)) <= MAX_EXTENT
-    # PyTorch3D's frame: x left, y up, the shorter side spans [-1, 1].
-    x = (width - 2 * corners[..., 0]) / min(size)
-    y = (height - 2 * corners[..., 1]) / min(size)
-    corners = torch.stack([x, y, corners[..., 2]], dim=-1)
+    corners = to_ndc(corners, size)
     # A face that is not drawn keeps its index but shrinks to a point, which PyTorch3D passes over.
     corners = torch.where(drawn[..., None, None], corners, torch.ones_like(corners))
     unshared = torch.arange(3 * count, device=vertices.device).view(1, count, 3).expand(batch, -1, -1)

@@ -59,7 +59,8 @@ def test_all_benchmarks_write_their_rows(tmp_path: Path, capsys: pytest.CaptureF
     tree = json.loads(target.read_text())
     assert list(tree) == ["rows"]
     rows = tree["rows"]
-    assert [row["name"] for row in rows] == ["rasterizer", "rasterizer", "render"]
+    assert [row["name"] for row in rows] == ["rasterizer"] * 3 + ["render"]
+    assert ["gradients" in row["case"] for row in rows] == [False, False, True, False]
     assert all(list(row) == KEYS for row in rows)
     assert all(row["ratio"] > 0 and row["median_s"] > 0 and row["device"] == "cpu" for row in rows)
     assert [path.name for path in tmp_path.iterdir()] == ["bench.json"]
@@ -93,6 +94,23 @@ def test_folder_that_is_not_there_is_told_before_the_work(tmp_path: Path, monkey
         command.run(parse("render", "--json", str(tmp_path / "missing" / "bench.json")))
     with pytest.raises(UserError, match="only `bench scaling` draws"):
         command.run(parse("render", "--out", str(tmp_path / "plot.png")))
+
+
+def test_device_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert command.chosen_devices(None) == ["cpu", "cuda"]
+    assert command.chosen_devices("cuda") == ["cuda"]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert command.chosen_devices(None) == ["cpu"]
+    with pytest.raises(UserError, match="no CUDA device that torch can use"):
+        command.run(parse("--device", "cuda"))
+
+
+def test_reference_is_measured_at_its_best() -> None:
+    def run(bin_size: int) -> None:
+        time.sleep(0.001 if bin_size == 32 else 0.01)
+
+    assert rasterizer.quickest((0, 16, 32, 64), run, CPU) == 32
 
 
 def test_unknown_benchmark_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

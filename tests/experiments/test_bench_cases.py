@@ -10,7 +10,7 @@ import torch
 import trimesh
 from torch import Tensor, nn
 
-from experiments.bench import cli, decoder, encoders, graph_refiner, icp, shading, view_synthesis, wavelets
+from experiments.bench import cli, decoder, encoders, graph_refiner, icp, rasterizer, shading, view_synthesis, wavelets
 from experiments.bench.meshes import face_like_mesh, face_like_model
 from lightning_modules.components.graph import SpectralNetwork, scaled_laplacian
 from lightning_modules.components.wavelet import HaarTransform, InverseHaarTransform
@@ -37,6 +37,22 @@ def assert_alike(ours: Callable[[], Tensor], reference: Callable[[], Tensor], le
     gradients = [torch.autograd.grad((value * weights).sum(), leaves) for value in (found, wanted)]
     for mine, other in zip(*gradients, strict=True):
         torch.testing.assert_close(mine, other, rtol=2e-3, atol=2e-3 * float(other.abs().max()))
+
+
+def test_rasterizer() -> None:
+    """PyTorch3D's own sees the same faces and gives the vertices the same gradients."""
+    pytest.importorskip("pytorch3d")
+    vertices, faces = rasterizer.projected_mesh(300, 40, 2, CPU)
+    index, depth, _ = rasterizer.pytorch3d_alone(vertices, faces, (40, 40), 0)
+    seen = rasterizer.rasterize(vertices, faces, (40, 40), "warp")
+    agree = torch.where(index >= 0, index % len(faces), -1)[..., 0] == seen.pix_to_face
+    assert agree.float().mean() > 0.995, "but for pixels on an edge"
+    assert seen.mask.float().mean() > 0.1
+    torch.testing.assert_close(depth[..., 0][agree & seen.mask], seen.depth[agree & seen.mask], rtol=1e-4, atol=0)
+    ours = rasterizer.warp_with_gradients(vertices, faces, (40, 40))
+    theirs = rasterizer.pytorch3d_with_gradients(vertices, faces, (40, 40), 0)
+    close = torch.isclose(ours, theirs, rtol=2e-2, atol=2e-3 * float(theirs.abs().max()))
+    assert close.float().mean() > 0.98, "but for the corners of faces that one of the two sees"
 
 
 def test_decoder() -> None:
