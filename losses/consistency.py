@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+from renderers.constants import constant
+
 GUIDING, CORRUPTED = 0, 1
 """The two classes, columns of the discriminator's answer."""
 
@@ -26,6 +28,5 @@ def consistency_loss(guiding: Tensor, corrupted: Tensor) -> Tensor:
 
 
 def _distance(answers: Tensor, label: int) -> Tensor:
-    wanted = answers.new_zeros(2)
-    wanted[label] = 1
+    wanted = constant((1.0, 0.0) if label == GUIDING else (0.0, 1.0), answers)
     return F.huber_loss(answers, wanted.expand_as(answers))

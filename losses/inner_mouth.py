@@ -45,6 +45,8 @@ def inner_mouth_loss(predicted: Tensor, target: Tensor, image_size: int) -> Tens
 
 def _window(points: Tensor, cells: int) -> tuple[Tensor, tuple[int, int]]:
     """Corner (B, 1, 2) and size (H, W), alike for the batch, of windows inside the image that hold all (B, N, 2)."""
+    if points.is_cuda:  # which draws the whole image sooner than it answers how large a window would do
+        return points.new_zeros(len(points), 1, 2), (cells, cells)
     low = (points.amin(dim=1).floor() - MARGIN).nan_to_num().clamp(0, cells - 1)
     high = (points.amax(dim=1).ceil() + MARGIN).nan_to_num().clamp(1, cells)
     width, height = (int(extent) for extent in (high - low).clamp_min(1).amax(dim=0).tolist())

@@ -10,6 +10,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from renderers.affine import affine
+from renderers.constants import constant
+
 CAMERA_DISTANCE = 10.0  # decimetres
 REFERENCE_SIZE = 224
 REFERENCE_FOCAL = 1015.0  # pixels, for an image of REFERENCE_SIZE
@@ -51,7 +54,7 @@ def rotation_to_euler(rotation: Tensor) -> Tensor:
 
 def transform(points: Tensor, rotation: Tensor, translation: Tensor) -> Tensor:
     """R x + t for (..., N, 3) points, (..., 3, 3) rotations and (..., 3) translations; decimetres."""
-    return points @ rotation.transpose(-1, -2) + translation.unsqueeze(-2)
+    return affine(points, rotation.transpose(-1, -2), translation)
 
 
 def to_camera_centred(posed: Tensor) -> Tensor:
@@ -114,8 +117,9 @@ def zoomed(intrinsics: Tensor, scale: Tensor) -> Tensor:
         intrinsics: (B, 3, 3) pixels.
         scale: (B, 1) logarithm of what the focal length is multiplied by.
     """
-    focal = intrinsics.clone()
-    focal[:, (0, 1), (0, 1)] *= scale.exp()
+    focal, factor = intrinsics.clone(), scale.exp()[:, 0]
+    focal[:, 0, 0] *= factor
+    focal[:, 1, 1] *= factor
     return focal
 
 
@@ -137,8 +141,8 @@ def relative_pose(
     Returns:
         R_c (..., 3, 3) and t_c (..., 3) in decimetres.
     """
-    flip = torch.tensor([1.0, -1.0, -1.0], dtype=rotation_target.dtype, device=rotation_target.device)
-    origin = torch.tensor([0.0, 0.0, CAMERA_DISTANCE], dtype=rotation_target.dtype, device=rotation_target.device)
+    flip = constant((1.0, -1.0, -1.0), rotation_target)
+    origin = constant((0.0, 0.0, CAMERA_DISTANCE), rotation_target)
     relative = rotation_source @ rotation_target.transpose(-1, -2)
     shift = translation_source - (relative @ translation_target.unsqueeze(-1)).squeeze(-1)
     rotation = flip.unsqueeze(-1) * relative * flip

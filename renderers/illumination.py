@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from renderers.affine import affine
+
 # Basis functions' constants times the clamped cosine's weights (Ramamoorthi and Hanrahan 2001), these scaled by 1,
 # sqrt(3) and sqrt(8) for bands 0, 1, 2: the constants that public Deep3D-style checkpoints were trained with.
 BAND_0 = math.pi / math.sqrt(4 * math.pi)
@@ -67,4 +69,4 @@ def irradiance(normals: Tensor, illumination: Tensor) -> Tensor:
         dim=1,
     )
     constant = BAND_0 * (bands[0] + AMBIENT) - BAND_2 / (2 * math.sqrt(3)) * bands[6]
-    return torch.baddbmm(constant.unsqueeze(1), monomials, factors)
+    return affine(monomials, factors, constant)

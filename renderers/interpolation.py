@@ -19,13 +19,16 @@ def gather_corners(attributes: Tensor, faces: Tensor, pix_to_face: Tensor) -> Te
     Args:
         attributes: (B, V, C).
         faces: (F, 3).
-        pix_to_face: (B, H, W); background pixels read face 0.
+        pix_to_face: (B, H, W); background pixels read any face.
 
     Returns:
         (B, C, 3, H, W)
     """
     batch, _, channels = attributes.shape
-    corners = faces[pix_to_face.clamp_min(0)].movedim(-1, 1)
+    # Not all the same one: a GPU adds their gradients, which are 0, one after the other where they meet.
+    height, width = pix_to_face.shape[1:]
+    elsewhere = torch.arange(height * width, device=faces.device).remainder(len(faces)).view(height, width)
+    corners = faces[torch.where(pix_to_face < 0, elsewhere, pix_to_face)].movedim(-1, 1)
     # `gather` and its backward pass, a sum by index, go through the vertices of one channel of one image at a time.
     rows = corners.flatten(1).unsqueeze(1).expand(-1, channels, -1)
     return attributes.transpose(1, 2).gather(2, rows).view(batch, channels, *corners.shape[1:])

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from renderers.camera import CAMERA_DISTANCE
+from renderers.constants import constant
 from renderers.illumination import irradiance
 
 LIGHT_ASIDE = (0.0, 0.2)  # tangents of the regressed light's angles where it is told nothing: above the camera
@@ -51,7 +52,7 @@ def blinn_phong(
     Returns:
         (B, N, 3), never negative, at most the albedo.
     """
-    eye = points.new_tensor([0.0, 0.0, CAMERA_DISTANCE])
+    eye = constant((0.0, 0.0, CAMERA_DISTANCE), points)
     # The axis that is summed over goes to the front: a CPU takes half as long as over three neighbours in memory.
     normals = normals.movedim(-1, 0).contiguous()
     to_light = (light_position[:, None] - points).movedim(-1, 0).contiguous()
@@ -87,7 +88,7 @@ def decode_light(raw: Tensor) -> Tensor:
     Returns:
         (B, 3) decimetres in the posed frame.
     """
-    aside = raw[:, :2] + raw.new_tensor(LIGHT_ASIDE)
+    aside = raw[:, :2] + constant(LIGHT_ASIDE, raw)
     length = aside.square().sum(dim=-1, keepdim=True).clamp_min(torch.finfo(raw.dtype).tiny).sqrt()
     aside = aside * (MOST_ASIDE * torch.tanh(length / MOST_ASIDE) / length)
     distance = _geometric(raw[:, 2:], NEAREST_LIGHT, FARTHEST_LIGHT)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import grid_sample, pad
 
 from renderers.camera import CAMERA_DISTANCE, NEAR
+from renderers.constants import constant
 from renderers.face_renderer import Rendering
 from renderers.fixed_sum import FixedSum
 from renderers.interpolation import make_fragments
@@ -312,7 +313,7 @@ def _seen_attributes(tangents: tuple[Tensor, Tensor], rendering: Rendering) -> T
     stretch = (x_u.square() + x_v.square() + y_u.square() + y_v.square()) / 2
     inverse = area / (area.square() + (EDGE_ON * stretch).square()).clamp_min(FLAT)
     slope_x, slope_y = (z_u * y_v - z_v * y_u) * inverse, (x_u * z_v - x_v * z_u) * inverse
-    to_camera = rendering.vertices.new_tensor([0.0, 0.0, CAMERA_DISTANCE]) - rendering.vertices
+    to_camera = constant((0.0, 0.0, CAMERA_DISTANCE), rendering.vertices) - rendering.vertices
     facing = (rendering.vertex_normals * torch.nn.functional.normalize(to_camera, dim=-1)).sum(dim=-1)
     x, y, z = rendering.vertices_image.unbind(-1)
     return torch.stack([x * z, y * z, z, slope_x, slope_y, facing], dim=-1)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from renderers.camera import NEAR
+from renderers.camera import CAMERA_DISTANCE, NEAR
 from renderers.interpolation import pixel_centres
 
 
@@ -107,8 +107,10 @@ def synthesize_view(
     centres = pixel_centres(rows, columns, like=depth_target).view(1, -1, 2).expand(len(source), -1, -1)
     # Pictures of x, of y and of z, (P, 3, H W): a CPU is several times as fast with these as with points.
     turned = rotation @ rays(centres, intrinsics_target).transpose(1, 2)
-    moved = turned * depth_target.flatten(2) + translation.unsqueeze(-1)
-    in_front = (depth_target.flatten(2) > NEAR) & (moved[:, 2:] > NEAR)
+    shown = depth_target.flatten(2) > NEAR
+    # Background stands on a plane: at depth 0 all of it would be sampled at one place, where a GPU's sums wait in line.
+    moved = turned * torch.where(shown, depth_target.flatten(2), CAMERA_DISTANCE) + translation.unsqueeze(-1)
+    in_front = shown & (moved[:, 2:] > NEAR)
     # What is not in front is divided by 1, so that no value and no gradient is ever 0 * inf.
     seen = moved / torch.where(in_front, moved[:, 2:], 1.0)
 

@@ -66,7 +66,7 @@ class Case:
     batch: Callable[[MorphableModel, int], FaceBatch]
     encoders: tuple[bool, ...] = (False, True)
     images: int = 6
-    images_on_cuda: int = 96
+    images_on_cuda: int = 192
     steps: int = 8
 
 

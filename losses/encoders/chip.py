@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from renderers.constants import constant
+
 # dlib's mean face without jaw, brows and lower lip, in a unit box: (landmark, x, y). Chip layout of dlib (BSL-1.0).
 _DLIB_MEAN_FACE = (
     (27, 0.490127, 0.203352), (28, 0.490127, 0.307009), (29, 0.490127, 0.409805), (30, 0.490127, 0.515625),
@@ -98,13 +100,13 @@ def _dlib_transform(
     """dlib rotates and scales about the chip's centre, and maps the centres of the chip's outermost pixels onto a box
     one image pixel narrower than the similarity says; both are reproduced.
     """
-    table = landmarks.new_tensor(mean_face)
+    table = constant(mean_face, landmarks)
     template = (padding + table[:, 1:]) / (2 * padding + 1) * chip_size
     similarity = fit_similarity(template, landmarks[:, table[:, 0].long()])
     scale = similarity.linear[:, :, 0].norm(dim=-1)
     narrowed = (chip_size * scale - 1) / ((chip_size - 1) * scale).clamp_min(torch.finfo(scale.dtype).tiny)
     linear = similarity.linear * narrowed[:, None, None]
-    centre = landmarks.new_tensor([chip_size / 2, chip_size / 2])
+    centre = constant((chip_size / 2, chip_size / 2), landmarks)
     return ChipTransform(linear, similarity.linear @ centre + similarity.shift - linear @ centre)
 
 
@@ -115,21 +117,22 @@ def arcface_chip(landmarks: Tensor, chip_size: int) -> ChipTransform:
         landmarks: (B, 68, 2) continuous pixels; eye centres are the means of the six points of each eye.
         chip_size: pixels.
     """
-    template = (landmarks.new_tensor(_ARCFACE_POINTS) + 0.5) * (chip_size / _ARCFACE_SIZE)
+    template = (constant(_ARCFACE_POINTS, landmarks) + 0.5) * (chip_size / _ARCFACE_SIZE)
     return fit_similarity(template, five_points(landmarks))
 
 
 def five_points(landmarks: Tensor) -> Tensor:
     """(B, 68, 2) -> (B, 5, 2): eye centres (image-left first), nose tip, mouth corners (image-left first)."""
     eyes = landmarks[:, 36:48].unflatten(1, (2, 6)).mean(dim=2)
-    return torch.cat([eyes, landmarks[:, [30, 48, 54]]], dim=1)
+    return torch.cat([eyes, landmarks[:, 30:31], landmarks[:, 48:55:6]], dim=1)
 
 
 def extract_chips(images: Tensor, transform: ChipTransform, chip_size: int) -> Tensor:
     """Sample chips bilinearly; what lies outside an image is black.
 
     Where some chip shrinks its image more than twice, every chip pixel averages a square of samples at most two image
-    pixels apart, so that a large photograph is not aliased.
+    pixels apart, so that a large photograph is not aliased. An image of at most twice the chip's size is sampled as it
+    is: one shrunk further would fill less than the chip.
 
     Args:
         images: (B, C, H, W).
@@ -140,14 +143,15 @@ def extract_chips(images: Tensor, transform: ChipTransform, chip_size: int) -> T
         (B, C, chip_size, chip_size), differentiable in the images.
     """
     height, width = images.shape[-2:]
-    scale = transform.linear[:, :, 0].norm(dim=-1).nan_to_num(1.0)
-    shrinkage = float(scale.amax()) if len(images) else 1.0
-    finest = max(height, width) // chip_size + 2  # a chip that reaches far out of its image needs no more samples
-    oversampling = max(1, min(math.ceil(shrinkage / 2), finest))
+    oversampling = 1
+    if max(height, width) > 2 * chip_size and len(images):  # else nobody waits for the device's answer
+        shrinkage = float(transform.linear[:, :, 0].norm(dim=-1).nan_to_num(1.0).amax())
+        finest = max(height, width) // chip_size + 2  # a chip that reaches far out of its image needs no more samples
+        oversampling = max(1, min(math.ceil(shrinkage / 2), finest))
     steps = chip_size * oversampling
     axis = (torch.arange(steps, device=images.device, dtype=images.dtype) + 0.5) / oversampling
     chip_points = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), dim=-1).view(1, -1, 2)
     points = chip_points @ transform.linear.transpose(-1, -2) + transform.shift.unsqueeze(1)
-    grid = (2 * points / points.new_tensor([width, height]) - 1).unflatten(1, (steps, steps))
+    grid = (2 * points / constant((width, height), points) - 1).unflatten(1, (steps, steps))
     chips = F.grid_sample(images, grid.to(images.dtype), padding_mode="zeros", align_corners=False)
     return F.avg_pool2d(chips, oversampling) if oversampling > 1 else chips

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from losses.encoders.chip import arcface_chip, dlib_chip, dlib_five_point_chip, extract_chips
+from renderers.constants import constant
 
 Template = Literal["dlib", "dlib_five_points", "arcface"]
 Color = Literal["rgb", "bgr", "gray"]
@@ -79,7 +80,7 @@ class FaceEncoder(nn.Module):
         if self.color == "bgr":
             return chips.flip(1)
         if self.color == "gray":
-            return torch.einsum("bchw,c->bhw", chips, chips.new_tensor(_LUMA)).unsqueeze(1)
+            return torch.einsum("bchw,c->bhw", chips, constant(_LUMA, chips)).unsqueeze(1)
         return chips
 
     def forward(self, images: Tensor, landmarks: Tensor) -> Tensor:
