@@ -137,7 +137,7 @@ def environment() -> str:
     """One line on what the figures were measured with."""
     import torch
 
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none, so CUDA was not measured"
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none, so CUDA is not measured"
     return f"torch {torch.__version__}, {torch.get_num_threads()} CPU threads, {platform.machine()}; GPU: {gpu}"
 
 
