@@ -105,9 +105,12 @@ class ROGUE(FaceModule):
         seen = self.seen() if step >= self.robust_start else ()
         with self.toggled_optimizer(network):
             coefficients = self.regress(batch, seen)
-            rendering = self.renderer(coefficients["clean"], batch.intrinsics)
-            terms = self.guidance_terms(batch, coefficients["clean"], rendering, step >= self.perceptual_start)
-            terms |= self.robustification_terms(batch, coefficients, rendering)
+            followers = [name for name in self.followers() if name in coefficients]
+            renderings = self.render(batch, {name: coefficients[name] for name in ("clean", *followers)})
+            terms = self.guidance_terms(
+                batch, coefficients["clean"], renderings["clean"], step >= self.perceptual_start
+            )
+            terms |= self.robustification_terms(batch, coefficients, renderings)
             loss = weighted_sum(terms, self.weights.terms())
             network.zero_grad()
             self.manual_backward(loss)
@@ -159,9 +162,8 @@ class ROGUE(FaceModule):
 
     def render(self, batch: CorruptedBatch, coefficients: Mapping[str, Coefficients]) -> dict[str, Rendering]:
         """What the coefficients of a batch draw, by their names: all in one pass of the renderer."""
-        layout, count = self.face_model.layout(), len(batch)
-        together = layout.split(torch.cat([layout.join(value) for value in coefficients.values()]))
-        drawn = self.renderer(together, batch.intrinsics.repeat(len(coefficients), 1, 1))
+        count = len(batch)
+        drawn = self.renderer(self.joined(coefficients.values()), batch.intrinsics.repeat(len(coefficients), 1, 1))
         return {name: drawn.index(slice(i * count, (i + 1) * count)) for i, name in enumerate(coefficients)}
 
     def guidance_terms(
@@ -194,23 +196,34 @@ class ROGUE(FaceModule):
             ).mean()
         return terms
 
-    def robustification_terms(
-        self, batch: CorruptedBatch, coefficients: Mapping[str, Coefficients], guiding: Rendering
-    ) -> dict[str, Tensor]:
-        """L_O (10), L_N (11) and L_C (7) of the corrupted copies among `coefficients`; only those with a weight.
+    def followers(self) -> dict[str, str]:
+        """The corruptions whose faces are drawn in training, with the names of their terms."""
+        terms = {OCCLUDED: ("occlusion", self.weights.occlusion), NOISY: ("noise", self.weights.noise)}
+        return {name: term for name, (term, weight) in terms.items() if weight}
 
-        The guiding coefficients are cut from the graph: the clean face leads and does not follow. Of `guiding`, the
-        drawn clean faces, only the outline is taken.
+    def robustification_terms(
+        self,
+        batch: CorruptedBatch,
+        coefficients: Mapping[str, Coefficients],
+        renderings: Mapping[str, Rendering],
+    ) -> dict[str, Tensor]:
+        """L_O (10), L_N (11) and L_C (7) of the corrupted copies; only those with a weight, of copies that are there.
+
+        The guiding coefficients are cut from the graph: the clean face leads and does not follow. Of the drawn clean
+        faces only the outline is taken.
+
+        Args:
+            batch: of images.
+            coefficients: what the network made of the clean ones and of copies, by name.
+            renderings: what those of "clean" and of the `followers` draw.
         """
         weights = self.weights
         terms: dict[str, Tensor] = {}
-        followers = {"occlusion": (OCCLUDED, weights.occlusion), "noise": (NOISY, weights.noise)}
-        shown = {term: name for term, (name, weight) in followers.items() if weight and name in coefficients}
-        if shown:
-            renderings = self.render(batch, {term: coefficients[name] for term, name in shown.items()})
-            for term, drawn in renderings.items():
+        for name, term in self.followers().items():
+            if name in renderings:
+                drawn, region = renderings[name], renderings["clean"].mask
                 terms[term] = guided_render_loss(
-                    drawn.image, drawn.mask, drawn.surface_points, batch.image, guiding.mask
+                    drawn.image, drawn.mask, drawn.surface_points, batch.image, region
                 ).mean()
         if weights.consistency and len(coefficients) > 1:
             terms["consistency"] = self.consistency({**coefficients, "clean": coefficients["clean"].detach()})
@@ -218,11 +231,16 @@ class ROGUE(FaceModule):
 
     def consistency(self, coefficients: Mapping[str, Coefficients]) -> Tensor:
         """L_C = L_CO + L_CN (7): each discriminator on the guiding coefficients and those of its own corruption."""
-        parts = [
-            consistency_loss(judge(coefficients["clean"]), judge(coefficients[name]))
-            for name, judge in self.discriminators.items()
-        ]
+        parts = []
+        for name, judge in self.discriminators.items():
+            answers = judge(self.joined([coefficients["clean"], coefficients[name]]))
+            parts.append(consistency_loss(*answers.chunk(2)))
         return torch.stack(parts).sum()
+
+    def joined(self, coefficients: Iterable[Coefficients]) -> Coefficients:
+        """Those of several batches as those of one."""
+        layout = self.face_model.layout()
+        return layout.split(torch.cat([layout.join(value) for value in coefficients]))
 
     def configure_optimizers(self) -> Any:
         judges = [self.make_discriminator_optimizer(judge.parameters()) for judge in self.discriminators.values()]

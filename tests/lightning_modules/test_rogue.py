@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -110,13 +111,29 @@ def test_a_batch_is_one_training_step() -> None:
     assert [o.param_groups[0]["lr"] for o in trainer.optimizers[1:]] == [1e-3, 1e-3]
 
 
+def test_a_step_draws_all_its_faces_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And only those that some term looks at."""
+    for weights, faces in ((replace(NOTHING, landmark=1.0, consistency=1.0), 1), (ROGUEWeights(noise=0.0), 2)):
+        module, batch = make_module(weights), make_batch()[0]
+        drawn: list[int] = []
+        render = module.renderer.forward
+
+        def counted(coefficients: Coefficients, *rest: Any, render: Any = render, drawn: Any = drawn) -> Any:
+            drawn.append(len(coefficients.angles))
+            return render(coefficients, *rest)
+
+        monkeypatch.setattr(module.renderer, "forward", counted)
+        train(module, batch, steps=1)
+        assert drawn == [faces * len(batch)]
+
+
 def test_the_network_carries_the_consistency_with_a_minus_and_the_discriminators_without() -> None:
     batch, truth = make_batch()
     module = make_module(replace(NOTHING, consistency=0.5))
     layout = small_face_model().layout()
     other = layout.split(layout.join(truth) + 0.3)
     coefficients = {"clean": truth, "delusional": other, "noisy": other}
-    terms = module.robustification_terms(batch, coefficients, module.renderer(truth, batch.intrinsics))
+    terms = module.robustification_terms(batch, coefficients, module.render(batch, coefficients))
     torch.testing.assert_close(weighted_sum(terms, module.weights.terms()), -0.5 * terms["consistency"])
     optimizers = [torch.optim.SGD(judge.parameters(), lr=1e-2) for judge in module.discriminators.values()]
     for optimizer in optimizers:
@@ -136,10 +153,10 @@ def test_no_robustification_gradient_reaches_the_guiding_coefficients() -> None:
         for name, shift in (("clean", 0.0), ("delusional", 0.1), ("noisy", -0.1))
     }
     coefficients = {name: layout.split(vector) for name, vector in vectors.items()}
-    guiding = module.renderer(coefficients["clean"], batch.intrinsics)
-    terms = module.robustification_terms(batch, coefficients, guiding)
+    terms = module.robustification_terms(batch, coefficients, module.render(batch, coefficients))
     weighted_sum(terms, module.weights.terms()).backward()
-    assert vectors["clean"].grad is None
+    leading = vectors["clean"].grad
+    assert leading is not None and not leading.any(), "drawn together, but nothing comes back"
     for name in ("delusional", "noisy"):
         gradient = vectors[name].grad
         assert gradient is not None and gradient.isfinite().all() and gradient.abs().max() > 0
@@ -157,12 +174,13 @@ def test_corrupted_copies_are_held_against_the_clean_image() -> None:
     batch, truth = make_batch()
     module = make_module(replace(NOTHING, occlusion=1.0, noise=1.0))
     wrong = replace(truth, albedo=truth.albedo + 1)
-    guiding = module.renderer(truth, batch.intrinsics)
-    terms = module.robustification_terms(batch, {"clean": truth, "delusional": truth, "noisy": wrong}, guiding)
+    coefficients = {"clean": truth, "delusional": truth, "noisy": wrong}
+    renderings = module.render(batch, coefficients)
+    terms = module.robustification_terms(batch, coefficients, renderings)
     assert terms["occlusion"] < 1e-3 < terms["noise"]
     # One shape and pose, so one outline: the mean distance inside it.
     drawn = module.renderer(wrong, batch.intrinsics)
-    expected = render_loss(drawn.image, batch.image, guiding.mask, torch.ones_like(batch.skin)).mean()
+    expected = render_loss(drawn.image, batch.image, drawn.mask, torch.ones_like(batch.skin)).mean()
     torch.testing.assert_close(terms["noise"], expected)
 
 
@@ -181,14 +199,14 @@ def test_the_perceptual_term_is_the_cosine_of_clean_and_drawn() -> None:
 
 @pytest.mark.parametrize("name", GUIDANCE + ROBUST)
 def test_a_weight_of_zero_switches_off_the_term_and_its_cost(name: str) -> None:
-    batch, truth = make_batch()
+    batch = make_batch()[0]
     module = make_module(replace(NOTHING, **{name: 1.0}))
     expected = {"occlusion": ("delusional",), "noise": ("noisy",), "consistency": ("delusional", "noisy")}
     assert module.seen() == expected.get(name, ())
     coefficients = module.regress(batch, module.seen())
-    rendering = module.renderer(truth, batch.intrinsics)
-    terms = module.guidance_terms(batch, coefficients["clean"], rendering)
-    terms |= module.robustification_terms(batch, coefficients, rendering)
+    renderings = module.render(batch, coefficients)
+    terms = module.guidance_terms(batch, coefficients["clean"], renderings["clean"])
+    terms |= module.robustification_terms(batch, coefficients, renderings)
     assert list(terms) == [name]
     assert (module.identity_encoder.calls > 0) == (name == "perceptual")  # type: ignore[operator]
 
