@@ -17,14 +17,14 @@ def affine(points: Tensor, matrix: Tensor, shift: Tensor) -> Tensor:
     processor an image: there it is summed in `PIECES`.
 
     Args:
-        points: (B, N, K), or with any other leading dimensions, which the next two share.
+        points: (B, N, K); all three may have other leading dimensions that broadcast.
         matrix: (B, K, M).
         shift: (B, M).
 
     Returns:
         (B, N, M)
     """
-    if points.is_cuda and points.dim() == 3:
+    if points.is_cuda and points.dim() == matrix.dim() == 3 and len(points) == len(matrix) == len(shift):
         return _Affine.apply(points, matrix, shift)
     return points @ matrix + shift.unsqueeze(-2)
 

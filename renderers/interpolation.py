@@ -19,19 +19,26 @@ def gather_corners(attributes: Tensor, faces: Tensor, pix_to_face: Tensor) -> Te
     Args:
         attributes: (B, V, C).
         faces: (F, 3).
-        pix_to_face: (B, H, W); background pixels read any face.
+        pix_to_face: (B, H, W); background pixels read face 0, on a GPU any face.
 
     Returns:
         (B, C, 3, H, W)
     """
     batch, _, channels = attributes.shape
-    # Not all the same one: a GPU adds their gradients, which are 0, one after the other where they meet.
-    height, width = pix_to_face.shape[1:]
-    elsewhere = torch.arange(height * width, device=faces.device).remainder(len(faces)).view(height, width)
-    corners = faces[torch.where(pix_to_face < 0, elsewhere, pix_to_face)].movedim(-1, 1)
+    corners = faces[_read_faces(pix_to_face, len(faces))].movedim(-1, 1)
     # `gather` and its backward pass, a sum by index, go through the vertices of one channel of one image at a time.
     rows = corners.flatten(1).unsqueeze(1).expand(-1, channels, -1)
     return attributes.transpose(1, 2).gather(2, rows).view(batch, channels, *corners.shape[1:])
+
+
+def _read_faces(pix_to_face: Tensor, count: int) -> Tensor:
+    """The face that each pixel reads, of `count`."""
+    if not pix_to_face.is_cuda:
+        return pix_to_face.clamp_min(0)
+    # Background not all the same one: a GPU adds its gradients, which are 0, one after the other where they meet.
+    height, width = pix_to_face.shape[1:]
+    elsewhere = torch.arange(height * width, device=pix_to_face.device).remainder(count).view(height, width)
+    return torch.where(pix_to_face < 0, elsewhere, pix_to_face)
 
 
 def pixel_centres(height: int, width: int, like: Tensor) -> Tensor:

@@ -111,8 +111,8 @@ def synthesize_view(
     # Background stands on a plane: at depth 0 all of it would be sampled at one place, where a GPU's sums wait in line.
     moved = turned * torch.where(shown, depth_target.flatten(2), CAMERA_DISTANCE) + translation.unsqueeze(-1)
     in_front = shown & (moved[:, 2:] > NEAR)
-    # What is not in front is divided by 1, so that no value and no gradient is ever 0 * inf.
-    seen = moved / torch.where(in_front, moved[:, 2:], 1.0)
+    # What is behind the camera is divided by 1, so that no value and no gradient is ever 0 * inf.
+    seen = moved / torch.where(moved[:, 2:] > NEAR, moved[:, 2:], 1.0)
 
     # grid_sample without aligned corners has the image's borders at -1 and 1: a continuous x lies at 2 x / W - 1.
     focal = torch.stack([intrinsics_source[:, 0, 0] / width, intrinsics_source[:, 1, 1] / height], dim=-1)

@@ -48,13 +48,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the benchmarks on the CPU and, where there is one, on the GPU; print a table.
+    """Run the benchmarks on the CPU and, where there is one, on the GPU, or on one of the two; print a table.
 
     Returns:
         The exit code: 0, or 1 where a ratio fell below `guard.ALLOWED` of that in `--against`.
 
     Raises:
-        UserError: FILE's folder does not exist, or the benchmark asked for needs a package that is not installed.
+        UserError: FILE's folder does not exist, the benchmark asked for needs a package that is not installed, there is
+            no such device, or options that do not go together.
         OSError: FILE cannot be written.
     """
     import torch
@@ -70,6 +71,8 @@ def run(args: argparse.Namespace) -> int:
             raise UserError(f"--{option} {path}: there is no folder {path.absolute().parent}; make it first")
     if args.out is not None and args.name != SCALING:
         raise UserError(f"--out {args.out}: only `bench {SCALING}` draws; the others take --json FILE")
+    if args.device is not None and args.against is not None:
+        raise UserError(f"--device {args.device}: with --against the file says what is measured where; leave one out")
     expected = None if args.against is None else read_expected(args.against)
     console = Console()
     console.print(environment(), highlight=False)

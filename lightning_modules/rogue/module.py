@@ -105,8 +105,8 @@ class ROGUE(FaceModule):
         seen = self.seen() if step >= self.robust_start else ()
         with self.toggled_optimizer(network):
             coefficients = self.regress(batch, seen)
-            followers = [name for name in self.followers() if name in coefficients]
-            renderings = self.render(batch, {name: coefficients[name] for name in ("clean", *followers)})
+            drawn = {"clean", *self.followers()}
+            renderings = self.render(batch, {name: value for name, value in coefficients.items() if name in drawn})
             terms = self.guidance_terms(
                 batch, coefficients["clean"], renderings["clean"], step >= self.perceptual_start
             )
@@ -148,9 +148,7 @@ class ROGUE(FaceModule):
 
     def seen(self) -> tuple[str, ...]:
         """The corruptions that some term of equation (12) needs."""
-        weights = self.weights
-        needed = {OCCLUDED: weights.occlusion or weights.consistency, NOISY: weights.noise or weights.consistency}
-        return tuple(name for name, weight in needed.items() if weight)
+        return tuple(name for name in (OCCLUDED, NOISY) if self.weights.consistency or name in self.followers())
 
     def regress(self, batch: CorruptedBatch, corruptions: Sequence[str]) -> dict[str, Coefficients]:
         """Coefficients of the clean images and of their corrupted copies by name, in one pass of the network."""

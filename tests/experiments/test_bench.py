@@ -104,6 +104,8 @@ def test_device_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     assert command.chosen_devices(None) == ["cpu"]
     with pytest.raises(UserError, match="no CUDA device that torch can use"):
         command.run(parse("--device", "cuda"))
+    with pytest.raises(UserError, match="with --against the file says"):
+        command.run(parse("--device", "cpu", "--against", "rows.json"))
 
 
 def test_reference_is_measured_at_its_best() -> None:

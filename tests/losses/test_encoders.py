@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from losses.encoders import DlibEncoder, FileEncoder
@@ -145,6 +146,17 @@ def test_extracted_chip_of_a_ramp_is_the_ramp() -> None:
     fine = ChipTransform(linear * 2.6, transform.shift)  # shrinks more than twice: averages of positions
     expected = pixels[:4, :4] @ fine.linear[0].T + transform.shift[0]
     torch.testing.assert_close(extract_chips(image, fine, 4)[0].permute(1, 2, 0), expected)
+
+
+@pytest.mark.parametrize("size, averaged", [(24, False), (25, True)])
+def test_only_images_of_more_than_twice_the_chip_are_averaged(size: int, averaged: bool) -> None:
+    """A shrinking that reaches out of a small image is not looked for: a GPU would be waited for."""
+    image = torch.rand(1, 3, size, size, generator=torch.manual_seed(0))
+    transform = ChipTransform(torch.eye(2).mul(2.5)[None], torch.tensor([[0.0, 0.0]]))
+    chip = extract_chips(image, transform, 12)
+    centres = 2.5 * (torch.stack(torch.meshgrid(*2 * [torch.arange(12) + 0.5], indexing="xy"), dim=-1))
+    plain = F.grid_sample(image, 2 * centres[None] / size - 1, align_corners=False)
+    assert torch.allclose(chip, plain, atol=1e-5) != averaged
 
 
 def test_gradient_reaches_the_images_through_crop_and_network() -> None:

@@ -10,6 +10,7 @@ import torch
 from skimage.draw import polygon2mask
 from torch import Tensor
 
+from losses import inner_mouth
 from losses.inner_mouth import inner_mouth_loss
 
 CENTRE = (113.0, 161.0)
@@ -90,6 +91,19 @@ def test_a_mouth_that_is_shut_too_far_is_opened(opening: float, labelled: float)
 
 def test_crossed_labels_count_as_a_shut_mouth() -> None:
     torch.testing.assert_close(inner_mouth_loss(face(10), face(-6), 224), inner_mouth_loss(face(10), face(0), 224))
+
+
+@pytest.mark.parametrize("centre", [CENTRE, (3.0, 161.0), (113.0, 222.0), (400.0, 161.0)])
+def test_whole_image_says_what_the_window_says(centre: tuple[float, float], monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU no window is cut out; a mouth at the edge of the image, and one outside, too."""
+    answers = []
+    for whole in (False, True):
+        if whole:
+            monkeypatch.setattr(inner_mouth, "_window", lambda points, n: (points.new_zeros(len(points), 1, 2), (n, n)))
+        drawn = face(20.0, centre=centre).requires_grad_()
+        loss = inner_mouth_loss(drawn, face(9.0, centre=(centre[0] + 5, centre[1])), 224)
+        answers.append((loss.detach(), *torch.autograd.grad(loss.sum(), drawn)))
+    torch.testing.assert_close(*answers)
 
 
 def test_gradcheck() -> None:

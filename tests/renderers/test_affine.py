@@ -26,11 +26,19 @@ def test_map_of_a_gpu_is_that_of_a_cpu() -> None:
     torch.testing.assert_close(affine(*leaves), leaves[0] @ leaves[1] + leaves[2][:, None])
 
 
-def test_gradients_that_nobody_wants_are_not_made() -> None:
-    points, matrix, shift = random(1, 5, 3, seed=0), random(1, 3, 3, seed=1).requires_grad_(), random(1, 3, seed=2)
-    _Affine.apply(points, matrix, shift).sum().backward()
-    assert matrix.grad is not None
-    assert points.grad is None and shift.grad is None
+def test_a_gradient_that_nobody_wants_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        raise AssertionError("summed over the points")
+
+    monkeypatch.setattr("renderers.affine.product_over_points", never)
+    points = random(1, 5, 3, seed=0).requires_grad_()
+    _Affine.apply(points, random(1, 3, 3, seed=1), random(1, 3, seed=2)).sum().backward()
+    assert points.grad is not None
+
+
+def test_one_map_for_a_batch() -> None:
+    points, matrix, shift = random(4, 5, 3, seed=0), random(3, 3, seed=1), random(3, seed=2)
+    torch.testing.assert_close(affine(points, matrix, shift), points @ matrix + shift)
 
 
 @pytest.mark.gpu
