@@ -146,21 +146,16 @@ def cases(model: MorphableModel, shiny: MorphableModel, bfloat16: bool = False) 
         Case("MGCNet", mgcnet, partial(views_of_faces, views=3)),
         Case("ROGUE", rogue, corrupted_faces),
         Case("specular", specular, single_faces),
-        Case(
-            "fine-grained, coarse stage",
-            partial(finegrained, fine_start=NEVER),
-            single_faces,
-            (False,),
-            images_on_cuda=24,
-            steps=2,
-        ),
-        Case(
-            "fine-grained, fine stage",
-            partial(finegrained, fine_start=0),
-            single_faces,
-            (False,),
-            images_on_cuda=24,
-            steps=2,
+        *(
+            Case(
+                f"fine-grained, {stage} stage",
+                partial(finegrained, fine_start=start),
+                single_faces,
+                (False,),
+                images_on_cuda=24,
+                steps=2,
+            )
+            for stage, start in (("coarse", NEVER), ("fine", 0))
         ),
         Case(
             "self-augmentation, fine stage",
