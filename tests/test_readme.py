@@ -52,6 +52,7 @@ ELSEWHERE = {
     "make lint": ".ci/run",
     "make bench": "tests/experiments/test_bench.py",
     'make bench ARGS="--json FILE"': "tests/experiments/test_bench.py",
+    'make bench ARGS="full_step --device cuda"': "tests/experiments/test_bench.py",
     'make bench ARGS="scaling --out .github/scaling.png"': "tests/experiments/test_bench_scaling.py",
     'make bench ARGS="--against experiments/bench/expected.json"': ".ci/run",
     "make sheet": "tests/renderers/test_default_model.py",

@@ -100,6 +100,16 @@ def test_device_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert command.chosen_devices(None) == ["cpu", "cuda"]
     assert command.chosen_devices("cuda") == ["cuda"]
+    measured: list[torch.device] = []
+
+    def run(device: torch.device) -> Iterator[Row]:
+        measured.append(device)
+        yield row(ratio=5.0)
+
+    monkeypatch.setattr(render, "run", run)
+    monkeypatch.setattr(command, "environment", lambda: "a GPU")
+    assert command.run(parse("render", "--device", "cuda")) == 0
+    assert measured == [torch.device("cuda")]
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert command.chosen_devices(None) == ["cpu"]
     with pytest.raises(UserError, match="no CUDA device that torch can use"):
