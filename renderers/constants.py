@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -24,7 +24,7 @@ def constant(values: Any, like: Tensor) -> Tensor:
     return _made(values, like.dtype, like.device)
 
 
-@cache
+@lru_cache(maxsize=256)  # photographs' sizes are among them
 def _made(values: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
     # What is made in inference mode could not be used in training afterwards.
     with torch.inference_mode(False):
