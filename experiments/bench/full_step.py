@@ -4,7 +4,7 @@
 backward, and the optimizer's; the backbone alone runs forward and backward before each, on every image that the paper's
 network is shown. The frozen encoders stand apart: a row without the terms that look through them, and one with. Of
 self-augmentation they are a part: what its refiner is fed. On CUDA the batches are larger, for six images do not fill
-a GPU (some 30 GB are held), and backbones multiply in bfloat16 first, alone and in the step, and then in float32.
+a GPU (17 GiB are held, in bfloat16), and backbones multiply in bfloat16 first, alone and in the step, then in float32.
 """
 
 from __future__ import annotations

@@ -87,7 +87,7 @@ def run(device: torch.device) -> Iterator[Row]:
         UserError: a backend is not installed.
     """
     warp = load_backend("warp")
-    load_backend("pytorch3d")
+    load_backend("pytorch3d")  # says so where it is not installed
     size = (SIZE, SIZE)
     # On the CPU PyTorch3D visits every face for every pixel, which takes seconds: one image, not warmed up.
     patient = device.type == "cpu"

@@ -144,7 +144,9 @@ def test_the_network_carries_the_consistency_with_a_minus_and_the_discriminators
     assert module.consistency(coefficients) < terms["consistency"]
 
 
-def test_no_robustification_gradient_reaches_the_guiding_coefficients() -> None:
+@pytest.mark.parametrize("together", [False, True])
+def test_no_robustification_gradient_reaches_the_guiding_coefficients(together: bool) -> None:
+    """Drawn apart from the copies they get none; drawn in one batch with them, as a training step does, zeros."""
     batch, truth = make_batch()
     module = make_module()
     layout = small_face_model().layout()
@@ -153,10 +155,18 @@ def test_no_robustification_gradient_reaches_the_guiding_coefficients() -> None:
         for name, shift in (("clean", 0.0), ("delusional", 0.1), ("noisy", -0.1))
     }
     coefficients = {name: layout.split(vector) for name, vector in vectors.items()}
-    terms = module.robustification_terms(batch, coefficients, module.render(batch, coefficients))
+    renderings = module.render(batch, coefficients)
+    if not together:
+        copies = {name: value for name, value in coefficients.items() if name != "clean"}
+        guiding = module.renderer(coefficients["clean"], batch.intrinsics)
+        renderings = {"clean": guiding, **module.render(batch, copies)}
+    terms = module.robustification_terms(batch, coefficients, renderings)
     weighted_sum(terms, module.weights.terms()).backward()
     leading = vectors["clean"].grad
-    assert leading is not None and not leading.any(), "drawn together, but nothing comes back"
+    if together:
+        assert leading is not None and not leading.any()
+    else:
+        assert leading is None
     for name in ("delusional", "noisy"):
         gradient = vectors[name].grad
         assert gradient is not None and gradient.isfinite().all() and gradient.abs().max() > 0
