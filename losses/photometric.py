@@ -7,6 +7,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from renderers.on_gpu import on_gpu
+
 SURE_SKIN = 0.5
 
 
@@ -21,6 +23,7 @@ def saturate_skin(skin: Tensor) -> Tensor:
     return torch.where(skin > SURE_SKIN, torch.ones_like(skin), skin)
 
 
+@on_gpu("losses.kernels")
 def color_distance(one: Tensor, other: Tensor) -> Tensor:
     """Euclidean distance over RGB, its gradient 0 where the two agree; (B, 3, H, W) twice to (B, 1, H, W).
 
@@ -70,17 +73,33 @@ def guided_render_loss(rendered: Tensor, mask: Tensor, surface_points: Tensor, i
         (B,) mean over the guiding face's pixels.
     """
     drawn, guiding = torch.where(mask, rendered, 0.0), torch.where(region, image, 0.0)
-    covered, bare = color_distance(drawn, guiding), color_distance(guiding, torch.zeros_like(guiding))
-    total = covered.flatten(1).sum(dim=1)
     moves = surface_points - surface_points.detach()
+    at_outline = (outline_gain(drawn, guiding, mask) * moves).flatten(1).sum(dim=1)
+    total = color_distance(drawn, guiding).flatten(1).sum(dim=1) + at_outline
+    return total / region.flatten(1).sum(dim=1).clamp_min(1)
+
+
+@on_gpu("losses.kernels")
+@torch.no_grad()
+def outline_gain(drawn: Tensor, guiding: Tensor, mask: Tensor) -> Tensor:
+    """What `guided_render_loss` gains where the drawn face grows by a pixel to the right and downwards; no gradient.
+
+    Args:
+        drawn: (B, 3, H, W) the drawn face on black.
+        guiding: (B, 3, H, W) the guiding one.
+        mask: (B, 1, H, W) bool, where the drawn one is.
+
+    Returns:
+        (B, 2, H, W) along x and along y; 0 away from the drawn face's outline.
+    """
+    bare, covered = color_distance(guiding, torch.zeros_like(guiding)), color_distance(drawn, guiding)
+    gain = drawn.new_zeros(len(drawn), 2, *drawn.shape[2:])
     for axis, along in ((0, -1), (1, -2)):
         size = mask.shape[along] - 1
         for first, second, outward in ((0, 1, 1.0), (1, 0, -1.0)):
             inner, outer = (partial(torch.narrow, dim=along, start=start, length=size) for start in (first, second))
-            with torch.no_grad():
-                beyond = color_distance(inner(drawn), outer(guiding))
-                gain = (inner(covered) + beyond - inner(bare) - outer(bare)) / 2
             crossing = inner(mask) & ~outer(mask)
-            speed = outward * inner(moves[:, axis : axis + 1])
-            total = total + torch.where(crossing, gain * speed, 0.0).flatten(1).sum(dim=1)
-    return total / region.flatten(1).sum(dim=1).clamp_min(1)
+            beyond = color_distance(inner(drawn), outer(guiding))
+            step = outward / 2 * (inner(covered) + beyond - inner(bare) - outer(bare))
+            inner(gain[:, axis : axis + 1]).add_(torch.where(crossing, step, 0.0))
+    return gain

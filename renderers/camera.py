@@ -10,8 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from renderers.affine import affine
 from renderers.constants import constant
+from renderers.on_gpu import on_gpu
 
 CAMERA_DISTANCE = 10.0  # decimetres
 REFERENCE_SIZE = 224
@@ -54,7 +54,7 @@ def rotation_to_euler(rotation: Tensor) -> Tensor:
 
 def transform(points: Tensor, rotation: Tensor, translation: Tensor) -> Tensor:
     """R x + t for (..., N, 3) points, (..., 3, 3) rotations and (..., 3) translations; decimetres."""
-    return affine(points, rotation.transpose(-1, -2), translation)
+    return points @ rotation.transpose(-1, -2) + translation.unsqueeze(-2)
 
 
 def to_camera_centred(posed: Tensor) -> Tensor:
@@ -80,6 +80,15 @@ def project(posed: Tensor, intrinsics: Tensor) -> Tensor:
     principal = intrinsics[..., :2, 2].unsqueeze(-2)
     pixels = torch.addcmul(principal, focal, posed[..., :2] / depth.clamp_min(NEAR))
     return torch.cat([pixels, depth], dim=-1)
+
+
+@on_gpu("renderers.kernels.camera")
+def pose_and_project(
+    points: Tensor, rotation: Tensor, translation: Tensor, intrinsics: Tensor
+) -> tuple[Tensor, Tensor]:
+    """`transform`, then `project`, of (B, N, 3) points: both answers."""
+    posed = transform(points, rotation, translation)
+    return posed, project(posed, intrinsics)
 
 
 def project_orthographic(posed: Tensor, translation: Tensor, intrinsics: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from renderers.camera import default_intrinsics, euler_to_rotation, project, project_orthographic, transform
+from renderers.camera import default_intrinsics, euler_to_rotation, pose_and_project, project_orthographic, transform
 from renderers.coefficients import Coefficients
 from renderers.fragments import Fragments
 from renderers.interpolation import interpolate
@@ -131,13 +131,13 @@ class FaceRenderer(nn.Module):
         model = self.face_model
         shape = model.shape(coefficients.identity, coefficients.expression)
         rotation = euler_to_rotation(coefficients.angles)
-        vertices = transform(shape, rotation, coefficients.translation)
         if intrinsics is None:
             intrinsics = self.intrinsics.expand(len(shape), 3, 3)
         if self.camera == "orthographic":
+            vertices = transform(shape, rotation, coefficients.translation)
             vertices_image = project_orthographic(vertices, coefficients.translation, intrinsics)
         else:
-            vertices_image = project(vertices, intrinsics)
+            vertices, vertices_image = pose_and_project(shape, rotation, coefficients.translation, intrinsics)
         normals = model.normals(vertices)
         albedo = model.albedo(coefficients.albedo)
         return Rendering(

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from renderers.affine import affine
+from renderers.on_gpu import on_gpu
 
 # Basis functions' constants times the clamped cosine's weights (Ramamoorthi and Hanrahan 2001), these scaled by 1,
 # sqrt(3) and sqrt(8) for bands 0, 1, 2: the constants that public Deep3D-style checkpoints were trained with.
@@ -41,6 +41,7 @@ def spherical_harmonics_basis(normals: Tensor) -> Tensor:
     return torch.stack(basis, dim=-1)
 
 
+@on_gpu("renderers.kernels.illumination")
 def irradiance(normals: Tensor, illumination: Tensor) -> Tensor:
     """Light that arrives at a surface, sum_b theta_b H_b(normal).
 
@@ -69,4 +70,4 @@ def irradiance(normals: Tensor, illumination: Tensor) -> Tensor:
         dim=1,
     )
     constant = BAND_0 * (bands[0] + AMBIENT) - BAND_2 / (2 * math.sqrt(3)) * bands[6]
-    return affine(monomials, factors, constant)
+    return monomials @ factors + constant.unsqueeze(1)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from renderers.fragments import Fragments
+from renderers.on_gpu import on_gpu
 
 
 def gather_corners(attributes: Tensor, faces: Tensor, pix_to_face: Tensor) -> Tensor:
@@ -19,26 +20,16 @@ def gather_corners(attributes: Tensor, faces: Tensor, pix_to_face: Tensor) -> Te
     Args:
         attributes: (B, V, C).
         faces: (F, 3).
-        pix_to_face: (B, H, W); background pixels read face 0, on a GPU any face.
+        pix_to_face: (B, H, W); background pixels read face 0.
 
     Returns:
         (B, C, 3, H, W)
     """
     batch, _, channels = attributes.shape
-    corners = faces[_read_faces(pix_to_face, len(faces))].movedim(-1, 1)
+    corners = faces[pix_to_face.clamp_min(0)].movedim(-1, 1)
     # `gather` and its backward pass, a sum by index, go through the vertices of one channel of one image at a time.
     rows = corners.flatten(1).unsqueeze(1).expand(-1, channels, -1)
     return attributes.transpose(1, 2).gather(2, rows).view(batch, channels, *corners.shape[1:])
-
-
-def _read_faces(pix_to_face: Tensor, count: int) -> Tensor:
-    """The face that each pixel reads, of `count`."""
-    if not pix_to_face.is_cuda:
-        return pix_to_face.clamp_min(0)
-    # Background not all the same one: a GPU adds its gradients, which are 0, one after the other where they meet.
-    height, width = pix_to_face.shape[1:]
-    elsewhere = torch.arange(height * width, device=pix_to_face.device).remainder(count).view(height, width)
-    return torch.where(pix_to_face < 0, elsewhere, pix_to_face)
 
 
 def pixel_centres(height: int, width: int, like: Tensor) -> Tensor:
@@ -48,6 +39,7 @@ def pixel_centres(height: int, width: int, like: Tensor) -> Tensor:
     return torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)
 
 
+@on_gpu("renderers.kernels.interpolation")
 def make_fragments(vertices_image: Tensor, faces: Tensor, pix_to_face: Tensor) -> Fragments:
     """Barycentrics and depth of the visible faces, with gradients to the vertices.
 
@@ -79,6 +71,7 @@ def make_fragments(vertices_image: Tensor, faces: Tensor, pix_to_face: Tensor) -
     return Fragments(pix_to_face, barycentric.movedim(1, -1), weights.sum(dim=1) * shown)
 
 
+@on_gpu("renderers.kernels.interpolation")
 def interpolate(fragments: Fragments, faces: Tensor, attributes: Tensor) -> Tensor:
     """Vertex attributes at every pixel, perspective-correct; 0 on background.
 

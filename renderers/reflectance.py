@@ -11,6 +11,7 @@ from torch.nn.functional import normalize
 from renderers.camera import CAMERA_DISTANCE
 from renderers.constants import constant
 from renderers.illumination import irradiance
+from renderers.on_gpu import on_gpu
 
 LIGHT_ASIDE = (0.0, 0.2)  # tangents of the regressed light's angles where it is told nothing: above the camera
 MOST_ASIDE = math.tan(
@@ -34,6 +35,7 @@ def lambertian(albedo: Tensor, normals: Tensor, illumination: Tensor) -> Tensor:
     return albedo * irradiance(normals, illumination)
 
 
+@on_gpu("renderers.kernels.reflectance")
 def blinn_phong(
     specular_albedo: Tensor, points: Tensor, normals: Tensor, light_position: Tensor, shininess: Tensor
 ) -> Tensor:

@@ -12,10 +12,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from renderers.camera import CAMERA_DISTANCE, NEAR
+from renderers.camera import NEAR
 from renderers.interpolation import pixel_centres
+from renderers.on_gpu import on_gpu
 
 
+@on_gpu("renderers.kernels.view_synthesis")
 def covisible_map(target: Tensor, source: Tensor, faces: Tensor, vertex_count: int) -> Tensor:
     """C_s of MGCNet section 3.4: the target's pixels whose face touches a vertex that both views show.
 
@@ -78,6 +80,7 @@ class SynthesizedView:
     inside: Tensor
 
 
+@on_gpu("renderers.kernels.view_synthesis")
 def synthesize_view(
     source: Tensor,
     depth_source: Tensor,
@@ -108,8 +111,7 @@ def synthesize_view(
     # Pictures of x, of y and of z, (P, 3, H W): a CPU is several times as fast with these as with points.
     turned = rotation @ rays(centres, intrinsics_target).transpose(1, 2)
     shown = depth_target.flatten(2) > NEAR
-    # Background stands on a plane: at depth 0 all of it would be sampled at one place, where a GPU's sums wait in line.
-    moved = turned * torch.where(shown, depth_target.flatten(2), CAMERA_DISTANCE) + translation.unsqueeze(-1)
+    moved = turned * depth_target.flatten(2) + translation.unsqueeze(-1)
     in_front = shown & (moved[:, 2:] > NEAR)
     # What is behind the camera is divided by 1, so that no value and no gradient is ever 0 * inf.
     seen = moved / torch.where(moved[:, 2:] > NEAR, moved[:, 2:], 1.0)

@@ -106,7 +106,7 @@ class MorphableModel(nn.Module):
         self._store("mean_albedo", mean_albedo)
         self._store("flat_albedo_basis", _as_rows(albedo_basis))
         self._store("uv", uv)
-        self.register_buffer("faces", torch.as_tensor(faces.astype(np.int64)), persistent=False)
+        self.register_buffer("faces", torch.as_tensor(np.ascontiguousarray(faces, dtype=np.int64)), persistent=False)
         self.vertex_normals = VertexNormals(self.faces, vertices)
         self.register_buffer("landmark_indices", torch.as_tensor(landmark_indices.astype(np.int64)), persistent=False)
         self.regions = {key: torch.as_tensor(value.astype(np.int64)) for key, value in regions.items()}

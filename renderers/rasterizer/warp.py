@@ -6,38 +6,16 @@ keeps the nearest face, and of equally near ones the first (a positive float's b
 
 from __future__ import annotations
 
-import os
-import sys
-import tempfile
-from typing import Any, no_type_check
+from typing import no_type_check
 
 import torch
 import warp as wp
 from torch import Tensor
 
 from renderers.camera import NEAR
+from renderers.kernels.launch import launch
 from renderers.rasterizer.rasterize import MAX_EXTENT, MIN_AREA
 
-
-def _initialize_quietly() -> None:
-    """`wp.init()` without its greeting, and without its native code's line on stderr where there is no CUDA driver."""
-    wp.config.log_level = max(wp.config.log_level, wp.LOG_WARNING)
-    sys.stderr.flush()
-    with tempfile.TemporaryFile() as captured:
-        stderr = os.dup(2)
-        os.dup2(captured.fileno(), 2)
-        try:
-            wp.init()
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
-        captured.seek(0)
-        for line in captured:
-            if b"Could not find or load the NVIDIA CUDA driver" not in line:
-                os.write(2, line)
-
-
-_initialize_quietly()
 # Without fused multiply-adds an edge function is exactly the neighbouring face's, negated: no crack between two faces.
 wp.set_module_options({"enable_backward": False, "fuse_fp": False})
 
@@ -135,13 +113,7 @@ def visible_faces(vertices_image: Tensor, faces: Tensor, size: tuple[int, int]) 
         on_cpu = vertices.device.type == "cpu"
         workers = 1 if on_cpu else count
         strips = 1 if on_cpu else max(1, min(size[0], GPU_THREADS // (batch * count)))
-        arrays: list[Any] = [wp.from_torch(vertices, dtype=wp.vec3f), wp.from_torch(faces, dtype=wp.vec3l)]
-        wp.launch(
-            draw_faces,
-            dim=(batch, workers, strips),
-            inputs=[*arrays, workers, strips, NEAR, MIN_AREA, MAX_EXTENT, wp.from_torch(z_buffer)],
-            device=wp.device_from_torch(vertices.device),
-            stream=None if on_cpu else wp.stream_from_torch(torch.cuda.current_stream(vertices.device)),
-        )
+        numbers = workers, strips, NEAR, MIN_AREA, MAX_EXTENT
+        launch(draw_faces, (batch, workers, strips), [vertices, faces, *numbers], [z_buffer])
     # The low word, sign-extended.
     return z_buffer.bitwise_left_shift_(32).bitwise_right_shift_(32)

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from renderers.camera import default_intrinsics, project, to_camera_centred
-from renderers.fragments import Fragments
 from renderers.interpolation import gather_corners, interpolate, make_fragments, pixel_centres
 from renderers.rasterizer import rasterize
 
@@ -69,22 +68,6 @@ def test_gather_corners_is_a_loop() -> None:
     for image, row, column in np.ndindex(2, 3, 6):
         face = faces[max(int(pix_to_face[image, row, column]), 0)]
         assert torch.equal(gathered[image, :, :, row, column].T, attributes[image][face])
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_a_gpu_draws_the_same_with_the_same_gradients() -> None:
-    random = torch.Generator().manual_seed(0)
-    attributes, faces = torch.rand(2, 7, 4, generator=random), torch.randint(7, (5, 3), generator=random)
-    shown, weights = torch.randint(-1, 5, (2, 3, 6), generator=random), torch.rand(2, 3, 6, 3, generator=random)
-    weights *= (shown >= 0)[..., None]
-    answers = []
-    for device in ("cpu", "cuda"):
-        leaf = attributes.to(device).requires_grad_()
-        fragments = Fragments(shown.to(device), weights.to(device), weights[..., 0].to(device))
-        drawn = interpolate(fragments, faces.to(device), leaf)
-        answers.append((drawn.detach().cpu(), torch.autograd.grad(drawn.sin().sum(), leaf)[0].cpu()))
-    torch.testing.assert_close(*answers)
 
 
 def test_pixel_centres() -> None:

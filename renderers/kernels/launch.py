@@ -1,0 +1,125 @@
+"""Warp kernels on torch's tensors, with the gradients that Warp derives: one source for CPU and CUDA."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import warp as wp
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+PIECES = 256  # in which a number that a whole image shares is read, so that the sums of its gradient do not queue
+
+
+def _initialize_quietly() -> None:
+    """`wp.init()` without its greeting, and without its native code's line on stderr where there is no CUDA driver."""
+    wp.config.log_level = max(wp.config.log_level, wp.LOG_WARNING)
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as captured:
+        stderr = os.dup(2)
+        os.dup2(captured.fileno(), 2)
+        try:
+            wp.init()
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+        captured.seek(0)
+        for line in captured:
+            if b"Could not find or load the NVIDIA CUDA driver" not in line:
+                os.write(2, line)
+
+
+_initialize_quietly()
+
+
+def launch(
+    kernel: wp.Kernel, dim: Sequence[int], inputs: Sequence[Any], outputs: Sequence[Tensor], **adjoint: Any
+) -> None:
+    """Runs a kernel where its first output is, on torch's current stream.
+
+    Args:
+        kernel: whose arguments are `inputs`, then `outputs`.
+        dim: threads along each of its axes.
+        inputs: tensors and numbers.
+        outputs: written in place.
+        adjoint: `adj_inputs` and `adj_outputs`, tensors or None, run it backwards: what `adj_inputs` hold is added to.
+    """
+    if 0 in dim:
+        return
+    device, kinds = outputs[0].device, [argument.type for argument in kernel.adj.args]
+    inputs = [_in_order(value) for value in inputs]
+    arguments = {"inputs": inputs, "outputs": outputs, **adjoint}
+    start = {"inputs": 0, "adj_inputs": 0, "outputs": len(inputs), "adj_outputs": len(inputs)}
+    passed = {
+        name: [_array(value, kind) for value, kind in zip(values, kinds[start[name] :], strict=False)]
+        for name, values in arguments.items()
+    }
+    stream = wp.stream_from_torch(torch.cuda.current_stream(device)) if device.type == "cuda" else None
+    wp.launch(
+        kernel, dim=tuple(dim), device=wp.device_from_torch(device), stream=stream, adjoint=bool(adjoint), **passed
+    )
+
+
+def _in_order(value: Any) -> Any:
+    """A tensor whose vectors' components are neighbours in memory; anything else as it is."""
+    return value.contiguous() if isinstance(value, Tensor) else value
+
+
+def _array(value: Any, kind: Any) -> Any:
+    """A tensor as what a kernel's argument takes; anything else as it is."""
+    if not isinstance(value, Tensor):
+        return value
+    return wp.from_torch(value.detach(), dtype=kind.dtype, requires_grad=False, return_ctype=True)
+
+
+def differentiable(
+    kernel: wp.Kernel, dim: Sequence[int], inputs: Sequence[Any], outputs: Sequence[Tensor]
+) -> tuple[Tensor, ...]:
+    """What a kernel makes of its inputs, with gradients to those that are real-valued tensors.
+
+    Args:
+        kernel: whose arguments are `inputs`, then `outputs`, every number of which it writes.
+        dim: threads along each of its axes.
+        inputs: tensors and numbers.
+        outputs: new and empty.
+    """
+    return _Differentiable.apply(kernel, dim, outputs, *inputs)
+
+
+class _Differentiable(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, kernel: wp.Kernel, dim: Sequence[int], outputs: Sequence[Tensor], *inputs: Any
+    ) -> tuple[Tensor, ...]:
+        given = [_in_order(value) for value in inputs]
+        launch(kernel, dim, given, outputs)
+        ctx.kernel, ctx.dim, ctx.outputs = kernel, dim, len(outputs)
+        ctx.numbers = [None if isinstance(value, Tensor) else value for value in given]
+        ctx.save_for_backward(*(value for value in given if isinstance(value, Tensor)), *outputs)
+        ctx.mark_non_differentiable(*(output for output in outputs if not output.is_floating_point()))
+        return tuple(outputs)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        saved = list(ctx.saved_tensors)
+        outputs = saved[len(saved) - ctx.outputs :]
+        inputs = [saved.pop(0) if number is None else number for number in ctx.numbers]
+        wanted = ctx.needs_input_grad[3:]
+        sums = [torch.zeros_like(value) if want else None for value, want in zip(inputs, wanted, strict=True)]
+        given = [part.contiguous() if part.is_floating_point() else None for part in gradients]
+        launch(ctx.kernel, ctx.dim, inputs, outputs, adj_inputs=sums, adj_outputs=given)
+        return None, None, None, *sums
+
+
+def in_pieces(numbers: Tensor) -> Tensor:
+    """(B, K) numbers of a whole image -> (B, K, PIECES) copies, whose gradients are summed afterwards.
+
+    Neighbouring threads read neighbouring copies: `numbers[image, k, thread % PIECES]`.
+    """
+    return numbers.unsqueeze(-1).expand(-1, -1, PIECES)

@@ -1,0 +1,47 @@
+"""Functions that a GPU runs as one kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any, ParamSpec, TypeVar
+
+import torch
+from torch import Tensor
+
+Parameters = ParamSpec("Parameters")
+Answer = TypeVar("Answer")
+
+
+def on_gpu(module: str) -> Callable[[Callable[Parameters, Answer]], Callable[Parameters, Answer]]:
+    """On CUDA in single precision, calls the function of the same name in another module.
+
+    A GPU takes about as long to read and write a picture as to do everything that a loss does with its pixels, and does
+    both for every operation of torch; a kernel reads and writes once. What is decorated says what is computed, runs
+    everywhere else and in every precision, and is what the kernel is tested against.
+
+    Args:
+        module: of the kernels, imported when first needed.
+    """
+
+    def decorate(function: Callable[Parameters, Answer]) -> Callable[Parameters, Answer]:
+        @wraps(function)
+        def chosen(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Answer:
+            if has_kernels(*args, *kwargs.values()):
+                return getattr(import_module(module), function.__name__)(*args, **kwargs)
+            return function(*args, **kwargs)
+
+        return chosen
+
+    return decorate
+
+
+def has_kernels(*values: Any) -> bool:
+    """Whether those of the values that are tensors lie on a GPU, in single precision where they are real numbers."""
+    tensors = [value for value in values if isinstance(value, Tensor)]
+    fit = all(
+        tensor.is_cuda and (tensor.dtype == torch.float32 or not tensor.is_floating_point()) for tensor in tensors
+    )
+    return fit and bool(tensors) and find_spec("warp") is not None
