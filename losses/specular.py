@@ -60,7 +60,7 @@ def specular_landmark_loss(predicted: Tensor, target: Tensor, weights: Tensor, i
     return (weights * distance).mean(dim=-1)
 
 
-def uniform_loss(diffuse_colors: Tensor, illumination: Tensor, weights: Tensor | None = None) -> Tensor:
+def uniform_loss(diffuse_colors: Tensor, illumination: Tensor) -> Tensor:
     """L_uniform: variance of the lit diffuse colours, and of each light weight over the channels (equation (13)).
 
     1/|T| sum_i (t_i - t_mean)^2 + sum_b sum_c (lambda_bc - lambda_mean_b)^2, the first averaged over the channels too.
@@ -69,19 +69,13 @@ def uniform_loss(diffuse_colors: Tensor, illumination: Tensor, weights: Tensor |
     Args:
         diffuse_colors: (B, V, 3) T, the vertices' lit diffuse colours.
         illumination: (B, 27) nine weights a channel, channel after channel.
-        weights: (V,) or (B, V), bool or not below 0: how much each vertex counts, for example 1 where it is skin; all
-            alike where absent. A face without any weight has no variance of colours.
 
     Returns:
         (B,)
     """
-    counts = diffuse_colors.new_ones(diffuse_colors.shape[1]) if weights is None else weights.to(diffuse_colors.dtype)
-    share = (counts / counts.sum(dim=-1, keepdim=True).clamp_min(torch.finfo(counts.dtype).tiny))[..., None]
-    deviation = diffuse_colors - (share * diffuse_colors).sum(dim=1, keepdim=True)
-    colors = (share * deviation.square()).sum(dim=1).mean(dim=-1)
+    colors = diffuse_colors.var(dim=1, correction=0).mean(dim=-1)
     channels = illumination.unflatten(-1, (3, 9))
-    tint = (channels - channels.mean(dim=1, keepdim=True)).square().sum(dim=(1, 2))
-    return colors + tint
+    return colors + (channels - channels.mean(dim=1, keepdim=True)).square().sum(dim=(1, 2))
 
 
 def _weighted_mean(values: Tensor, weights: Tensor) -> Tensor:

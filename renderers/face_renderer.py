@@ -48,12 +48,17 @@ class Rendering:
     faces: Tensor
     fragments: Fragments
 
-    def index(self, rows: slice) -> Rendering:
-        """Some of the faces, none of their pictures drawn yet."""
+    def split(self, count: int) -> list[Rendering]:
+        """So many faces each, none of their pictures drawn yet."""
         seen = self.fragments
-        kept = {f.name: getattr(self, f.name)[rows] for f in fields(Rendering) if f.name not in ("faces", "fragments")}
-        fragments = Fragments(seen.pix_to_face[rows], seen.barycentric[rows], seen.depth[rows])
-        return Rendering(**kept, faces=self.faces, fragments=fragments)
+        names = [field.name for field in fields(Rendering) if field.name not in ("faces", "fragments")]
+        # Not one slice after another: each one's gradient would be as large as the whole.
+        parts = zip(*(getattr(self, name).split(count) for name in names), strict=True)
+        pixels = zip(*(part.split(count) for part in (seen.pix_to_face, seen.barycentric, seen.depth)), strict=True)
+        return [
+            Rendering(**dict(zip(names, part, strict=True)), faces=self.faces, fragments=Fragments(*of_pixels))
+            for part, of_pixels in zip(parts, pixels, strict=True)
+        ]
 
     def draw(self, attributes: Tensor) -> Tensor:
         """(B, V, C) vertex attributes -> (B, C, H, W), 0 on background."""

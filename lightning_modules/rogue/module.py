@@ -160,9 +160,8 @@ class ROGUE(FaceModule):
 
     def render(self, batch: CorruptedBatch, coefficients: Mapping[str, Coefficients]) -> dict[str, Rendering]:
         """What the coefficients of a batch draw, by their names: all in one pass of the renderer."""
-        count = len(batch)
         drawn = self.renderer(self.joined(coefficients.values()), batch.intrinsics.repeat(len(coefficients), 1, 1))
-        return {name: drawn.index(slice(i * count, (i + 1) * count)) for i, name in enumerate(coefficients)}
+        return dict(zip(coefficients, drawn.split(len(batch)), strict=True))
 
     def guidance_terms(
         self, batch: CorruptedBatch, coefficients: Coefficients, rendering: Rendering, perceptual: bool = True
