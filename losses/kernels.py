@@ -37,7 +37,7 @@ def measure_colors(one: wp.array4d[wp.float32], other: wp.array4d[wp.float32], d
 def color_distance(one: Tensor, other: Tensor) -> Tensor:
     """See `losses.photometric.color_distance`."""
     distance = one.new_empty(len(one), 1, *one.shape[2:])
-    return differentiable(measure_colors, distance.squeeze(1).shape, (one, other), [distance])[0]
+    return differentiable(measure_colors, distance.squeeze(1).shape, (one, other.expand_as(one)), [distance])[0]
 
 
 @wp.func

@@ -47,7 +47,7 @@ def pose_and_project(
 ) -> tuple[Tensor, Tensor]:
     """See `renderers.camera.pose_and_project`."""
     motion = torch.cat([rotation.flatten(1), translation], dim=1)
-    shared = in_pieces(motion), in_pieces(pinhole(intrinsics))
+    shared = in_pieces(motion, len(points)), in_pieces(pinhole(intrinsics), len(points))
     outputs = points.new_empty(points.shape), points.new_empty(points.shape)
     posed, seen = differentiable(place_points, points.shape[:2], (points, *shared), outputs)
     return posed, seen

@@ -54,5 +54,5 @@ def gather_light(
 
 def irradiance(normals: Tensor, illumination: Tensor) -> Tensor:
     """See `renderers.illumination.irradiance`."""
-    inputs = normals, in_pieces(illumination)
+    inputs = normals, in_pieces(illumination, len(normals))
     return differentiable(gather_light, normals.shape[:2], inputs, [normals.new_empty(normals.shape)])[0]

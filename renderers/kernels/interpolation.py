@@ -88,5 +88,5 @@ def interpolate(fragments: Fragments, faces: Tensor, attributes: Tensor) -> Tens
     """See `renderers.interpolation.interpolate`."""
     batch, height, width = fragments.pix_to_face.shape
     drawn = attributes.new_empty(batch, attributes.shape[2], height, width)
-    inputs = attributes, faces.long(), fragments.pix_to_face, fragments.barycentric
+    inputs = attributes.expand(batch, -1, -1), faces.long(), fragments.pix_to_face, fragments.barycentric
     return differentiable(mix_corners, (batch, height, width), inputs, [drawn])[0]

@@ -117,9 +117,13 @@ class _Differentiable(torch.autograd.Function):
         return None, None, None, *sums
 
 
-def in_pieces(numbers: Tensor) -> Tensor:
-    """(B, K) numbers of a whole image -> (B, K, PIECES) copies, whose gradients are summed afterwards.
+def in_pieces(numbers: Tensor, images: int) -> Tensor:
+    """(B, K) numbers of whole images -> (B, K, PIECES) copies, whose gradients are summed afterwards.
 
     Neighbouring threads read neighbouring copies: `numbers[image, k, thread % PIECES]`.
+
+    Args:
+        numbers: (B, K), or (1, K) for all images alike.
+        images: B.
     """
-    return numbers.unsqueeze(-1).expand(-1, -1, PIECES)
+    return numbers.unsqueeze(-1).expand(images, -1, PIECES)

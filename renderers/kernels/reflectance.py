@@ -58,6 +58,6 @@ def blinn_phong(
     specular_albedo: Tensor, points: Tensor, normals: Tensor, light_position: Tensor, shininess: Tensor
 ) -> Tensor:
     """See `renderers.reflectance.blinn_phong`."""
-    lamp = in_pieces(torch.cat([light_position, shininess], dim=1))
-    inputs = specular_albedo, points, normals, lamp
+    lamp = in_pieces(torch.cat([light_position, shininess], dim=1), len(points))
+    inputs = specular_albedo.expand_as(points), points, normals.expand_as(points), lamp
     return differentiable(shine, points.shape[:2], inputs, [points.new_empty(points.shape)])[0]

@@ -113,7 +113,7 @@ def synthesize_view(
         source.new_empty(depth_target.shape),
         torch.empty(depth_target.shape, dtype=torch.bool, device=source.device),
     )
-    inputs = source, depth_source, depth_target, in_pieces(motion), in_pieces(cameras)
+    inputs = source, depth_source, depth_target, in_pieces(motion, pairs), in_pieces(cameras, pairs)
     return SynthesizedView(*differentiable(sample_view, (pairs, rows, columns), inputs, outputs))
 
 

@@ -281,3 +281,20 @@ def test_strided_tensors_are_read_as_they_are(device: str) -> None:
     normals, light = normals.transpose(1, 2).to(device), torch.zeros(1, 27, device=device).expand(2, -1)
     found = renderers.kernels.illumination.irradiance(normals, light)
     torch.testing.assert_close(found, torch.full_like(found, illumination.BAND_0 * illumination.AMBIENT))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_what_all_images_share_and_what_does_not_fit(device: str) -> None:
+    """A kernel would read beyond the end of what torch refuses to broadcast."""
+    normals = torch.nn.functional.normalize(torch.ones(2, 5, 3, device=device), dim=-1)
+    one = torch.arange(27.0, device=device).unsqueeze(0).requires_grad_()
+    kernel = renderers.kernels.illumination.irradiance
+    alike, wanted = kernel(normals, one), kernel(normals, one.expand(2, -1))
+    torch.testing.assert_close(alike, wanted)
+    gradients = [torch.autograd.grad(light.sum(), one)[0] for light in (alike, wanted)]
+    torch.testing.assert_close(*gradients)
+    with pytest.raises(RuntimeError, match="expand"):
+        kernel(normals, torch.zeros(3, 27, device=device))
+    picture = torch.zeros(2, 3, 4, 4, device=device)
+    with pytest.raises(RuntimeError, match="expand"):
+        losses.kernels.color_distance(picture, picture[:, :, :3])
