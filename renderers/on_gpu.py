@@ -18,9 +18,9 @@ Answer = TypeVar("Answer")
 def on_gpu(module: str) -> Callable[[Callable[Parameters, Answer]], Callable[Parameters, Answer]]:
     """On CUDA in single precision, calls the function of the same name in another module.
 
-    A GPU takes about as long to read and write a picture as to do everything that a loss does with its pixels, and does
-    both for every operation of torch; a kernel reads and writes once. What is decorated says what is computed, runs
-    everywhere else and in every precision, and is what the kernel is tested against.
+    Of every operation of torch on pictures a GPU spends nearly all the time reading and writing them; a kernel does the
+    whole function's work in one reading and one writing. What is decorated says what is computed, runs everywhere else
+    and in every precision, and is what the kernel is tested against.
 
     Args:
         module: of the kernels, imported when first needed.
