@@ -80,7 +80,7 @@ def make_fragments(vertices_image: Tensor, faces: Tensor, pix_to_face: Tensor) -
     """See `renderers.interpolation.make_fragments`."""
     shape = pix_to_face.shape
     outputs = vertices_image.new_empty(*shape, 3), vertices_image.new_empty(shape)
-    inputs = vertices_image, faces.long(), pix_to_face
+    inputs = vertices_image.expand(len(pix_to_face), -1, -1), faces.long(), pix_to_face
     return Fragments(pix_to_face, *differentiable(weigh_corners, shape, inputs, outputs))
 
 

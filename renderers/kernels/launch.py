@@ -38,7 +38,11 @@ _initialize_quietly()
 
 
 def launch(
-    kernel: wp.Kernel, dim: Sequence[int], inputs: Sequence[Any], outputs: Sequence[Tensor], **adjoint: Any
+    kernel: wp.Kernel,
+    dim: Sequence[int],
+    inputs: Sequence[Any],
+    outputs: Sequence[Tensor],
+    adjoint: tuple[Sequence[Tensor | None], Sequence[Tensor | None]] | None = None,
 ) -> None:
     """Runs a kernel where its first output is, on torch's current stream.
 
@@ -47,21 +51,24 @@ def launch(
         dim: threads along each of its axes.
         inputs: tensors and numbers.
         outputs: written in place.
-        adjoint: `adj_inputs` and `adj_outputs`, tensors or None, run it backwards: what `adj_inputs` hold is added to.
+        adjoint: runs it backwards: the inputs' gradients, which are added to, and the outputs'; None where not wanted.
     """
     if 0 in dim:
         return
     device, kinds = outputs[0].device, [argument.type for argument in kernel.adj.args]
-    inputs = [_in_order(value) for value in inputs]
-    arguments = {"inputs": inputs, "outputs": outputs, **adjoint}
-    start = {"inputs": 0, "adj_inputs": 0, "outputs": len(inputs), "adj_outputs": len(inputs)}
-    passed = {
-        name: [_array(value, kind) for value, kind in zip(values, kinds[start[name] :], strict=False)]
-        for name, values in arguments.items()
-    }
-    stream = wp.stream_from_torch(torch.cuda.current_stream(device)) if device.type == "cuda" else None
+    before, after = kinds[: len(inputs)], kinds[len(inputs) :]
+    ordered = [_in_order(value) for value in inputs]
+    gradients = {} if adjoint is None else {
+        "adj_inputs": _arrays(adjoint[0], before), "adj_outputs": _arrays(adjoint[1], after), "adjoint": True,
+    }  # fmt: skip
     wp.launch(
-        kernel, dim=tuple(dim), device=wp.device_from_torch(device), stream=stream, adjoint=bool(adjoint), **passed
+        kernel,
+        dim=tuple(dim),
+        inputs=_arrays(ordered, before),
+        outputs=_arrays(outputs, after),
+        device=wp.device_from_torch(device),
+        stream=wp.stream_from_torch(torch.cuda.current_stream(device)) if device.type == "cuda" else None,
+        **gradients,
     )
 
 
@@ -70,11 +77,14 @@ def _in_order(value: Any) -> Any:
     return value.contiguous() if isinstance(value, Tensor) else value
 
 
-def _array(value: Any, kind: Any) -> Any:
-    """A tensor as what a kernel's argument takes; anything else as it is."""
-    if not isinstance(value, Tensor):
-        return value
-    return wp.from_torch(value.detach(), dtype=kind.dtype, requires_grad=False, return_ctype=True)
+def _arrays(values: Sequence[Any], kinds: Sequence[Any]) -> list[Any]:
+    """Tensors as what a kernel's arguments of these kinds take, without a copy; anything else as it is."""
+    return [
+        wp.from_torch(value.detach(), dtype=kind.dtype, requires_grad=False, return_ctype=True)
+        if isinstance(value, Tensor)
+        else value
+        for value, kind in zip(values, kinds, strict=True)
+    ]
 
 
 def differentiable(
@@ -113,7 +123,7 @@ class _Differentiable(torch.autograd.Function):
         wanted = ctx.needs_input_grad[3:]
         sums = [torch.zeros_like(value) if want else None for value, want in zip(inputs, wanted, strict=True)]
         given = [part.contiguous() if part.is_floating_point() else None for part in gradients]
-        launch(ctx.kernel, ctx.dim, inputs, outputs, adj_inputs=sums, adj_outputs=given)
+        launch(ctx.kernel, ctx.dim, inputs, outputs, (sums, given))
         return None, None, None, *sums
 
 

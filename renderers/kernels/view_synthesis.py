@@ -113,11 +113,12 @@ def synthesize_view(
         source.new_empty(depth_target.shape),
         torch.empty(depth_target.shape, dtype=torch.bool, device=source.device),
     )
-    inputs = source, depth_source, depth_target, in_pieces(motion, pairs), in_pieces(cameras, pairs)
+    pictures = source.expand(pairs, -1, -1, -1), depth_source.expand(pairs, -1, *source.shape[2:])
+    inputs = *pictures, depth_target, in_pieces(motion, pairs), in_pieces(cameras, pairs)
     return SynthesizedView(*differentiable(sample_view, (pairs, rows, columns), inputs, outputs))
 
 
-@wp.kernel
+@wp.kernel(enable_backward=False)
 @no_type_check
 def mark_vertices(
     pix_to_face: wp.array3d[wp.int64],
@@ -132,7 +133,7 @@ def mark_vertices(
             shown[pair, int(corners[corner])] = True
 
 
-@wp.kernel
+@wp.kernel(enable_backward=False)
 @no_type_check
 def share_vertices(
     pix_to_face: wp.array3d[wp.int64],
@@ -159,7 +160,7 @@ def share_vertices(
 
 def covisible_map(target: Tensor, source: Tensor, faces: Tensor, vertex_count: int) -> Tensor:
     """See `renderers.view_synthesis.covisible_map`."""
-    target, source, faces = target.long(), source.long(), faces.long()
+    target, source, faces = target.long(), source.long().expand(len(target), -1, -1), faces.long()
     shown = torch.zeros(2, len(target), vertex_count, dtype=torch.bool, device=faces.device)
     for view, pixels in zip(shown, (target, source), strict=True):
         launch(mark_vertices, pixels.shape, [pixels, faces], [view])

@@ -30,6 +30,7 @@ from tests.conf.shiny import small_shiny_model
 
 PAPERS = ("mgcnet", "rogue", "self_augmentation", "specular", "finegrained")
 SIZE = 32
+STEPS = 5  # of `little`
 LOADED = (
     "experiments.cli",
     *(f"lightning_modules.{paper}" for paper in PAPERS),
@@ -158,6 +159,52 @@ def _own_arguments(paper: str, fixed: bool, step: dict[str, Any]) -> dict[str, A
         "channels": 4,
         "hidden": 16,
     }
+
+
+def little(paper: str, faces: int, fixed: bool = True) -> dict[str, Any]:
+    """`faces` faces a step and process, by SGD, which answers a rounding error by no more than another."""
+    config = configuration(paper, fixed=fixed, optimizer="SGD")
+    for name in ("optimizer", "discriminator_optimizer"):
+        if name in config["model"]["init_args"]:
+            config["model"]["init_args"][name]["init_args"] |= {"lr": 0.02, "momentum": 0.9}
+    config["trainer"] |= {"max_steps": STEPS, "val_check_interval": STEPS}
+    data = config["data"]
+    while "data" in data["init_args"]:
+        data = data["init_args"]["data"]
+    data["init_args"] |= {"batch_size": faces, "train_faces": 10, "val_faces": 6}
+    return config
+
+
+class StepRecord(Callback):
+    """Each process's gradients after every step, what it saw of the data, and its weights at the end."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+        self.gradients: list[dict[str, Tensor]] = []
+        self.seen: list[list[float]] = []
+        self.drawn = 0.0
+        self.start: dict[str, Tensor] = {}
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.start = {name: p.detach().clone() for name, p in pl_module.named_parameters()}
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        state = torch.get_rng_state()
+        self.drawn = float(torch.rand(()))
+        torch.set_rng_state(state)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        held = {name: p.grad.clone() for name, p in pl_module.named_parameters() if p.grad is not None}
+        self.gradients.append(held)
+        self.seen.append(batch.truth.coefficients[:, 0].tolist())
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        held = {"gradients": self.gradients, "seen": self.seen, "drawn": self.drawn, "start": self.start}
+        world, strategy = trainer.world_size, type(trainer.strategy).__name__
+        held |= {"weights": pl_module.state_dict(), "world": world, "strategy": strategy}
+        torch.save(held, self.folder / f"{trainer.global_rank}.pt")
 
 
 class LossRecord(Callback):

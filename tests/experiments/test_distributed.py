@@ -15,66 +15,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor
 
 from datamodules.batch import MultiViewBatch
 from datamodules.wrapped_faces import WrappedFaces
 from lightning_modules.mgcnet import MGCNetWeights
-from tests.conf.tiny_papers import PAPERS, Processes, configuration, write_configuration
-
-STEPS = 5
-
-
-class StepRecord(Callback):
-    """Each process's gradients after every step, what it saw of the data, and its weights at the end."""
-
-    def __init__(self, folder: str) -> None:
-        self.folder = Path(folder)
-        self.gradients: list[dict[str, Tensor]] = []
-        self.seen: list[list[float]] = []
-        self.drawn = 0.0
-        self.start: dict[str, Tensor] = {}
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.start = {name: p.detach().clone() for name, p in pl_module.named_parameters()}
-
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        state = torch.get_rng_state()
-        self.drawn = float(torch.rand(()))
-        torch.set_rng_state(state)
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        held = {name: p.grad.clone() for name, p in pl_module.named_parameters() if p.grad is not None}
-        self.gradients.append(held)
-        self.seen.append(batch.truth.coefficients[:, 0].tolist())
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        held = {"gradients": self.gradients, "seen": self.seen, "drawn": self.drawn, "start": self.start}
-        world, strategy = trainer.world_size, type(trainer.strategy).__name__
-        held |= {"weights": pl_module.state_dict(), "world": world, "strategy": strategy}
-        torch.save(held, self.folder / f"{trainer.global_rank}.pt")
+from tests.conf.tiny_papers import PAPERS, STEPS, Processes, little, write_configuration
 
 
 @pytest.fixture(scope="module")
 def processes() -> Processes:
     return Processes()
-
-
-def little(paper: str, faces: int, fixed: bool = True) -> dict[str, Any]:
-    """`faces` faces a step and process, by SGD, which answers a rounding error by no more than another."""
-    config = configuration(paper, fixed=fixed, optimizer="SGD")
-    for name in ("optimizer", "discriminator_optimizer"):
-        if name in config["model"]["init_args"]:
-            config["model"]["init_args"][name]["init_args"] |= {"lr": 0.02, "momentum": 0.9}
-    config["trainer"] |= {"max_steps": STEPS, "val_check_interval": STEPS}
-    data = config["data"]
-    while "data" in data["init_args"]:
-        data = data["init_args"]["data"]
-    data["init_args"] |= {"batch_size": faces, "train_faces": 10, "val_faces": 6}
-    return config
 
 
 class SomeGroups(WrappedFaces):
@@ -107,7 +57,7 @@ def train(
     config = write_configuration(folder / "config.yaml", contents)
     arguments = [
         "fit", "--config", config, "--run_id=a", f"--trainer.devices={world}",
-        f"--trainer.callbacks+={__name__}.StepRecord", f"--trainer.callbacks.folder={folder}",
+        "--trainer.callbacks+=tests.conf.tiny_papers.StepRecord", f"--trainer.callbacks.folder={folder}",
     ]  # fmt: skip
     codes = processes.run(folder, arguments, world, MONOFACE_CACHE=str(folder.parent / "cache"))
     assert codes == [0] * world, "\n".join((folder / f"log{rank}").read_text() for rank in range(world))

@@ -12,10 +12,9 @@ from torch import Tensor
 from experiments.__main__ import main
 from renderers import on_gpu
 from renderers.kernels import launch
-from tests.conf.tiny_papers import PAPERS, write_configuration
-from tests.experiments.test_distributed import little
+from tests.conf.tiny_papers import PAPERS, little, write_configuration
 
-RECORD = "tests.experiments.test_distributed.StepRecord"
+RECORD = "tests.conf.tiny_papers.StepRecord"
 
 
 def in_single_precision(*values: Any) -> bool:

@@ -298,3 +298,8 @@ def test_what_all_images_share_and_what_does_not_fit(device: str) -> None:
     picture = torch.zeros(2, 3, 4, 4, device=device)
     with pytest.raises(RuntimeError, match="expand"):
         losses.kernels.color_distance(picture, picture[:, :, :3])
+    faces, seen = torch.tensor([[0, 1, 2]], device=device), torch.zeros(3, 4, 4, dtype=torch.int64, device=device)
+    with pytest.raises(RuntimeError, match="expand"):
+        renderers.kernels.interpolation.make_fragments(normals, faces, seen)
+    with pytest.raises(RuntimeError, match="expand"):
+        renderers.kernels.view_synthesis.covisible_map(seen[:2], seen, faces, 5)
