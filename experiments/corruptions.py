@@ -79,7 +79,7 @@ def _dress_photograph(args: argparse.Namespace) -> int:
     from skimage.data import astronaut
 
     from datamodules.landmarks import best_detector
-    from datamodules.photos import read_photo
+    from datamodules.photo_file import read_photo
     from renderers.atomic_file import written_atomically
     from renderers.errors import UserError
 

@@ -11,7 +11,7 @@ from rich.table import Table
 from torch import Tensor
 
 from datamodules.aflw2000 import AFLWAnnotation, read_annotation, read_records
-from datamodules.photos import read_photo
+from datamodules.photo_file import read_photo
 from experiments.evaluate.pictures import cumulative_curve, extremes
 from experiments.evaluate.predictions import Crop, Predictor, ready
 from experiments.evaluate.published import Figure, benchmark_table

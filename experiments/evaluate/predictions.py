@@ -12,7 +12,7 @@ from torch import Tensor
 
 from datamodules.alignment import Alignment, align, model_template
 from datamodules.landmarks import LandmarkDetector, best_detector
-from datamodules.photos import read_photo
+from datamodules.photo_file import read_photo
 from experiments.reconstruct.pipeline import CROP_SIZE
 from lightning_modules.base import FaceModule
 from losses.metrics.geometry import MILLIMETRES

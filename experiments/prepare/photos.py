@@ -15,7 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from datamodules.alignment import default_template
 from datamodules.face_records import Layout
 from datamodules.landmarks import LandmarkDetector, best_detector
-from datamodules.photos import INDEX_NAME, SUFFIXES, PhotoIndex, PhotoLabel
+from datamodules.photo_file import SUFFIXES
+from datamodules.photos import INDEX_NAME, PhotoIndex, PhotoLabel
 from experiments.prepare.pool import prepared_outcomes, process_count
 from experiments.prepare.preview import draw_preview
 from experiments.prepare.store import JOURNAL_NAME, PreparedStore, load_index, remove_leftovers

@@ -20,7 +20,8 @@ import numpy as np
 from datamodules.alignment import Alignment, align, warp
 from datamodules.face_records import Annotation, Layout
 from datamodules.landmarks import DetectedFace, FaceAlignmentDetector, LandmarkDetector, best_detector
-from datamodules.photos import PhotoLabel, PreparedFace, PreparedPhoto, read_photo
+from datamodules.photo_file import read_photo
+from datamodules.photos import PhotoLabel, PreparedFace, PreparedPhoto
 from datamodules.skin import skin_probability
 from renderers.errors import UserError
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from datamodules.alignment import Alignment, align, model_template
 from datamodules.landmarks import DetectedFace, LandmarkDetector, best_detector
-from datamodules.photos import read_photo
+from datamodules.photo_file import read_photo
 from datamodules.skin import skin_probability
 from experiments.reconstruct.detail import DEFAULT_SIZE, FaceDetail, as_refiner, face_detail
 from experiments.reconstruct.export import FaceMesh, face_mesh

@@ -16,8 +16,9 @@ from PIL import Image
 
 from datamodules.alignment import five_points
 from datamodules.landmarks import DetectedFace
+from datamodules.photo_file import read_photo
 from datamodules.photo_folder import PhotoFolder
-from datamodules.photos import PhotoIndex, read_face, read_photo
+from datamodules.photos import PhotoIndex, read_face
 from experiments.__main__ import main
 from experiments.prepare.photos import find_photos, prepare_photos
 from experiments.prepare.worker import face_name
