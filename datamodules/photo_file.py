@@ -104,7 +104,7 @@ def _seek_content(image: Image.Image) -> None:
     """Goes to the first frame that is not of one colour, or to the first one."""
     for frame in range(min(image.n_frames, MOST_FRAMES)):  # type: ignore[attr-defined]
         image.seek(frame)
-        if any(low != high for low, high in image.convert("RGB").getextrema()):
+        if np.ptp(np.asarray(image.convert("RGB")), axis=(0, 1)).any():
             return
     image.seek(0)
 
@@ -115,7 +115,7 @@ def _eight_bit(image: Image.Image, path: Path) -> Image.Image:
         values = np.asarray(image)
         if image.mode == "I" and values.min() < 0:
             values = values.view(np.uint32)  # Pillow has no unsigned mode of 32 bits
-    elif any(";16" in str(tile[3]) for tile in image.tile):
+    elif any(";16" in str(tile[3]) for tile in getattr(image, "tile", ())):
         # Pillow drops the low byte of 16-bit colours, and with it pictures of 10 or 12 bits.
         decoded = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
         if decoded is None or decoded.ndim != 3 or decoded.dtype != np.uint16:
