@@ -147,7 +147,8 @@ class MGCNetList(LightningDataModule):
     Args:
         root: the folder that holds `train.txt` and its subdirectories.
         size: image side in pixels.
-        batch_size: samples a batch; a multi-view sample brings three images, a single-view one brings one.
+        batch_size: samples a step, of all processes together; a multi-view sample brings three images, a single-view
+            one brings one.
         val_count: samples at the end of the list that are kept for validation.
         num_workers: processes that read images.
     """

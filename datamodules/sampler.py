@@ -37,6 +37,21 @@ def _place_for(samples: Sized, what: str, place: Place | None) -> Place:
     return rank, world
 
 
+def share_of_batch(batch_size: int, processes: int) -> int:
+    """How many of a step's samples each process trains on: `batch_size` is that of all of them together.
+
+    Raises:
+        UserError: the processes cannot have equal shares.
+    """
+    if batch_size % processes:
+        fewer = max(count for count in range(1, processes) if batch_size % count == 0)
+        raise UserError(
+            f"batch_size {batch_size} is that of all processes together and cannot be divided among {processes}: "
+            f"train on {fewer} (--trainer.devices), or give a multiple of {processes} and a learning rate for it"
+        )
+    return batch_size // processes
+
+
 def run_seed() -> int:
     """The seed of this run (`seed_everything`), which Lightning keeps in the environment; 0 outside a run."""
     return int(os.environ.get("PL_GLOBAL_SEED", "0"))
@@ -172,12 +187,18 @@ class ResumableLoader(DataLoader[T]):
 def training_loader(dataset: Dataset[T], sampler: EpochSampler, batch_size: int, **options: Any) -> ResumableLoader[T]:
     """Shuffled batches of this process; a last one that is not full is left out, unless the data set is that small.
 
+    An epoch has as many steps on any number of processes.
+
     Args:
         dataset: of samples.
         sampler: their order.
-        batch_size: samples of one process.
+        batch_size: samples of a step, of all processes together.
         options: further arguments of `DataLoader`.
+
+    Raises:
+        UserError: the processes cannot have equal shares of a batch.
     """
+    batch_size = share_of_batch(batch_size, sampler.num_replicas)
     return ResumableLoader(
         dataset,
         batch_size=batch_size,
@@ -191,7 +212,7 @@ def training_loader(dataset: Dataset[T], sampler: EpochSampler, batch_size: int,
 
 
 def evaluation_loader(dataset: Dataset[T], batch_size: int, **options: Any) -> DataLoader[T]:
-    """Batches of an `EvaluationSampler`; the arguments are those of `training_loader`."""
+    """Batches of an `EvaluationSampler`, each whole on one process; the arguments are those of `training_loader`."""
     sampler = EvaluationSampler(dataset, batch_size)  # type: ignore[arg-type]
     # As in `training_loader`; and loader processes that stay draw a seed once, those of a resumed run once more.
     generator = torch.Generator().manual_seed(sampler.seed)

@@ -378,12 +378,12 @@ def write_cache(faces: SyntheticFaces, folder: Path) -> None:
 class SyntheticMultiView(LightningDataModule):
     """Views of synthetic faces, drawn once and cached on disk, so that the trainer never waits for data.
 
-    Yields `MultiViewBatch` with `batch_size * settings.views` images.
+    Yields `MultiViewBatch` with `batch_size * settings.views` images; of many processes each has its share.
 
     Args:
         face_model: draws the faces.
         size: image side in pixels.
-        batch_size: faces (not images) a batch.
+        batch_size: faces (not images) a step, of all processes together.
         train_faces, val_faces, test_faces: identities in each split; they never meet.
         seed: item `index` of a split is a function of (seed, split, index) alone.
         settings: what the scenes vary over.

@@ -27,6 +27,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from rich.console import Console
 from rich.table import Table
 
+from datamodules.sampler import share_of_batch
 from experiments.callbacks import FiniteGuard, LastCheckpoint, MetricsRecord, Panels, validation_metrics
 from experiments.checkpoint import CONFIG_KEY, newest_whole
 from experiments.papers import EXPERIMENTS
@@ -99,9 +100,7 @@ class CommandLine(LightningCLI):
         self.config = parser.parse_args(args)
         # An image is drawn at the size at which it is read. Not `link_arguments`: it fails where an argument's
         # class_path is a function, as the face model's is.
-        data, model = self.settings.data, self.settings.model
-        while "data" in data.get("init_args", {}):
-            data = data.init_args.data  # one that wraps another
+        data, model = self._data(), self.settings.model
         if "size" in data.get("init_args", {}) and "image_size" in model.get("init_args", {}):
             model.init_args.image_size = data.init_args.size
 
@@ -110,6 +109,13 @@ class CommandLine(LightningCLI):
         """The chosen command's configuration."""
         settings: Namespace = self.config[self.config.subcommand]
         return settings
+
+    def _data(self) -> Namespace:
+        """The configuration of the data module that reads the faces, which others may wrap."""
+        data: Namespace = self.settings.data
+        while "data" in data.get("init_args", {}):
+            data = data.init_args.data
+        return data
 
     def _parse_ckpt_path(self) -> None:
         """Reads the checkpoint before anything is built; unlike Lightning's own, the command's arguments win."""
@@ -241,6 +247,8 @@ class CommandLine(LightningCLI):
             self.trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
             _tell("fast_dev_run: a batch went through training and validation; nothing was written")
             return
+        # Before a whole validation, and not when its first batch is asked for.
+        share_of_batch(self._data().get("init_args", {}).get("batch_size", 0), self.trainer.world_size)
         with self.recorded():
             validates = self.trainer.limit_val_batches != 0
             if validates and ckpt_path is None:
