@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from experiments.precheck import short_message, unwrapped
 from lightning_modules.components.checkpoint_file import load_weights, read_checkpoint
+from lightning_modules.components.pretrained import a_checkpoint_follows
 from renderers.errors import UserError
 
 if TYPE_CHECKING:
@@ -107,7 +108,8 @@ def _instantiate(section: dict[str, Any], path: Path) -> LightningModule:
             f"checkpoint {path}: another version of {section['class_path']} wrote it: {short_message(str(error))}"
         ) from error
     try:
-        module = parser.instantiate(config).model
+        with a_checkpoint_follows():
+            module = parser.instantiate(config).model
     except ValueError as error:
         raise unwrapped(error) from None
     assert isinstance(module, LightningModule)

@@ -34,6 +34,7 @@ from experiments.papers import EXPERIMENTS
 from experiments.precheck import short_message, unwrapped
 from experiments.run_folder import Metrics, RunFolder, choose_folder, write_json, write_text
 from lightning_modules.components.checkpoint_file import mismatch, read_checkpoint
+from lightning_modules.components.pretrained import a_checkpoint_follows
 from renderers.atomic_file import written_atomically
 from renderers.coefficients import Coefficients
 from renderers.errors import UserError
@@ -184,6 +185,10 @@ class CommandLine(LightningCLI):
         self.wandb_mode = wandb_mode(settings.wandb)
         self.wandb_run: Any = None
         self.dry = bool(settings.trainer.fast_dev_run)
+
+    def instantiate_classes(self) -> None:
+        with a_checkpoint_follows() if self.resumed else contextlib.nullcontext():
+            super().instantiate_classes()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         given = {**self._get(self.config_init, "trainer", default={}), **kwargs}
