@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator, Mapping, Sized
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -81,9 +81,12 @@ class EpochSampler(DistributedSampler[int]):
     def __len__(self) -> int:
         return self.count // self.num_replicas
 
+    def order(self) -> np.ndarray:
+        """(samples,) of this epoch, for all processes."""
+        return np.random.default_rng([self.seed, self.epoch]).permutation(self.count)
+
     def __iter__(self) -> Iterator[int]:
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.count)
-        own = order[: len(self) * self.num_replicas][self.rank :: self.num_replicas]
+        own = self.order()[: len(self) * self.num_replicas][self.rank :: self.num_replicas]
         return iter(own[self.skipped :].tolist())
 
 
@@ -116,7 +119,7 @@ class SeededSamples(Dataset[T], Generic[T]):
     """A data set whose samples draw random numbers from torch's generator: sample i of epoch e always draws the same.
 
     So what is drawn depends neither on who reads the sample nor on which ones were read before. Indices carry the
-    epoch: `EpochSampler`'s order goes through `with_epoch`.
+    epoch: `SeededSampler` gives them. An index from the data set's length on is a sample again, which draws anew.
 
     Args:
         samples: the data set.
@@ -135,7 +138,7 @@ class SeededSamples(Dataset[T], Generic[T]):
         try:
             drawn = np.random.SeedSequence([self.seed, epoch, index]).generate_state(1, np.uint64)[0]
             torch.default_generator.manual_seed(int(drawn >> np.uint64(1)))
-            return self.samples[index]
+            return self.samples[index % len(self)]
         finally:
             torch.set_rng_state(state)
 
@@ -145,6 +148,48 @@ class SeededSampler(EpochSampler):
 
     def __iter__(self) -> Iterator[Any]:
         return ((self.epoch, index) for index in super().__iter__())
+
+
+class MixedSampler(SeededSampler):
+    """`SeededSampler` of data sets that stand one behind the other, each with a share of every epoch.
+
+    An epoch is as long as all of them together. A data set with more samples than its share shows others of them in
+    every epoch; one with fewer shows all of them, then again, with numbers that `SeededSamples` knows as repeats.
+
+    Args:
+        samples: of all data sets.
+        sizes: of each.
+        shares: of each, in proportion to one another; 0 leaves one out.
+        seed: beside the epoch.
+        place: of this process; by default what torch.distributed says.
+
+    Raises:
+        UserError: not a share of at least 0 for every data set, none above 0, or one of a data set without samples.
+    """
+
+    def __init__(
+        self, samples: Sized, sizes: Sequence[int], shares: Sequence[float], seed: int, place: Place | None = None
+    ) -> None:
+        super().__init__(samples, seed, place)
+        given = np.array(shares, dtype=np.float64)
+        if len(given) != len(sizes) or not np.isfinite(given).all() or given.min() < 0 or not given.sum():
+            raise UserError(f"shares {list(shares)}: expected one of at least 0 for each of {len(sizes)} data sets")
+        if any(share and not size for share, size in zip(given, sizes, strict=True)):
+            raise UserError(f"shares {list(shares)}: a data set without samples has one, of the sizes {list(sizes)}")
+        self.sizes = list(sizes)
+        exact = given / given.sum() * self.count
+        self.counts = np.floor(exact).astype(int)
+        # The samples that rounding left go where it took most.
+        self.counts[np.argsort(self.counts - exact, kind="stable")[: self.count - self.counts.sum()]] += 1
+
+    def order(self) -> np.ndarray:
+        draw = np.random.default_rng([self.seed, self.epoch])
+        chosen = [np.empty(0, dtype=np.int64)]
+        starts = np.cumsum([0, *self.sizes])
+        for start, size, count in zip(starts, self.sizes, self.counts, strict=False):
+            for turn, taken in enumerate(range(0, count, max(size, 1))):
+                chosen.append(start + turn * self.count + draw.permutation(size)[: count - taken])
+        return draw.permutation(np.concatenate(chosen))
 
 
 class ResumableLoader(DataLoader[T]):

@@ -85,6 +85,7 @@ class ShardedFaces(PreparedData):
 
     Args:
         root, size, batch_size, num_workers, augment, seed: see `PreparedData`; a folder is the `--out` of the command.
+            Each counts as much as it has samples.
         views: whether a training face's views come with it; the shards must have been written with `--views`.
         streams: how many shards are read side by side, by all processes together: a multiple of their number, so that
             each process, and each machine, reads shards of its own.
