@@ -42,7 +42,7 @@ def imagenet_network(name: str) -> nn.Module:
         UserError: they are neither there nor to be had, or the file is another one.
     """
     if _followed.get():
-        return get_model(name)  # type: ignore[no-any-return]
+        return get_model(name)
     url = get_model_weights(name).DEFAULT.url
     path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
     begins = re.findall(r"-([0-9a-f]{8,})\.", path.name)[-1]  # torchvision's names end in it
