@@ -207,6 +207,8 @@ class CommandLine(LightningCLI):
             "default_root_dir": given["default_root_dir"] or str(self.folder.path),
             # The initial metrics come from a whole validation before training.
             "num_sanity_val_steps": 0,
+            # torch has it for CUDA alone.
+            "sync_batchnorm": given["sync_batchnorm"] and given["accelerator"] != "cpu" and torch.cuda.is_available(),
             # A metric that is reset in inference mode holds tensors that training's validations may not change.
             "inference_mode": given["inference_mode"] and self.subcommand != "fit",
         }
