@@ -174,7 +174,9 @@ def _one_line(message: str) -> str:
     """A data worker wraps an error into a whole traceback: keep what was said last."""
     if message.startswith("Caught "):
         message = re.split(r"\n[\w.]*UserError: ", message)[-1]
-    return " ".join(message.split())
+    # What a file says of itself may be meant for the terminal.
+    shown = "".join(c if c.isprintable() or c.isspace() else c.encode("unicode_escape").decode() for c in message)
+    return " ".join(shown.split())
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from lightning_modules.components.evaluation import ReconstructionMetrics
 from lightning_modules.components.schedule import Schedule, learning_rate_factor
 from losses.encoders import FaceEncoder
 from renderers.coefficients import Coefficients
-from renderers.errors import UserError
+from renderers.errors import UserError, within
 from renderers.face_renderer import FaceRenderer
 from renderers.morphable_model.model import MorphableModel
 
@@ -61,7 +61,7 @@ class FaceModule(LightningModule):
     ) -> None:
         super().__init__()
         self.face_model = face_model
-        self.image_size = image_size
+        self.image_size = within("image_size", image_size, 8, 2048)
         self.renderer = renderer or FaceRenderer(face_model, image_size)
         self.regressor = CoefficientRegressor(backbone, face_model.layout(extra))
         self.identity_encoder = identity_encoder
@@ -150,7 +150,9 @@ class FaceModule(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         made_for, mine = checkpoint.get("face_model"), self.face_model
-        if made_for is not None and made_for["fingerprint"] != mine.fingerprint():
+        if not isinstance(made_for, Mapping) or not {"name", "fingerprint"} <= made_for.keys():
+            raise UserError("damaged: the checkpoint does not say for which face model it was made")
+        if made_for["fingerprint"] != mine.fingerprint():
             raise UserError(
                 f"the checkpoint was made for face model {made_for['name']} ({made_for['fingerprint']}), "
                 f"this run uses {mine.name} ({mine.fingerprint()}): give the face model it was trained with"

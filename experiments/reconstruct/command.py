@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from experiments.stored_module import Trust, add_trust_arguments
 from renderers.errors import UserError
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--detail-size", type=int, choices=(256, 512, 1024), metavar="256|512|1024",
         help="texels of the albedo, normal and displacement maps, of a checkpoint that finds detail (default: 512)",
     )  # fmt: skip
+    add_trust_arguments(parser)
     parser.add_argument("--no-fit", action="store_true", help="take the checkpoint's answer as it is, do not optimize")
 
 
@@ -76,7 +78,7 @@ def _reconstructor(args: argparse.Namespace) -> Reconstructor:
     from experiments.checkpoint import load_module
     from lightning_modules.base import FaceModule
 
-    module = load_module(args.checkpoint)
+    module = load_module(args.checkpoint, Trust.of(args))
     if not isinstance(module, FaceModule):
         raise UserError(f"checkpoint {args.checkpoint}: holds a {type(module).__name__}, which reconstructs no faces")
     if args.face_model is not None:

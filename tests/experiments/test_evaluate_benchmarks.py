@@ -289,7 +289,9 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "image_size": SIZE,
         },
     }
-    torch.save({"state_dict": network().state_dict(), CONFIG_KEY: yaml.safe_dump(section)}, path)
+    contents = {"state_dict": network().state_dict(), CONFIG_KEY: yaml.safe_dump(section)}
+    network().on_save_checkpoint(contents)
+    torch.save(contents, path)
     return path
 
 
@@ -300,6 +302,7 @@ def test_the_command_writes_what_it_prints(
 
     out = tmp_path / "out"
     arguments = ["--checkpoint", str(checkpoint), "--data", str(copies / "now"), "--out", str(out), "--subjects", "2"]
+    arguments += ["--trust-classes", "tests.conf"]
     assert main(["evaluate", "--suite", "now", *arguments]) == 0
     shown = capsys.readouterr().out
     names = {"evaluation.json", "evaluation.csv", "evaluation.png", "subjects.csv", "curve.png", "predictions"}
@@ -325,6 +328,7 @@ def test_the_command_writes_what_it_prints(
 def test_errors_are_one_line(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for suite in ("aflw2000", "now", "micc", "facescape", "bu3dfe", "frgc", "celeba"):
         arguments = ["evaluate", "--suite", suite, "--checkpoint", str(checkpoint), "--output", str(tmp_path / "out")]
+        arguments += ["--trust-classes", "tests.conf"]
         assert "needs --data DIR" in complaint(capsys, arguments)
         assert str(tmp_path) in complaint(capsys, [*arguments, "--data", str(tmp_path)])
     assert list(tmp_path.iterdir()) == []
