@@ -10,30 +10,17 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import cv2
 import numpy as np
 
-from datamodules.alignment import transform_points, warp
+from datamodules.alignment import transform_points
+from datamodules.face_points import SURE_SPREAD, TURNS, PointPredictor, corners, face_patch, square_back, turned_picture
 from renderers.errors import UserError
 from renderers.packaged_files import packaged_file
 
-# For each of the 68 points, the one it changes places with when the picture is mirrored.
-MIRROR = np.array(
-    [
-        *range(16, -1, -1),  # jaw
-        *range(26, 16, -1),  # brows
-        *range(27, 31),  # bridge of the nose
-        *range(35, 30, -1),  # nostrils
-        *(45, 44, 43, 42, 47, 46),  # the person's right eye
-        *(39, 38, 37, 36, 41, 40),  # left eye
-        *range(54, 47, -1),  # upper outer lip
-        *range(59, 54, -1),  # lower outer lip
-        *range(64, 59, -1),  # upper inner lip
-        *range(67, 64, -1),  # lower inner lip
-    ]
-)  # fmt: skip
+Confidence = Literal["sure", "doubtful", "not measured"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,12 +30,31 @@ class DetectedFace:
     Attributes:
         box: (4,) left, top, right, bottom.
         landmarks: (68, 2) iBUG points.
-        score: the detector's own confidence, higher is surer.
+        score: the detector's own confidence that this is a face, higher is surer.
+        spread: how far the landmarks move when the detector looks again from a little aside, percent of the landmarks'
+            sqrt(w * h); None where that was not measured.
     """
 
     box: np.ndarray
     landmarks: np.ndarray
     score: float
+    spread: float | None = None
+
+    @property
+    def confidence(self) -> Confidence:
+        """Whether the landmarks can be trusted. Doubtful ones are seldom those of the face."""
+        if self.spread is None:
+            return "not measured"
+        return "sure" if self.spread < SURE_SPREAD else "doubtful"
+
+    @property
+    def doubt(self) -> str | None:
+        """Why the landmarks are doubtful, for people; None where they are not."""
+        if self.spread is None or self.confidence != "doubtful":
+            return None
+        return (
+            f"its landmarks move by {self.spread:.1f} % of the face when the detector looks again: they miss the face"
+        )
 
     @property
     def area(self) -> float:
@@ -73,8 +79,8 @@ class DlibDetector:
 
     The HOG detector also answers to things that are no faces, with low scores. Boxes it is sure of are taken; the
     doubtful ones are shown to dlib's detection network, which looks at the box alone. Small faces are searched for in
-    an enlarged picture, huge pictures are shrunk for the search, and where the HOG detector finds nothing (profiles,
-    mostly) the network searches the whole picture.
+    an enlarged picture, huge pictures are shrunk for the search, and where the HOG detector finds nothing the picture
+    is turned; then (profiles, mostly) the network searches the whole picture.
 
     Raises:
         UserError: dlib or its model files are not installed.
@@ -85,8 +91,6 @@ class DlibDetector:
     DOUBTFUL = 0.0  # HOG score below which a box is not even looked at
     SEARCH_SIDE = 1280  # longest side in pixels of the picture that HOG searches first
     NETWORK_SIDE = 400  # the same for the network, which is slower
-    FACE_SIDE = 200  # pixels of the face's box where the points are predicted
-    MARGIN = 0.6  # of the box, on each side
 
     def __init__(self) -> None:
         try:
@@ -95,7 +99,8 @@ class DlibDetector:
             raise UserError("dlib is not installed: run `make setup`, or `pip install dlib-bin`") from error
         self._dlib = dlib
         self._hog = dlib.get_frontal_face_detector()
-        self._predictor = dlib.shape_predictor(str(packaged_file("shape_predictor_68_face_landmarks.dat")))
+        predictor = str(packaged_file("shape_predictor_68_face_landmarks.dat"))
+        self._points = PointPredictor(dlib, self._hog, predictor)
 
     @cached_property
     def _network(self) -> Any:
@@ -103,58 +108,60 @@ class DlibDetector:
 
     def detect(self, image: np.ndarray) -> list[DetectedFace]:
         """See `LandmarkDetector.detect`."""
-        longest = max(image.shape[:2])
-        first = min(2.0, self.SEARCH_SIDE / longest)
-        found: list[tuple[np.ndarray, float]] = []
+        found = self._upright(image)
+        faces = [self._face(image, box, score) for box, score in found] or self._turned(image)
+        if not faces:
+            found = self._ask_network(image, min(2.0, self.NETWORK_SIDE / max(image.shape[:2])))
+            faces = [self._face(image, box, score) for box, score in found]
+        # Two boxes may have led to one face, when the picture had to be turned.
+        kept = suppress_overlaps(
+            np.array([face.box for face in faces]), np.array([-(face.spread or 0.0) for face in faces])
+        )
+        return sorted((faces[k] for k in kept), key=lambda face: -face.score)
+
+    def _face(self, image: np.ndarray, box: np.ndarray, score: float, turn: float = 0.0) -> DetectedFace:
+        points = self._points.find(image, box, turn)
+        return DetectedFace(points.box, points.landmarks, score, points.spread)
+
+    def _upright(self, image: np.ndarray) -> list[tuple[np.ndarray, float]]:
+        first = min(2.0, self.SEARCH_SIDE / max(image.shape[:2]))
         for scale in (first, min(2 * first, 4.0)):
             found = self._search(image, scale)
             if found:
-                break
-        else:
-            found = self._ask_network(image, min(2.0, self.NETWORK_SIDE / longest))
-        faces = [DetectedFace(box, self._points(image, box), score) for box, score in found]
-        return sorted(faces, key=lambda face: -face.score)
+                return found
+        return []
+
+    def _turned(self, image: np.ndarray) -> list[DetectedFace]:
+        """The faces of a picture in which none is upright; all have the same turn."""
+        small, factors = _resized(image, min(2.0, self.SEARCH_SIDE / max(image.shape[:2])))
+        for turn in TURNS:
+            picture, matrix = turned_picture(small, turn)
+            found = self._search(picture, 1.0)
+            if found:
+                return [self._face(image, square_back(box, matrix) / factors, score, turn) for box, score in found]
+        return []
 
     def _search(self, image: np.ndarray, scale: float) -> list[tuple[np.ndarray, float]]:
         """HOG boxes (left, top, right, bottom) with their scores, false ones dropped."""
         picture, factors = _resized(image, scale)
         rectangles, scores, _ = self._hog.run(picture, 0, self.DOUBTFUL)
-        boxes = np.array([_corners(r) for r in rectangles]).reshape(-1, 4) / factors
+        boxes = np.array([corners(r) for r in rectangles]).reshape(-1, 4) / factors
         kept = suppress_overlaps(boxes, np.array(scores))
         return [(boxes[k], scores[k]) for k in kept if scores[k] >= self.SURE or self._confirm(image, boxes[k])]
 
     def _confirm(self, image: np.ndarray, box: np.ndarray) -> bool:
         """Whether the network, too, sees a face in this box."""
         side = 90  # the network's smallest face is 80 pixels wide
-        patch, matrix = _patch(image, box, side, 0.4)
+        patch, matrix = face_patch(image, box, side, 0.4)
         target = transform_points(box.reshape(2, 2), matrix).reshape(4)
-        return any(overlap(_corners(found.rect), target)[0] > 0.3 for found in self._network(patch, 0))
+        return any(overlap(corners(found.rect), target)[0] > 0.3 for found in self._network(patch, 0))
 
     def _ask_network(self, image: np.ndarray, scale: float) -> list[tuple[np.ndarray, float]]:
         picture, factors = _resized(image, scale)
         found = self._network(picture, 0)
-        boxes = np.array([_corners(f.rect) for f in found]).reshape(-1, 4) / factors
+        boxes = np.array([corners(f.rect) for f in found]).reshape(-1, 4) / factors
         scores = np.array([f.confidence for f in found])
         return [(boxes[k], float(scores[k])) for k in suppress_overlaps(boxes, scores)]
-
-    def _points(self, image: np.ndarray, box: np.ndarray) -> np.ndarray:
-        """(68, 2): the mean over small shifts of the box and over the mirrored picture, which halves the jitter."""
-        patch, matrix = _patch(image, box, self.FACE_SIDE, self.MARGIN)
-        side, low = patch.shape[0], round(self.MARGIN * self.FACE_SIDE)
-        mirrored = np.ascontiguousarray(patch[:, ::-1])
-        answers = []
-        for dx, dy in ((0, 0), (6, 0), (-6, 0), (0, 6), (0, -6)):
-            left, top = low + dx, low + dy
-            answers.append(self._predict(patch, left, top))
-            other = self._predict(mirrored, side - left - self.FACE_SIDE, top)
-            answers.append(np.column_stack([side - other[:, 0], other[:, 1]])[MIRROR])
-        inverse = cv2.invertAffineTransform(matrix)
-        return transform_points(np.mean(answers, axis=0), inverse)
-
-    def _predict(self, patch: np.ndarray, left: int, top: int) -> np.ndarray:
-        rectangle = self._dlib.rectangle(left, top, left + self.FACE_SIDE - 1, top + self.FACE_SIDE - 1)
-        parts = self._predictor(patch, rectangle).parts()
-        return np.array([[point.x + 0.5, point.y + 0.5] for point in parts])
 
 
 class FaceAlignmentDetector:
@@ -252,11 +259,6 @@ def suppress_overlaps(boxes: np.ndarray, scores: np.ndarray) -> list[int]:
     return kept
 
 
-def _corners(rectangle: Any) -> np.ndarray:
-    """dlib's rectangle names its first and last pixel; continuous corners lie at their outer edges."""
-    return np.array([rectangle.left(), rectangle.top(), rectangle.right() + 1, rectangle.bottom() + 1], np.float64)
-
-
 def _resized(image: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:
     """The image at about `scale`, and the exact (4,) factors from its box coordinates to the result's."""
     height, width = image.shape[:2]
@@ -264,18 +266,3 @@ def _resized(image: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:
     interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     picture = cv2.resize(image, size, interpolation=interpolation)
     return picture, np.array([size[0] / width, size[1] / height] * 2)
-
-
-def _patch(image: np.ndarray, box: np.ndarray, side: int, margin: float) -> tuple[np.ndarray, np.ndarray]:
-    """A square patch round a box that is `side` pixels wide in it, with a `margin` of that; the (2, 3) map to it."""
-    centre, width = (box[:2] + box[2:]) / 2, float((box[2:] - box[:2]).mean())
-    scale, half = side / width, side * (0.5 + margin)
-    matrix = np.array([[scale, 0.0, half - scale * centre[0]], [0.0, scale, half - scale * centre[1]]])
-    full = round(2 * half)
-    # Only the neighbourhood is resampled, however large the photograph.
-    reach = width * (0.6 + margin) + 2
-    low = np.maximum(np.floor(centre - reach), 0).astype(int)
-    high = np.minimum(np.ceil(centre + reach), image.shape[1::-1]).astype(int)
-    near = np.ascontiguousarray(image[low[1] : high[1], low[0] : high[0]])
-    local = np.column_stack([matrix[:, :2], matrix @ np.array([*low, 1.0])])
-    return warp(near, local, (full, full), cv2.BORDER_REPLICATE), matrix

@@ -69,6 +69,7 @@ class PreparedPhoto:
         faces: the faces found, none where `reason` is given.
         reason: why nothing was prepared.
         label: of a data set's photograph.
+        doubtful: faces that were passed over, beside those that were not, because their landmarks are doubtful.
     """
 
     bytes: int
@@ -76,6 +77,7 @@ class PreparedPhoto:
     faces: list[PreparedFace]
     reason: str | None = None
     label: PhotoLabel | None = None
+    doubtful: int = 0
 
 
 @dataclass
@@ -144,12 +146,19 @@ class PhotoIndex:
         write_bytes(root / SKIPPED_NAME, json.dumps(self.skipped(), indent=1, ensure_ascii=False).encode())
 
     def skipped(self) -> dict[str, str]:
-        """The reason of every photograph that gave nothing, by its path."""
-        return {key: photo.reason for key, photo in sorted(self.photos.items()) if photo.reason is not None}
+        """The reason of every photograph that gave nothing, or not all of its faces, by its path."""
+        reasons = {key: photo.reason or _passed_over(photo) for key, photo in sorted(self.photos.items())}
+        return {key: reason for key, reason in reasons.items() if reason is not None}
 
     def faces(self) -> list[tuple[str, PreparedFace]]:
         """Every prepared face with its photograph's path, in order of path."""
         return [(key, face) for key, photo in sorted(self.photos.items()) for face in photo.faces]
+
+
+def _passed_over(photo: PreparedPhoto) -> str | None:
+    if not photo.doubtful:
+        return None
+    return f"{photo.doubtful} of its {photo.doubtful + len(photo.faces)} faces, whose landmarks are doubtful"
 
 
 def photo_to_json(photo: PreparedPhoto) -> dict[str, Any]:
@@ -157,6 +166,8 @@ def photo_to_json(photo: PreparedPhoto) -> dict[str, Any]:
     stored = asdict(photo)
     if photo.label is None:
         del stored["label"]
+    if not photo.doubtful:
+        del stored["doubtful"]
     return stored
 
 
@@ -179,7 +190,8 @@ def photo_from_json(stored: dict[str, Any]) -> PreparedPhoto:
     label = PhotoLabel(**stored["label"]) if stored.get("label") else None
     if label is not None and not _is_label(label):
         raise ValueError(f"label {label}")
-    return PreparedPhoto(int(stored["bytes"]), int(stored["modified_ns"]), faces, stored["reason"], label)
+    size, modified, doubtful = int(stored["bytes"]), int(stored["modified_ns"]), int(stored.get("doubtful", 0))
+    return PreparedPhoto(size, modified, faces, stored["reason"], label, doubtful)
 
 
 def _is_label(label: PhotoLabel) -> bool:

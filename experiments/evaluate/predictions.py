@@ -77,7 +77,7 @@ class Predictor:
         return Crop(pixels.permute(2, 0, 1).float() / 255, alignment)
 
     def find(self, path: Path) -> Crop:
-        """The largest face of a photograph.
+        """The largest face of a photograph, of those whose landmarks are sure where there are any.
 
         Raises:
             UserError: a file that is no photograph, or one without a face.
@@ -86,7 +86,7 @@ class Predictor:
         found = self.detector.detect(photo)
         if not found:
             raise UserError(f"{path}: no face found")
-        return self.crop(photo, max(found, key=lambda face: face.area).landmarks)
+        return self.crop(photo, max(found, key=lambda face: (face.doubt is None, face.area)).landmarks)
 
     def coefficients(self, images: Tensor) -> Coefficients:
         """(B, 3, S, S) crops -> their coefficients.

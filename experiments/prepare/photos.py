@@ -270,7 +270,9 @@ def _report_skipped(index: PhotoIndex, out: Path, console: Console) -> None:
     skipped = index.skipped()
     if not skipped:
         return
-    console.print(f"[yellow]skipped {len(skipped)} of {len(index.photos)} photographs:")
+    empty, doubtful = sum(not p.faces for p in index.photos.values()), sum(p.doubtful for p in index.photos.values())
+    told = f", and {doubtful} faces of others, whose landmarks are doubtful" if doubtful else ""
+    console.print(f"[yellow]skipped {empty} of {len(index.photos)} photographs{told}:")
     for name, reason in list(skipped.items())[:LISTED]:
         console.print(f"  {name}: {reason}", markup=False, highlight=False)
     if len(skipped) > LISTED:

@@ -91,7 +91,7 @@ class Preparer:
         try:
             size, modified = stamp(self.settings.source, name, self.settings.layout)
             photo, annotation = read_photo(path), self._annotation(name)
-            faces, files = self._faces(name, photo, annotation)
+            faces, files, doubtful = self._faces(name, photo, annotation)
             if label is not None and annotation.yaw is not None:
                 label = replace(label, yaw=annotation.yaw)
         except UserError as error:
@@ -101,7 +101,7 @@ class Preparer:
         except (OSError, ValueError, MemoryError, cv2.error) as error:
             reason = f"{type(error).__name__}: {error}"
         else:
-            return Outcome(name, PreparedPhoto(size, modified, faces, label=label), files)
+            return Outcome(name, PreparedPhoto(size, modified, faces, label=label, doubtful=doubtful), files)
         return Outcome(name, PreparedPhoto(size, modified, [], " ".join(reason.split()), label), [])
 
     def _annotation(self, name: str) -> Annotation:
@@ -110,17 +110,22 @@ class Preparer:
 
     def _faces(
         self, name: str, photo: np.ndarray, annotation: Annotation
-    ) -> tuple[list[PreparedFace], list[tuple[bytes, bytes]]]:
+    ) -> tuple[list[PreparedFace], list[tuple[bytes, bytes]], int]:
+        """The faces, their files, and how many more were found whose landmarks are doubtful."""
         if annotation.landmarks is not None:
             found = [_given_face(annotation.landmarks, photo)]
         else:
             found = self.detector.detect(photo)
         if not found:
             raise UserError("no face found")
+        sure = [face for face in found if face.doubt is None]
+        if not sure:
+            raise UserError("; ".join(f"doubtful face: {face.doubt}" for face in found))
+        found, doubtful = sure, len(found) - len(sure)
         if self.settings.largest:
             found = [max(found, key=lambda face: face.area)]
         pairs = [self._face(face_name(name, number), photo, face, annotation) for number, face in enumerate(found)]
-        return [face for face, _ in pairs], [files for _, files in pairs]
+        return [face for face, _ in pairs], [files for _, files in pairs], doubtful
 
     def _face(
         self, name: str, photo: np.ndarray, face: DetectedFace, annotation: Annotation

@@ -97,6 +97,8 @@ class ReconstructedFace:
         return {
             "box": _rounded(self.detected.box, 2),
             "detector_score": round(self.detected.score, 4),
+            "confidence": self.detected.confidence,
+            "landmark_spread": None if self.detected.spread is None else round(self.detected.spread, 4),
             "landmarks_detected": _rounded(self.detected.landmarks, 3),
             "landmarks_projected": _rounded(self.landmarks, 3),
             "landmark_nme": round(self.landmark_nme, 4),

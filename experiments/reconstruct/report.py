@@ -42,6 +42,7 @@ def report_page(
     chips = {
         "faces" if len(errors) > 1 else "face": str(len(errors)),
         "landmark NME": f"{np.mean(errors):.2f} %",
+        "landmarks": ", ".join(dict.fromkeys(face.detected.confidence for face in reconstructed)),
         "seconds": f"{sum(sum(face.seconds.values()) for face in reconstructed):.0f}",
     }
     height, width = photo.pixels.shape[:2]
@@ -146,6 +147,7 @@ def _figures(face: ReconstructedFace, expression_names: Sequence[str]) -> list[t
     strongest = sorted(zip(weights, expression_names, strict=False), reverse=True)[:3]
     return [
         ("Landmark NME", f"{face.landmark_nme:.2f} %"),
+        ("Landmarks", face.detected.confidence + ("" if face.detected.doubt is None else f": {face.detected.doubt}")),
         *((name.capitalize(), f"{value:+.1f}°") for name, value in face.pose_degrees.items()),
         *[("Expression", ", ".join(f"{name} {weight:.2f}" for weight, name in strongest))][: len(strongest)],
         ("Box", f"{right - left:.0f} x {bottom - top:.0f} px at {left:.0f}, {top:.0f}"),

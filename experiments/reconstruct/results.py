@@ -36,6 +36,8 @@ def reconstruct_photo(photo: Photo, out: Path, reconstructor: Reconstructor) -> 
         write_result(folder, photo, found, reconstructor)
     print(f"landmark NME  {nme_line(found)}")
     for number, face in enumerate(found):
+        if face.detected.doubt is not None:
+            print(f"doubtful      face {number + 1}: {face.detected.doubt}; look at the overlay")
         place = out / face_folder(number, len(found))
         print(f"mesh          {place / 'mesh.glb'}")
         if face.detail is not None:
@@ -172,8 +174,8 @@ def about(photo: Photo, reconstructor: Reconstructor) -> dict[str, str]:
 
 
 def nme_line(found: list[ReconstructedFace]) -> str:
-    """The NME of every face, in percent."""
-    return ", ".join(f"{face.landmark_nme:.2f} %" for face in found)
+    """The NME of every face, in percent, and whether the landmarks that it compares with can be trusted."""
+    return ", ".join(f"{face.landmark_nme:.2f} % ({face.detected.confidence})" for face in found)
 
 
 def project_version() -> str:

@@ -14,8 +14,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from datamodules.alignment import transform_points, warp
+from datamodules.face_points import MIRROR, SURE_SPREAD
 from datamodules.landmarks import (
-    MIRROR,
     DetectedFace,
     DlibDetector,
     FaceAlignmentDetector,
@@ -24,7 +25,9 @@ from datamodules.landmarks import (
     suppress_overlaps,
 )
 from renderers.errors import UserError
+from renderers.morphable_model.default import load_default
 from renderers.packaged_files import packaged_file
+from tests.conf.turned_heads import turned_head
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +93,54 @@ def test_every_face_of_a_group_is_found_best_first(detector: DlibDetector, astro
     noses = np.array(sorted(f.landmarks[30].tolist() for f in faces))
     expected = np.array([[225, 127], [512 + 112.5, 63.5], [512 + 112.5, 256 + 63.5]])
     np.testing.assert_allclose(noses[np.lexsort((noses[:, 1], noses[:, 0].round(-2)))], expected, atol=4)
+
+
+@pytest.mark.parametrize("degrees", [45, 90, 180, 270, 345])
+def test_a_turned_photograph_gives_turned_landmarks(
+    detector: DlibDetector, astronaut: np.ndarray, face: DetectedFace, degrees: int
+) -> None:
+    centre, angle = np.array([224.0, 124.0]), np.radians(degrees)  # her head, well inside the piece that is cut out
+    linear = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    matrix = np.column_stack([linear, 110 - linear @ centre])
+    (found,) = detector.detect(warp(astronaut, matrix, (220, 220), cv2.BORDER_REPLICATE))
+    errors = np.linalg.norm(found.landmarks - transform_points(face.landmarks, matrix), axis=1)
+    assert errors.mean() < 0.02 * (face.box[2] - face.box[0])
+    assert found.confidence == "sure" and found.doubt is None
+
+
+def test_what_is_predicted_on_a_head_that_lies_is_known_to_be_wrong(
+    detector: DlibDetector, astronaut: np.ndarray, face: DetectedFace
+) -> None:
+    """The predictor answers with an upright face whatever it is shown; only the spread of its answers tells."""
+    upright, lying = (detector._points.predict(astronaut, face.box, turn) for turn in (0, 90))
+    width = face.box[2] - face.box[0]
+    assert np.linalg.norm(lying.landmarks - face.landmarks, axis=1).mean() > 0.2 * width
+    assert lying.spread > 1.5 * SURE_SPREAD and not lying.sure
+    assert upright.spread < 0.5 * SURE_SPREAD and upright.sure
+
+
+def test_spread_by_hand(detector: DlibDetector, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Points that follow the box move by the shifts: (0, 6, 6, 6, 6) pixels round their mean, and so in the mirror."""
+    shape = np.random.default_rng(0).uniform(0, 200, (68, 2))
+    shape = (shape + np.array([200, 0]) + (shape * [-1, 1])[MIRROR]) / 2  # its own mirror image
+
+    def follow(patch: np.ndarray, left: int, top: int) -> np.ndarray:
+        return shape + np.array([left, top])
+
+    monkeypatch.setattr(detector._points, "_predict", follow)
+    points = detector._points.predict(np.zeros((300, 300, 3), np.uint8), np.array([50.0, 50, 250, 250]))
+    np.testing.assert_allclose(points.landmarks, shape + 50, atol=1e-9)
+    assert points.spread == pytest.approx(100 * 6 * 0.8 / np.sqrt(np.prod(np.ptp(shape, axis=0))))
+
+
+@pytest.mark.parametrize(("yaw", "sure"), [(10, True), (60, False), (-75, False)])
+def test_profiles_are_doubtful(detector: DlibDetector, yaw: float, sure: bool) -> None:
+    """The predictor knows no profiles: on heads that turn far it points at a frontal face that is not there."""
+    picture, truth = turned_head(load_default(), 0, yaw)
+    centre, half = (truth.min(axis=0) + truth.max(axis=0)) / 2, np.ptp(truth[:, 1]) / 2
+    points = detector._points.find(picture, np.concatenate([centre - half, centre + half]))
+    error = np.linalg.norm(points.landmarks - truth, axis=1)[17:].mean()
+    assert (error < 0.06 * half) == points.sure == sure
 
 
 def test_pictures_without_a_face_give_nothing(detector: DlibDetector) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -104,6 +105,34 @@ def test_good_photographs_are_prepared_and_bad_ones_listed(prepared: tuple[Path,
     for folder in ("images", "skin"):
         assert {path.name for path in (out / folder).iterdir()} == names
     assert {path.name for path in out.iterdir()} == {"images", "skin", "index.json", "skipped.json", "preview.jpg"}
+
+
+def test_faces_with_doubtful_landmarks_are_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (face,) = dlib_detector().detect(portrait())
+    spreads = iter([[0.4, 2.7, 3.1], [0.4, 0.5], [2.7]])  # of the faces of each photograph
+
+    class Doubting:
+        name = "dlib"
+
+        def detect(self, image: np.ndarray) -> list[DetectedFace]:
+            return [replace(face, spread=spread) for spread in next(spreads)]
+
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    for name in ("a.png", "b.png", "c.png"):
+        save(photos / name, portrait())
+    monkeypatch.setattr("experiments.prepare.photos.best_detector", lambda name: Doubting())
+    screen = io.StringIO()
+    with contextlib.redirect_stderr(screen):
+        assert main(["prepare", "photos", str(photos), "--out", str(out), "--workers", "1"]) == 0
+    index = PhotoIndex.load(out)
+    assert {name: (len(photo.faces), photo.doubtful) for name, photo in index.photos.items()} == {
+        "a.png": (1, 2), "b.png": (2, 0), "c.png": (0, 0),
+    }  # fmt: skip
+    skipped = json.loads((out / "skipped.json").read_text())
+    assert skipped.keys() == {"a.png", "c.png"}
+    assert skipped["a.png"] == "2 of its 3 faces, whose landmarks are doubtful"
+    assert skipped["c.png"].startswith("doubtful face: its landmarks move by 2.7 %")
+    assert "skipped 1 of 3" in screen.getvalue() and "2 faces of others" in screen.getvalue()
 
 
 def test_crops_landmarks_and_skin_belong_together(prepared: tuple[Path, str, int], photos: Path) -> None:

@@ -24,6 +24,7 @@ import trimesh
 from PIL import Image
 from skimage import data
 
+from datamodules.landmarks import DetectedFace
 from experiments.reconstruct import command, results
 from experiments.reconstruct.output import check_replaceable, replacing, write_marker
 from experiments.reconstruct.pipeline import Photo, Reconstructor, open_photo
@@ -186,6 +187,41 @@ def test_roll_is_that_of_the_photograph(reconstructor: Reconstructor, portrait: 
     (rolled,) = reconstructor.reconstruct(Photo("b", "b", turned))
     assert rolled.pose_degrees["roll"] - upright.pose_degrees["roll"] == pytest.approx(20, abs=4)
     assert rolled.pose_degrees["yaw"] == pytest.approx(upright.pose_degrees["yaw"], abs=6)
+
+
+def test_a_head_that_lies_is_drawn_lying(reconstructor: Reconstructor, portrait: np.ndarray) -> None:
+    (upright,) = reconstructor.reconstruct(Photo("a", "a", portrait))
+    (lying,) = reconstructor.reconstruct(Photo("b", "b", np.ascontiguousarray(np.rot90(portrait))))
+    assert lying.pose_degrees["roll"] - upright.pose_degrees["roll"] == pytest.approx(90, abs=2)
+    back = np.column_stack([portrait.shape[1] - lying.landmarks[:, 1], lying.landmarks[:, 0]])
+    np.testing.assert_allclose(back, upright.landmarks, atol=3)
+    assert lying.record()["confidence"] == upright.record()["confidence"] == "sure"
+
+
+def test_doubtful_landmarks_are_told_everywhere(
+    tmp_path: Path,
+    reconstructor: Reconstructor,
+    portrait: np.ndarray,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    faces = reconstructor.detector.detect(portrait)
+
+    class Doubting:
+        name = "dlib"
+
+        def detect(self, image: np.ndarray) -> list[DetectedFace]:
+            return [replace(face, spread=2.7) for face in faces]
+
+    monkeypatch.setattr(reconstructor, "detector", Doubting())
+    out = tmp_path / "out"
+    results.reconstruct_photo(Photo("a", "a.png", portrait), out, reconstructor)
+    (record,) = read_json(out / "reconstruction.json")["faces"]
+    assert (record["confidence"], record["landmark_spread"]) == ("doubtful", 2.7)
+    printed = capsys.readouterr().out
+    assert "% (doubtful)" in printed and "face 1: its landmarks move by 2.7 %" in printed
+    page = (out / "report.html").read_text()
+    assert "<b>doubtful</b> landmarks" in page and "its landmarks move by 2.7 %" in page
 
 
 def test_a_regressors_answer_is_taken_as_it_is(face_model: MorphableModel, portrait: np.ndarray) -> None:
