@@ -1,8 +1,8 @@
 """Analysis by synthesis: fits a face model to photographs by optimization, no network needed.
 
 Three stages, batched over faces: (a) rigid pose from the landmarks, (b) identity, expression and pose as the maximum a
-posteriori of the landmarks (Levenberg-Marquardt), (c) illumination and albedo by least squares, then everything
-together on the pixels (Adam). ROGUE takes its ground truth from here, `reconstruct` its result.
+posteriori of the landmarks (Levenberg-Marquardt), (c) illumination and albedo by least squares, the lids by trial, then
+everything together on the pixels (Adam). ROGUE takes its ground truth from here, `reconstruct` its result.
 """
 
 from __future__ import annotations
@@ -22,14 +22,16 @@ from lightning_modules.components.landmark_fitting import (
     rigid_pose,
     visible_landmarks,
 )
+from lightning_modules.components.lid_fitting import fit_lids
 from losses.photometric import render_loss
 from renderers.camera import euler_to_rotation, project, transform
 from renderers.coefficients import Coefficients
 from renderers.errors import UserError
 from renderers.face_renderer import FaceRenderer, Rendering, mean_coefficients
 from renderers.illumination import AMBIENT, irradiance, spherical_harmonics_basis
-from renderers.morphable_model.model import MorphableModel
+from renderers.morphable_model.model import LANDMARKS, MorphableModel
 
+LIDS = ("eyeBlink", "eyeSquint")  # how the names of the expressions that close the eyes begin
 TYPICAL_COLOR_ERROR = 0.05  # of a fitted face, in [0, 1]
 
 
@@ -41,7 +43,8 @@ class FitSettings:
         landmark_noise: standard deviation of a detected landmark, as a share of sqrt(box w * h) of the landmarks.
         identity_deviation: standard deviation of the identity prior, in coefficients.
         expression_deviation: the same for the expression.
-        expression_bounds: soft bounds for models whose expressions are blend weights; none where absent.
+        lid_deviation: the same for the expressions that close the eyes (`LIDS`), which are often 1 and not only near 0.
+        expression_bounds: least and most for models whose expressions are blend weights; none where absent.
         moving_contour: whether the jaw landmarks of the side that turns away mark the visible contour, as dlib's do,
             and not fixed points of the head.
         landmark_rounds: rounds of contour, robust weights and a few Levenberg-Marquardt steps.
@@ -55,6 +58,7 @@ class FitSettings:
     landmark_noise: float = 0.02
     identity_deviation: float = 1.0
     expression_deviation: float = 1.0
+    lid_deviation: float = 1.0
     expression_bounds: tuple[float, float] | None = None
     moving_contour: bool = True
     landmark_rounds: int = 6
@@ -138,9 +142,8 @@ def fit(
             mean=start,
             target=landmarks,
             intrinsics=intrinsics,
-            noise=settings.landmark_noise,
-            identity_deviation=settings.identity_deviation,
-            expression_deviation=settings.expression_deviation,
+            noise=image.new_full((len(image), LANDMARKS), settings.landmark_noise),
+            deviation=_prior_deviation(face_model, settings).to(image),
             expression_bounds=settings.expression_bounds,
         )
         contour = contour_table(face_model) if settings.moving_contour else None
@@ -152,6 +155,10 @@ def fit(
     small = _Pictures.shrunk(image, skin, settings.photometric_size)
     renderer = FaceRenderer(face_model, small.size, backend).to(image.device)
     coefficients = _fit_colors(renderer, problem, small, coefficients, settings)
+    if settings.photometric_iterations:
+        coefficients, problem = fit_lids(
+            renderer, problem, small.image, small.skin, small.scale, coefficients, settings.photometric_noise
+        )
     coefficients, history = _fit_pixels(renderer, problem, contour, small, coefficients, settings)
     projected = project_landmarks(face_model, coefficients, intrinsics, contour)
     seconds["photometric"] = time.perf_counter() - clock
@@ -185,6 +192,15 @@ def _check(
     extent = landmarks.amax(dim=1) - landmarks.amin(dim=1)
     if batch and extent.min() < 1:
         raise UserError("cannot fit: the landmarks of a face span less than one pixel")
+
+
+def _prior_deviation(face_model: MorphableModel, settings: FitSettings) -> Tensor:
+    """(I + E,)"""
+    identity = torch.full((face_model.identity_size,), settings.identity_deviation)
+    expression = torch.full((face_model.expression_size,), settings.expression_deviation)
+    lids = [row for row, name in enumerate(face_model.expression_names) if name.startswith(LIDS)]
+    expression[lids] = settings.lid_deviation
+    return torch.cat([identity, expression])
 
 
 def _plausible(start: Coefficients, settings: FitSettings) -> Coefficients:
@@ -317,7 +333,8 @@ def _fit_pixels(
     rate = settings.learning_rate
     rates = {"identity": rate, "expression": rate * settings.expression_deviation, "albedo": rate}
     rates |= {"angles": rate / 10, "illumination": rate / 3, "translation": rate / 10}
-    vector = layout.join(start)
+    low, high = problem.bounds(list(layout.sizes.values()), list(layout.sizes).index("expression"))
+    vector = layout.join(start).clamp(low, high)
     steps = torch.cat([vector.new_full((size,), rates[name]) for name, size in layout.sizes.items()])
     # Adam is invariant to scale, so one parameter in units of its own step replaces six groups.
     scaled = (vector / steps).requires_grad_()
@@ -330,7 +347,8 @@ def _fit_pixels(
     best, best_energy = vector.clone(), vector.new_full((len(vector),), torch.inf)
     intrinsics = pictures.intrinsics(problem.intrinsics)
     for iteration in range(total + 1):
-        coefficients = layout.split(scaled * steps)
+        vector = (scaled * steps).clamp(low, high)
+        coefficients = layout.split(vector)
         rendering = renderer(coefficients, intrinsics)
         photometric = render_loss(rendering.image, pictures.image, rendering.mask, pictures.skin)
         places = rendering.vertices_image
@@ -339,7 +357,7 @@ def _fit_pixels(
         energy = photometric / settings.photometric_noise + problem.energy(points, coefficients)
         with torch.no_grad():
             better = energy < best_energy
-            best = torch.where(better[:, None], scaled * steps, best)
+            best = torch.where(better[:, None], vector, best)
             best_energy = torch.where(better, energy, best_energy)
             distance = problem.distance(points)
             for name, value in {"energy": energy, "photometric": photometric, "landmark": distance}.items():
@@ -349,4 +367,6 @@ def _fit_pixels(
             energy.sum().backward()
             optimizer.step()
             schedule.step()
+            with torch.no_grad():
+                scaled.clamp_(low / steps, high / steps)
     return layout.split(best).detach(), history
