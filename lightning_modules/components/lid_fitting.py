@@ -16,7 +16,7 @@ from losses.photometric import render_loss
 from renderers.coefficients import Coefficients
 from renderers.face_renderer import FaceRenderer
 
-TRIED = (0.0, 0.25, 0.5, 0.75, 1.0)  # weights of the blend shape that shuts an eye
+TRIED = (0.5, 0.75, 1.0)  # weights of the blend shape that shuts an eye
 MOVED = 0.2  # of that weight: where the pixels ask for more than this, they contradict the landmarks
 DISTRUST = 3.0  # how many times the noise of the lids' landmarks is then the other landmarks'
 BLINKS = {
