@@ -25,7 +25,7 @@ MIRROR = np.array(
         *range(67, 64, -1),  # lower inner lip
     ]
 )  # fmt: skip
-# Percent. On photographs and renders, upright, turned and in profile, no wrong points moved by less than 1.7, and few
+# Percent. On photographs and renders, upright, turned and in profile, no wrong points moved by less than 1.5, and few
 # right ones by more than 1.
 SURE_SPREAD = 1.3
 TURNS = (90, -90, 45, -45, 180, 135, -135)  # degrees that a picture is turned by; the predictor bears 25 either way

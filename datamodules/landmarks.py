@@ -108,8 +108,11 @@ class DlibDetector:
 
     def detect(self, image: np.ndarray) -> list[DetectedFace]:
         """See `LandmarkDetector.detect`."""
-        found = self._upright(image)
-        faces = [self._face(image, box, score) for box, score in found] or self._turned(image)
+        upright = [(self._points.find(image, box), score) for box, score in self._upright(image)]
+        faces = [DetectedFace(points.box, points.landmarks, score, points.spread) for points, score in upright]
+        # In a picture that lies, HOG sees some of the faces all the same, and others not.
+        if all(abs(points.roll) > 45 for points, _ in upright):
+            faces += self._turned(image)
         if not faces:
             found = self._ask_network(image, min(2.0, self.NETWORK_SIDE / max(image.shape[:2])))
             faces = [self._face(image, box, score) for box, score in found]
@@ -132,7 +135,7 @@ class DlibDetector:
         return []
 
     def _turned(self, image: np.ndarray) -> list[DetectedFace]:
-        """The faces of a picture in which none is upright; all have the same turn."""
+        """The faces of a picture in which none is upright, by the first turn that shows any."""
         small, factors = _resized(image, min(2.0, self.SEARCH_SIDE / max(image.shape[:2])))
         for turn in TURNS:
             picture, matrix = turned_picture(small, turn)

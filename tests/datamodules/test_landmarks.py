@@ -108,6 +108,13 @@ def test_a_turned_photograph_gives_turned_landmarks(
     assert found.confidence == "sure" and found.doubt is None
 
 
+def test_all_faces_of_a_picture_that_lies_are_found(detector: DlibDetector, astronaut: np.ndarray) -> None:
+    portrait = astronaut[20:240, 120:340]
+    both = np.hstack([portrait, portrait[:, ::-1]])
+    faces = detector.detect(np.ascontiguousarray(np.rot90(both)))
+    assert [face.confidence for face in faces] == ["sure", "sure"]
+
+
 def test_what_is_predicted_on_a_head_that_lies_is_known_to_be_wrong(
     detector: DlibDetector, astronaut: np.ndarray, face: DetectedFace
 ) -> None:
