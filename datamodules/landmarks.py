@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
@@ -80,8 +80,8 @@ class DlibDetector:
     The HOG detector finds faces of 80 pixels and more. It searches the shrunk picture, where large faces are clearest,
     and larger ones up to `finest_scale`, huge ones in pieces; what it finds is merged. It also answers to things that
     are no faces, with low scores. Boxes it is sure of are taken; the doubtful ones are shown to dlib's detection
-    network, which looks at the box alone. Where all this finds nothing, a further doubling is searched, and then the
-    network searches the whole picture (for profiles, mostly).
+    network, which looks at the box alone. Where all this finds nothing, small pictures are enlarged further, and then
+    the network searches the whole picture (for profiles, mostly).
 
     Raises:
         UserError: dlib or its model files are not installed.
@@ -95,7 +95,7 @@ class DlibDetector:
     SEARCH_AREA = 6e6  # square pixels up to which a picture is enlarged for HOG; about half a second on one core
     TILE_SIDE = 4096  # pixels of the pieces that HOG sees: bounds its memory to about 0.4 GB
     TILE_OVERLAP = 320  # pixels that these share; faces that do not fit into them are found at the scale below
-    NETWORK_AREA = 400**2  # square pixels of the picture that the network searches, which is slower
+    NETWORK_SIDE = 400  # pixels along a side of a square picture that the network searches, which is slower
     FACE_SIDE = 200  # pixels of the face's box where the points are predicted
     MARGIN = 0.6  # of the box, on each side
 
@@ -114,7 +114,10 @@ class DlibDetector:
 
     def detect(self, image: np.ndarray) -> list[DetectedFace]:
         """See `LandmarkDetector.detect`."""
-        faces = [DetectedFace(box, self._points(image, box), score) for box, score in self._boxes(image)]
+        height, width = image.shape[:2]
+        found = self._upright(image)
+        found = found or self._ask_network(image, min(2.0, self.NETWORK_SIDE / math.sqrt(height * width)))
+        faces = [DetectedFace(box, self._points(image, box), score) for box, score in found]
         return sorted(faces, key=lambda face: -face.score)
 
     def smallest_face(self, height: int, width: int) -> float:
@@ -125,20 +128,19 @@ class DlibDetector:
         """How much a picture is enlarged where the smallest faces are searched for; 1 to 2, and never shrunk."""
         return min(2.0, max(1.0, math.sqrt(self.SEARCH_AREA / (height * width))))
 
-    def _boxes(self, image: np.ndarray) -> list[tuple[np.ndarray, float]]:
-        """Boxes (left, top, right, bottom) of the faces, with their scores."""
+    def _upright(self, image: np.ndarray) -> list[tuple[np.ndarray, float]]:
+        """HOG's faces at all scales."""
         height, width = image.shape[:2]
         finest = self.finest_scale(height, width)
         scales = [min(finest, side / max(height, width)) for side in (self.SEARCH_SIDE, self.TILE_SIDE)]
         while scales[-1] < finest:
             scales.append(min(2 * scales[-1], finest))
-        found = self._search(image, scales)
-        if not found and finest < 4:
-            found = self._search(image, [min(2 * finest, 4.0)])
-        return found or self._ask_network(image, min(2.0, math.sqrt(self.NETWORK_AREA / (height * width))))
+        found = self._search(image, *scales)
+        last = min(4.0, math.sqrt(self.SEARCH_AREA / (height * width)))
+        return found if found or last <= finest else self._search(image, last)
 
-    def _search(self, image: np.ndarray, scales: Sequence[float]) -> list[tuple[np.ndarray, float]]:
-        """HOG's boxes at all the scales with their scores, false ones dropped."""
+    def _search(self, image: np.ndarray, *scales: float) -> list[tuple[np.ndarray, float]]:
+        """HOG's boxes (left, top, right, bottom) at all the scales with their scores, false ones dropped."""
         found = [pair for scale in dict.fromkeys(scales) for pair in self._hog_boxes(image, scale)]
         boxes, scores = np.array([box for box, _ in found]).reshape(-1, 4), np.array([score for _, score in found])
         kept = suppress_overlaps(boxes, scores)

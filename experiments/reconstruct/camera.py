@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.linalg import rq
 from torch import Tensor
 
-from datamodules.alignment import Alignment
 from experiments.reconstruct.export import MILLIMETRES
 from renderers.camera import CAMERA_DISTANCE, euler_to_rotation
 from renderers.coefficients import Coefficients
@@ -21,9 +20,9 @@ CONVENTIONS = {
     "pixel's centre (0.5, 0.5)",
     "rotation": "pose_degrees are turns about x (pitch), y (yaw) and z (roll) of the mesh's axes; they act on column "
     "vectors as R = Rz(roll) Ry(yaw) Rx(pitch)",
-    "camera": "axes x right, y down, z forward, as OpenCV's; camera.rotation = diag(1, -1, -1) R; a vertex X of "
-    "mesh.obj is seen at (u / w, v / w) of (u, v, w) = camera.projection (X, 1), where camera.projection = "
-    "camera.intrinsics [camera.rotation | camera.translation], and w is its depth in millimetres",
+    "camera": "axes x right, y down, z forward, as OpenCV's; a vertex X of mesh.obj is seen at (u / w, v / w) of "
+    "(u, v, w) = camera.projection (X, 1); of a perspective camera w is the depth, camera.projection = "
+    "camera.intrinsics [camera.rotation | camera.translation], and camera.rotation = diag(1, -1, -1) R",
     "landmarks": "the 68 iBUG points in their order; landmark_vertices are the rows, from 0, of mesh.obj's vertices "
     "that landmarks_projected are the images of",
     "number": "of a face, from left to right; in frames with the same sequence it stays with the person",
@@ -33,57 +32,38 @@ CONVENTIONS = {
 }
 
 
-@dataclass(frozen=True, eq=False)
-class PhotoCamera:
-    """A pinhole camera, OpenCV's axes, for vertices in millimetres and a photograph's continuous pixels.
+def camera_record(projection: np.ndarray) -> dict[str, Any]:
+    """What `reconstruction.json` says about the camera of a face.
 
-    Attributes:
-        intrinsics: (3, 3) pixels.
-        rotation: (3, 3).
-        translation: (3,) millimetres.
+    Args:
+        projection: (3, 4) from model space in decimetres to the photograph's pixels, perspective or orthographic.
     """
-
-    intrinsics: np.ndarray
-    rotation: np.ndarray
-    translation: np.ndarray
-
-    @property
-    def projection(self) -> np.ndarray:
-        """(3, 4)"""
-        return self.intrinsics @ np.column_stack([self.rotation, self.translation])
-
-    def record(self) -> dict[str, Any]:
-        """What `reconstruction.json` says about it."""
-        return {
-            "focal_length": float(self.intrinsics[0, 0]),
-            "intrinsics": self.intrinsics.tolist(),
-            "rotation": self.rotation.tolist(),
-            "translation": self.translation.tolist(),
-            "projection": self.projection.tolist(),
-        }
+    matrix = projection @ np.diag([1 / MILLIMETRES] * 3 + [1.0])
+    norm = float(np.linalg.norm(matrix[2, :3]))
+    if norm * 1e9 < abs(matrix[2, 3]):
+        return {"kind": "orthographic", "projection": (matrix / matrix[2, 3]).tolist()}
+    matrix = matrix / norm
+    intrinsics, rotation = rq(matrix[:, :3])
+    signs = np.sign(np.diag(intrinsics))
+    intrinsics, rotation = intrinsics * signs, rotation * signs[:, None]
+    return {
+        "kind": "perspective",
+        "focal_length": float(intrinsics[0, 0]),
+        "intrinsics": intrinsics.tolist(),
+        "rotation": rotation.tolist(),
+        "translation": np.linalg.solve(intrinsics, matrix[:, 3]).tolist(),
+        "projection": matrix.tolist(),
+    }
 
 
-def photo_camera(coefficients: Coefficients, intrinsics: Tensor, alignment: Alignment) -> PhotoCamera:
-    """The camera that sees a face where `renderers.camera.project` and the alignment put it.
-
-    A turn of the crop in its plane is a turn of the camera about its axis, so that what remains is a plain pinhole.
+def crop_projection(coefficients: Coefficients, intrinsics: Tensor) -> np.ndarray:
+    """(3, 4) from model space in decimetres to the pixels of a crop: `renderers.camera.project` as a matrix.
 
     Args:
         coefficients: B = 1.
-        intrinsics: (1, 3, 3) of the crop, with equal focal lengths.
-        alignment: photograph <-> crop.
+        intrinsics: (1, 3, 3) of the crop.
     """
-    crop = intrinsics[0].double().cpu().numpy()
-    to_photo = alignment.inverse
-    focal = crop[0, 0] / alignment.scale
-    principal = to_photo[:, :2] @ crop[:2, 2] + to_photo[:, 2]
-    turn = np.eye(3)
-    turn[:2, :2] = to_photo[:, :2] * alignment.scale
     flip = np.diag([1.0, -1.0, -1.0])
     rotation = euler_to_rotation(coefficients.angles[:1].double().cpu())[0].numpy()
     translation = coefficients.translation[0].double().cpu().numpy() - [0.0, 0.0, CAMERA_DISTANCE]
-    return PhotoCamera(
-        np.array([[focal, 0.0, principal[0]], [0.0, focal, principal[1]], [0.0, 0.0, 1.0]]),
-        turn @ flip @ rotation,
-        turn @ flip @ translation * MILLIMETRES,
-    )
+    return intrinsics[0].double().cpu().numpy() @ flip @ np.column_stack([rotation, translation])

@@ -18,7 +18,7 @@ from datamodules.file_names import printable
 from datamodules.landmarks import DetectedFace, LandmarkDetector, best_detector
 from datamodules.photo_file import read_photo
 from datamodules.skin import skin_probability
-from experiments.reconstruct.camera import PhotoCamera, photo_camera
+from experiments.reconstruct.camera import camera_record, crop_projection
 from experiments.reconstruct.detail import DEFAULT_SIZE, FaceDetail, as_refiner, face_detail
 from experiments.reconstruct.export import FaceMesh, face_mesh
 from experiments.reconstruct.texture import TEXTURE_SIZE, bake_texture
@@ -67,6 +67,8 @@ class ReconstructedFace:
         detected: box and landmarks, photograph pixels.
         alignment: photograph <-> the crop that `rendering` is drawn into (`TEXTURE_SIZE` pixels).
         coefficients: B = 1, with respect to `regressed_camera`.
+        projection: (3, 4) P of the camera: (x w, y w, w) = P (X, 1) takes a point X in model space, decimetres, to
+            photograph pixels x, y.
         rendering: B = 1, in that crop.
         landmarks: (68, 2) projected, photograph pixels.
         landmark_vertices: (68,) the vertices that these are the images of.
@@ -81,6 +83,7 @@ class ReconstructedFace:
     detected: DetectedFace
     alignment: Alignment
     coefficients: Coefficients
+    projection: np.ndarray
     rendering: Rendering
     landmarks: np.ndarray
     landmark_vertices: np.ndarray
@@ -90,12 +93,6 @@ class ReconstructedFace:
     history: dict[str, list[float]]
     detail: FaceDetail | None = None
     number: int = 1
-
-    @property
-    def camera(self) -> PhotoCamera:
-        """What sees the mesh where the photograph shows the face."""
-        size = self.alignment.size
-        return photo_camera(self.coefficients, regressed_camera(self.coefficients, size), self.alignment)
 
     @property
     def landmark_nme(self) -> float:
@@ -115,7 +112,7 @@ class ReconstructedFace:
             "landmark_vertices": self.landmark_vertices.tolist(),
             "landmark_nme": round(self.landmark_nme, 4),
             "pose_degrees": {name: round(value, 3) for name, value in self.pose_degrees.items()},
-            "camera": self.camera.record(),
+            "camera": camera_record(self.projection),
             "coefficients": {name: _rounded(value[0], 6) for name, value in self.coefficients.named().items()},
             "crop_from_photo": _rounded(self.alignment.matrix * (CROP_SIZE / self.alignment.size), 6),
             "seconds": {stage: round(value, 3) for stage, value in self.seconds.items()},
@@ -254,6 +251,7 @@ class Reconstructor:
             detected=face,
             alignment=large,
             coefficients=coefficients,
+            projection=np.vstack([alignment.inverse, [0, 0, 1]]) @ crop_projection(coefficients, camera),
             rendering=rendering,
             landmarks=alignment.to_photo(projected[0].double().numpy()),
             landmark_vertices=rows[0].numpy(),

@@ -125,7 +125,7 @@ def test_faces_of_every_size_are_found(
         monkeypatch.setattr(detector, "TILE_SIDE", tile)
     picture, centres = crowd(astronaut, size, sides)
     assert min(sides) > detector.smallest_face(*size)
-    found = detector._boxes(picture)
+    found = detector._upright(picture)
     middles = np.array([(box[:2] + box[2:]) / 2 for box, _ in found])
     distances = np.linalg.norm(middles[:, None] - centres[None], axis=2) / np.array(sides)
     # Each of them once, and nothing else.
