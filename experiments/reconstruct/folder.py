@@ -30,7 +30,7 @@ from experiments.reconstruct.report import index_page, thumbnail
 from experiments.reconstruct.results import made_with, nme_line, overlay_size, progress_bar, stamp, write_result
 from experiments.reconstruct.tracking import FaceTracker, sequence_name
 from renderers.atomic_file import write_bytes
-from renderers.errors import UserError
+from renderers.errors import UserError, reason
 
 SAVE_SECONDS = 10.0  # how often `index.json` is written
 PAGE = "index.html"
@@ -212,10 +212,8 @@ class _FolderRun:
             photo = open_photo(path)
             found = self.reconstructor.reconstruct(photo)
             numbers = tracker.follow(key, photo.pixels, np.array([face.detected.box for face in found]))
-        except UserError as error:
-            self.skipped[key] = printable(str(error)).removeprefix(f"{printable(str(path))}: ")
         except Exception as error:  # whatever is wrong with one file, the others are not lost
-            self.skipped[key] = _told(error)
+            self.skipped[key] = printable(reason(error)).removeprefix(f"{printable(str(path))}: ")
         else:
             found = sorted((replace(face, number=n) for face, n in zip(found, numbers, strict=True)), key=_number)
             self._write(path, name, photo, found, tracker.first)
@@ -233,7 +231,7 @@ class _FolderRun:
             told = f"{len(self.photos)} of {len(self.names)} files are finished; run the same command to go on"
             raise UserError(f"{error}; {told}") from error
         except Exception as error:
-            self.skipped[key] = _told(error)
+            self.skipped[key] = printable(reason(error))
         else:
             self._cards[key] = thumbnail(overlay)
             self._note(key, name, read_marker(self.out / name / RESULT))
@@ -263,8 +261,8 @@ class _FolderRun:
         Raises:
             UserError: nothing could be reconstructed.
         """
-        for key, reason in self.skipped.items():
-            print(f"skipped       {key}: {reason}")
+        for key, why in self.skipped.items():
+            print(f"skipped       {key}: {why}")
         if self.listing.passed_over:
             print(f"not looked at {_counted(self.listing.passed_over)}")
         if not self.photos:
@@ -289,10 +287,6 @@ class _FolderRun:
             with Image.open(folder / "overlay.png", formats=("PNG",)) as picture:
                 self._cards[key] = thumbnail(np.asarray(picture.convert("RGB"))[-height:, -width:])
         return self._cards[key]
-
-
-def _told(error: Exception) -> str:
-    return printable(" ".join(f"{type(error).__name__}: {error}".split()))
 
 
 def _number(face: ReconstructedFace) -> int:

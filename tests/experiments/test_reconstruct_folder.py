@@ -58,7 +58,7 @@ class Copies:
     def smallest_face(self, photo: Photo) -> float:
         return 40.0
 
-    def reconstruct(self, photo: Photo) -> list[ReconstructedFace]:
+    def reconstruct(self, photo: Photo, tell: object = None) -> list[ReconstructedFace]:
         self.asked.append(Path(photo.source).name)
         places = [int(x) for x in photo.pixels[0, :, 0] if x]
         if not places:
@@ -142,6 +142,21 @@ def test_no_name_and_no_content_stops_a_folder(
         assert record["photo_file"] == name and "mesh.obj" in record["files"]
     assert 'href="bad%25FF/report.html"' in (out / "index.html").read_text(encoding="utf-8")
     assert "reconstructed 10 of 14 files" in capsys.readouterr().out
+
+
+def test_a_photograph_and_a_place_may_have_any_name(
+    source: Path, copies: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(source)
+    monkeypatch.setattr(command, "_reconstructor", lambda arguments: copies)
+    photo = picture(source / os.fsdecode(b"bad\xff.png"), 5)
+    assert main(["reconstruct", photo.name]) == 0
+    assert "runs/reconstruct/bad%FF/report.html" in capsys.readouterr().out
+    assert json.loads(Path("runs/reconstruct/bad%FF/reconstruction.json").read_text())["source"] == "bad%FF.png"
+    for given_name in (photo.name, str(source)):
+        place = os.fsdecode(b"out\xfe") + str(len(given_name))
+        assert main(["reconstruct", given_name, "--out", place]) == 0
+        assert r"out\udcfe" in capsys.readouterr().out and Path(place).is_dir()
 
 
 names = st.lists(
