@@ -173,8 +173,8 @@ class ScanBenchmark:
         """
         tell_left_out(measured.left_out, tell)
         if not measured.sets:
-            reason = next(iter(measured.left_out.values()), "there are no subjects")
-            raise UserError(f"nothing could be measured: {reason}")
+            why = next(iter(measured.left_out.values()), "there are no subjects")
+            raise UserError(f"nothing could be measured: {why}")
         unit = f"{self.headline.removesuffix('_mm')} of a subject, mm"
         own = [cumulative_curve(group, unit, metrics[self.headline]) for group, metrics in measured.sets.items()]
         panels = self.panels(predictor, measured)

@@ -218,6 +218,13 @@ def test_no_name_and_no_error_of_a_detector_stops_a_folder(
     assert "not an image" in skipped[os.fsdecode(b"text\xfe.png")]
 
 
+def test_folders_that_are_links_are_told(tmp_path: Path) -> None:
+    save(tmp_path / "in" / "sub" / "a.png", portrait())
+    (tmp_path / "in" / "again").symlink_to(tmp_path / "in" / "sub")
+    names, others = find_photos(tmp_path / "in", tmp_path / "out")
+    assert names == ["sub/a.png"] and others == {"linked folders": 1}
+
+
 def test_changed_lost_and_removed_photographs_are_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source, out = copies(tmp_path / "in", 4), tmp_path / "out"
     (source / "bad.png").write_bytes(b"x")
