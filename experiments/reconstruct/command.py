@@ -49,7 +49,8 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"{image}: no such file or folder; give IMAGE=photo.jpg or a folder of photographs")
     is_folder = image is not None and image.is_dir()
     out = args.out or Path("runs") / "reconstruct" / (printable(image.resolve().stem) if image else "astronaut")
-    check_results_folder(out) if is_folder else check_replaceable(out)
+    check = check_results_folder if is_folder else check_replaceable
+    check(out)
     if image is not None and image.resolve().is_relative_to(out.resolve()):
         raise UserError(f"{out}: the output folder would replace the input {image}; choose another OUT")
 

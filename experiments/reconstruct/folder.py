@@ -7,6 +7,7 @@ import time
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -125,8 +126,13 @@ def reconstruct_folder(source: Path, out: Path, reconstructor: Reconstructor) ->
     run = _FolderRun(source, out, reconstructor)
     try:
         run.reconstruct()
-    except KeyboardInterrupt:
+    except (UserError, KeyboardInterrupt) as error:
+        # A full disk, or a folder that is gone, would stop the next photograph, too.
+        with suppress(UserError):
+            run.save()
         told = f"{len(run.photos)} of {len(run.names)} files are finished, in {out}; run the same command to go on"
+        if isinstance(error, UserError):
+            raise UserError(f"{error}; {told}") from error
         raise KeyboardInterrupt(told) from None
     run.finish()
 
@@ -181,13 +187,11 @@ class _FolderRun:
         print(f"{len(self.names)} files in {self.source}" + (f", {done} of them finished already" if done else ""))
         self._begin()
         with progress_bar(len(self.names)) as (bar, task):
-            try:
-                for path, name in self.names.items():
-                    bar.update(task, description=printable(path.name))
-                    self._take(path, name)
-                    bar.advance(task)
-            finally:
-                self._save()
+            for path, name in self.names.items():
+                bar.update(task, description=printable(path.name))
+                self._take(path, name)
+                bar.advance(task)
+        self.save()
 
     def _begin(self) -> None:
         try:
@@ -197,7 +201,7 @@ class _FolderRun:
         remove_leftovers(self.out)
         # By its marker the folder is known as ours, even after this run has been killed.
         if not (self.out / INDEX).exists():
-            self._save()
+            self.save()
 
     def _take(self, path: Path, name: str) -> None:
         key, record = printable(path.name), self._done[path]
@@ -218,7 +222,7 @@ class _FolderRun:
             found = sorted((replace(face, number=n) for face, n in zip(found, numbers, strict=True)), key=_number)
             self._write(path, name, photo, found, tracker.first)
         if time.monotonic() - self._saved > SAVE_SECONDS:
-            self._save()
+            self.save()
 
     def _write(self, path: Path, name: str, photo: Photo, found: list[ReconstructedFace], sequence: str) -> None:
         key = printable(path.name)
@@ -226,10 +230,8 @@ class _FolderRun:
         try:
             with replacing(self.out / name) as folder:
                 overlay = write_result(folder, photo, found, self.reconstructor, more)
-        except UserError as error:
-            # A full disk or a lost folder would stop the next one, too.
-            told = f"{len(self.photos)} of {len(self.names)} files are finished; run the same command to go on"
-            raise UserError(f"{error}; {told}") from error
+        except UserError:
+            raise
         except Exception as error:
             self.skipped[key] = printable(reason(error))
         else:
@@ -244,7 +246,7 @@ class _FolderRun:
             "smallest_face": record["smallest_face"],
         }
 
-    def _save(self) -> None:
+    def save(self) -> None:
         """Write `index.json`."""
         content = {
             "source": printable(str(self.source)),

@@ -316,11 +316,19 @@ def test_a_full_disk_keeps_what_is_finished(source: Path, copies: Any, monkeypat
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return real(place, photo, *rest)
 
+    def nothing_fits(path: Path, content: bytes) -> None:
+        raise UserError(f"cannot write {path}: {os.strerror(errno.ENOSPC)}")
+
     monkeypatch.setattr(folder, "write_result", full)
-    with pytest.raises(UserError, match=r"No space left.*1 of 2 files are finished; run the same command to go on"):
+    told = r"No space left.*1 of 2 files are finished, in .*; run the same command to go on"
+    with pytest.raises(UserError, match=told):
         reconstruct_folder(source, out, copies)
     assert {entry.name for entry in out.iterdir()} == {"a", "index.json"}
     assert list(read_index(out)["photos"]) == ["a.png"]
+    # Nor may the failing index hide the reason.
+    monkeypatch.setattr(folder, "write_bytes", nothing_fits)
+    with pytest.raises(UserError, match=told):
+        reconstruct_folder(source, out, copies)
 
 
 def test_a_number_stays_with_its_person(source: Path, copies: Any) -> None:
