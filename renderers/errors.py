@@ -16,3 +16,9 @@ def within(name: str, value: int, least: int, most: int) -> int:
     if not least <= value <= most:
         raise UserError(f"{name} {value}: give a whole number from {least} to {most}")
     return value
+
+
+def reason(error: Exception) -> str:
+    """One line for the list of files that were passed over; what no user can mend is told with its type."""
+    text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+    return " ".join(text.split())

@@ -156,6 +156,7 @@ def find_photos(source: Path, out: Path) -> tuple[list[str], Counter[str]]:
     others: Counter[str] = Counter()
     for folder, folders, files in os.walk(inside):
         here = Path(folder)
+        others["linked folders"] += sum((here / name).is_symlink() for name in folders)
         folders[:] = sorted(name for name in folders if not name.startswith(".") and here / name != outside)
         for name in files:
             if name.startswith("."):
@@ -166,7 +167,7 @@ def find_photos(source: Path, out: Path) -> tuple[list[str], Counter[str]]:
                 others[Path(name).suffix.lower()] += 1
     if not names:
         raise UserError(f"{source} holds no photographs ({', '.join(SUFFIXES)})")
-    return sorted(names), others
+    return sorted(names), +others  # without what there is none of
 
 
 def _open_store(request: _Request, console: Console) -> tuple[PreparedStore, LandmarkDetector | None]:

@@ -23,7 +23,7 @@ from datamodules.landmarks import DetectedFace, FaceAlignmentDetector, LandmarkD
 from datamodules.photo_file import read_photo
 from datamodules.photos import PhotoLabel, PreparedFace, PreparedPhoto
 from datamodules.skin import skin_probability
-from renderers.errors import UserError
+from renderers.errors import UserError, reason
 
 GIVEN = "given"  # stands in the place of a detector's name where a data set brings its own landmarks
 SMALLEST = 8.0  # pixels that given landmarks must at least be apart
@@ -94,15 +94,13 @@ class Preparer:
             faces, files, doubtful = self._faces(name, photo, annotation)
             if label is not None and annotation.yaw is not None:
                 label = replace(label, yaw=annotation.yaw)
-        except UserError as error:
-            reason = str(error).removeprefix(f"{path}: ")
         except FileNotFoundError:
-            reason = "no such file"
-        except (OSError, ValueError, MemoryError, cv2.error) as error:
-            reason = f"{type(error).__name__}: {error}"
+            told = "no such file"
+        except Exception as error:  # dlib and torch, too, answer some pictures with errors of their own
+            told = reason(error).removeprefix(f"{path}: ")
         else:
             return Outcome(name, PreparedPhoto(size, modified, faces, label=label, doubtful=doubtful), files)
-        return Outcome(name, PreparedPhoto(size, modified, [], " ".join(reason.split()), label), [])
+        return Outcome(name, PreparedPhoto(size, modified, [], told, label), [])
 
     def _annotation(self, name: str) -> Annotation:
         layout = self.settings.layout
@@ -171,7 +169,7 @@ def _aligned_mask(mask: np.ndarray, size: tuple[int, ...], alignment: Alignment)
 def face_name(photo: str, number: int) -> str:
     """A file name that is readable, plain ASCII, and different for every (photograph, face number)."""
     stem = re.sub(r"[^A-Za-z0-9]+", "-", Path(photo).stem).strip("-")[:40]
-    return f"{stem or 'photo'}-{hashlib.sha256(photo.encode()).hexdigest()[:10]}-{number}"
+    return f"{stem or 'photo'}-{hashlib.sha256(os.fsencode(photo)).hexdigest()[:10]}-{number}"
 
 
 def _png(pixels: np.ndarray) -> bytes:

@@ -46,7 +46,7 @@ def report_page(
         "seconds": f"{sum(sum(face.seconds.values()) for face in reconstructed):.0f}",
     }
     height, width = photo.pixels.shape[:2]
-    folders = [face_folder(number, len(reconstructed)) for number in range(len(reconstructed))]
+    folders = [face_folder(face.number, len(reconstructed)) for face in reconstructed]
     data = {
         "width": width,
         "height": height,
@@ -72,17 +72,23 @@ def report_page(
 
 
 def face_folder(number: int, count: int) -> str:
-    """Where a face's meshes lie, relative to the report: beside it, or in `face_N/` when there are several."""
-    return "" if count == 1 else f"face_{number + 1}/"
+    """Where the meshes of face `number` of `count` lie, relative to the report: beside it, or in `face_N/`.
+
+    Of a sequence's frames, one may show none but face 2.
+    """
+    return "" if number == count == 1 else f"face_{number}/"
 
 
-def index_page(title: str, done: Sequence[tuple[str, str, str]], skipped: Mapping[str, str]) -> str:
+def index_page(
+    title: str, done: Sequence[tuple[str, str, str]], skipped: Mapping[str, str], passed_over: Mapping[str, int]
+) -> str:
     """The page that links all reports of a folder.
 
     Args:
         title: the folder's name.
         done: for each photograph its report's folder, a line about it, and its thumbnail as a data URI.
         skipped: file name -> reason.
+        passed_over: what else the folder holds -> how many.
     """
     cards = "\n".join(
         f'<a class="card" href="{quote(folder)}/report.html"><img src="{thumbnail}" alt="">'
@@ -94,7 +100,10 @@ def index_page(title: str, done: Sequence[tuple[str, str, str]], skipped: Mappin
     return _fill(
         "index.html",
         title=html.escape(title),
-        chips=_chips({"reconstructed": str(len(done)), "skipped": str(len(skipped))}),
+        chips=_chips(
+            {"reconstructed": str(len(done)), "skipped": str(len(skipped))}
+            | {f"{kind}, not looked at": str(count) for kind, count in passed_over.items()}
+        ),
         cards=cards,
         skipped=table if skipped else "",
         style=_template("report.css"),
@@ -112,6 +121,7 @@ def _face_data(photo: Photo, face: ReconstructedFace, folder: str, expression_na
     drawn = face.alignment.crop(draw_on(photo.pixels, rendering, face.alignment, rendering.vertex_colors))
     points = np.concatenate([face.detected.landmarks, face.landmarks])
     return {
+        "number": face.number,
         "folder": folder,
         "box": face.detected.box.round(1).tolist(),
         "size": float(np.ptp(points, axis=0).max()),

@@ -76,6 +76,7 @@ class FitResult:
         coefficients: of B faces, detached.
         landmarks: (B, 68, 2) pixels of the input images: the fitted face's landmarks; with `moving_contour`, those of
             the jaw's far side lie on the visible contour.
+        landmark_vertices: (B, 68) the vertices that `landmarks` are the images of.
         history: by name, one value per photometric iteration, mean over faces: `energy`, `photometric` (mean colour
             error), `landmark` (mean point distance in percent of sqrt(box w * h)).
         seconds: wall time of the stages `pose`, `landmarks` and `photometric`.
@@ -83,6 +84,7 @@ class FitResult:
 
     coefficients: Coefficients
     landmarks: Tensor
+    landmark_vertices: Tensor
     history: dict[str, list[float]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -90,8 +92,8 @@ class FitResult:
 @torch.no_grad()
 def project_landmarks(
     face_model: MorphableModel, coefficients: Coefficients, intrinsics: Tensor, contour: ContourTable | None = None
-) -> Tensor:
-    """(B, 68, 2) pixels: the face's landmarks.
+) -> tuple[Tensor, Tensor]:
+    """(B, 68, 2) pixels: the face's landmarks; and the (B, 68) vertices that these are the images of.
 
     Args:
         face_model: the decoder.
@@ -103,7 +105,7 @@ def project_landmarks(
     vertices = transform(shape, euler_to_rotation(coefficients.angles), coefficients.translation)
     vertices_image = project(vertices, intrinsics)
     rows = visible_landmarks(contour, face_model.landmark_indices, vertices_image, coefficients.angles)
-    return gather_vertices(vertices_image, rows)[..., :2]
+    return gather_vertices(vertices_image, rows)[..., :2], rows
 
 
 def fit(
@@ -160,9 +162,9 @@ def fit(
             renderer, problem, small.image, small.skin, small.scale, coefficients, settings.photometric_noise
         )
     coefficients, history = _fit_pixels(renderer, problem, contour, small, coefficients, settings)
-    projected = project_landmarks(face_model, coefficients, intrinsics, contour)
+    projected, vertices = project_landmarks(face_model, coefficients, intrinsics, contour)
     seconds["photometric"] = time.perf_counter() - clock
-    return FitResult(coefficients, projected, history, seconds)
+    return FitResult(coefficients, projected, vertices, history, seconds)
 
 
 def _check(

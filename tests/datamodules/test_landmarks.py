@@ -150,6 +150,58 @@ def test_profiles_are_doubtful(detector: DlibDetector, yaw: float, sure: bool) -
     assert (error < 0.06 * half) == points.sure == sure
 
 
+def crowd(astronaut: np.ndarray, size: tuple[int, int], sides: list[float]) -> tuple[np.ndarray, np.ndarray]:
+    """A (height, width) picture with astronauts in rows, whose face boxes are so many pixels wide; their centres."""
+    picture = np.full((*size, 3), 128, np.uint8)
+    head = astronaut[20:220, 120:320]  # the face's box is 97 pixels wide, its centre at (105, 104)
+    left = top = row = 0
+    centres = []
+    for side in sides:
+        width = round(200 * side / 97)
+        if left + width > size[1]:
+            left, top, row = 0, top + row, 0
+        picture[top : top + width, left : left + width] = cv2.resize(head, (width, width), interpolation=cv2.INTER_AREA)
+        centres.append((left + 105 * side / 97, top + 104 * side / 97))
+        left, row = left + width, max(row, width)
+    return picture, np.array(centres)
+
+
+@pytest.mark.parametrize(
+    ("size", "sides", "tile"),
+    [
+        ((900, 1400), [300.0, *[50.0] * 6], None),
+        ((200, 4000), [60.0] * 5, None),
+        ((400, 1200), [180.0, *[60.0] * 5], 900),
+    ],
+    ids=["small beside large", "panorama", "in pieces"],
+)
+def test_faces_of_every_size_are_found(
+    detector: DlibDetector, astronaut: np.ndarray, monkeypatch: pytest.MonkeyPatch,
+    size: tuple[int, int], sides: list[float], tile: int | None,
+) -> None:  # fmt: skip
+    if tile is not None:
+        monkeypatch.setattr(detector, "TILE_SIDE", tile)
+    picture, centres = crowd(astronaut, size, sides)
+    assert min(sides) > detector.smallest_face(*size)
+    found = detector._upright(picture)
+    middles = np.array([(box[:2] + box[2:]) / 2 for box, _ in found])
+    distances = np.linalg.norm(middles[:, None] - centres[None], axis=2) / np.array(sides)
+    # Each of them once, and nothing else.
+    assert sorted(distances.argmin(axis=1)) == list(range(len(sides))) and distances.min(axis=1).max() < 0.3
+
+
+def test_the_smallest_face_that_is_looked_for(detector: DlibDetector) -> None:
+    """40 pixels in pictures up to 1.5 megapixels, 80 from 6 on, whatever their shape."""
+    for size, smallest in (
+        ((512, 512), 40),
+        ((1000, 1500), 40),
+        ((3000, 4000), 80),
+        ((400, 12000), 71.6),
+        ((9000, 9000), 80),
+    ):
+        assert detector.smallest_face(*size) == pytest.approx(smallest, abs=0.1)
+
+
 def test_pictures_without_a_face_give_nothing(detector: DlibDetector) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (96, 128, 3), dtype=np.uint8)
     assert detector.detect(noise) == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -220,6 +221,37 @@ def test_interrupted_run_goes_on_where_it_stopped(
     detector = install(monkeypatch)
     assert main(command) == 0
     assert detector.calls == 0
+
+
+def test_no_name_and_no_error_of_a_detector_stops_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """dlib's and torch's own errors are RuntimeErrors; names that are no UTF-8 are prepared, or told, like others."""
+    source, out = copies(tmp_path / "in", 3), tmp_path / "out"
+    (source / "0.png").rename(source / os.fsdecode(b"bad\xff.png"))
+    (source / os.fsdecode(b"text\xfe.png")).write_text("not a picture")
+    detector = install(monkeypatch)
+    real = detector.detect
+
+    def failing(image: np.ndarray) -> list[DetectedFace]:
+        if detector.calls == 1:
+            detector.calls += 1
+            raise RuntimeError("Unsupported\nimage type")
+        return real(image)
+
+    monkeypatch.setattr(detector, "detect", failing)
+    assert main(["prepare", "photos", str(source), "--out", str(out), "--workers", "1"]) == 0
+    index, skipped = PhotoIndex.load(out), json.loads((out / "skipped.json").read_text())
+    assert {name for name, _ in index.faces()} == {"1.png", os.fsdecode(b"bad\xff.png")}
+    assert skipped == index.skipped() and skipped["2.png"] == "RuntimeError: Unsupported image type"
+    assert "not an image" in skipped[os.fsdecode(b"text\xfe.png")]
+
+
+def test_folders_that_are_links_are_told(tmp_path: Path) -> None:
+    save(tmp_path / "in" / "sub" / "a.png", portrait())
+    (tmp_path / "in" / "again").symlink_to(tmp_path / "in" / "sub")
+    names, others = find_photos(tmp_path / "in", tmp_path / "out")
+    assert names == ["sub/a.png"] and others == {"linked folders": 1}
 
 
 def test_changed_lost_and_removed_photographs_are_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -140,7 +140,7 @@ def test_rigid_pose_is_exact_for_a_known_shape(face_model: MorphableModel) -> No
     start = mean_coefficients(face_model, 3)
     camera = default_intrinsics(SIZE).expand(3, 3, 3)
     posed = replace(start, angles=angles, translation=translation)
-    target = project_landmarks(face_model, posed, camera)
+    target, _ = project_landmarks(face_model, posed, camera)
     found_angles, found_translation = rigid_pose(face_model, start, target, camera)
     torch.testing.assert_close(found_angles, angles, rtol=0, atol=1e-4)
     torch.testing.assert_close(found_translation, translation, rtol=0, atol=1e-3)
