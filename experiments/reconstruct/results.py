@@ -141,6 +141,7 @@ def write_result(
         "checkpoint": reconstructor.checkpoint,
         "detector": reconstructor.detector.name,
         "refined": reconstructor.refine,
+        "mesh_units": {"mesh.glb": "metre", "mesh.obj": "millimetre"},
         "faces": [face.record() for face in found],
     }
     write_marker(folder, "reconstruction.json", content)
