@@ -32,11 +32,13 @@ class Truth(_Movable):
     Attributes:
         coefficients: (B, L) in the layout of the face model that drew them.
         depth: (B, 1, H, W) decimetres, 0 where there is no face; `depth > 0` is the exact mask.
-        light_position: (B, 3) of the highlights, decimetres in the posed frame; this and the next three are None unless
+        light_position: (B, 3) of the highlights, decimetres in the posed frame; this and the next four are None unless
             the faces have highlights.
         shininess: (B, 1) exponent of the highlights.
+        intensity: (B, 1) of their lamp, positive.
         diffuse: (B, 3, H, W) what the image would be without highlights, in [0, 1], 0 where there is no face.
-        specular: (B, 3, H, W) the highlights alone, in [0, 1]; inside the face the image is the clamped sum of both.
+        specular: (B, 3, H, W) what it would be of the highlights alone, likewise; inside the face the image is the
+            clamped sum of both as light, `encode(decode(diffuse) + decode(specular))` of `renderers.color`.
         vertex_albedo: (B, V, 3) RGB in [0, 1], the linear albedo with the texture that no face model holds; this and
             the next are None unless the faces have such detail.
         normals: (B, 3, H, W) unit, camera space, of the surface with its wrinkles; 0 where there is no face.
@@ -46,6 +48,7 @@ class Truth(_Movable):
     depth: Tensor
     light_position: Tensor | None = None
     shininess: Tensor | None = None
+    intensity: Tensor | None = None
     diffuse: Tensor | None = None
     specular: Tensor | None = None
     vertex_albedo: Tensor | None = None

@@ -53,8 +53,7 @@ def skin_probability(image: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
     # Neighbours vote: strands of hair, noise and JPEG blocks flip single pixels, skin is smooth.
     odds = cv2.GaussianBlur(np.clip(odds, -6, 6).astype(np.float32), (0, 0), max(0.5, face_width / 90))
     probability = 1 / (1 + np.exp(-odds))
-    for part in (*EYES, INNER_LIPS):
-        probability[polygon_mask(points[part], height, width)] = 0
+    probability[opening_mask(points, height, width)] = 0
     return probability
 
 
@@ -86,6 +85,12 @@ def polygon_mask(polygon: np.ndarray, height: int, width: int) -> np.ndarray:
     corners = np.round((cv2.convexHull(polygon.astype(np.float32))[:, 0] - 0.5) * 16).astype(np.int32)
     cv2.fillConvexPoly(mask, corners, 1, lineType=cv2.LINE_8, shift=4)
     return mask.astype(bool)
+
+
+def opening_mask(points: np.ndarray, height: int, width: int) -> np.ndarray:
+    """(H, W) bool: the eyes between their lids and the mouth between its lips, of (68, 2) points."""
+    eyes_and_mouth = [polygon_mask(points[part], height, width) for part in (*EYES, INNER_LIPS)]
+    return np.logical_or.reduce(eyes_and_mouth)
 
 
 def feature_mask(points: np.ndarray, height: int, width: int) -> np.ndarray:

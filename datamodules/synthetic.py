@@ -31,14 +31,15 @@ from renderers.face_renderer import FaceRenderer, Rendering
 from renderers.illumination import AMBIENT
 from renderers.morphable_model.model import MorphableModel
 from renderers.morphable_model.sampling import sample_shape_coefficients
-from renderers.specular_renderer import add_highlights
+from renderers.specular_renderer import Lamp, lit
 
 logger = logging.getLogger(__name__)
 
 GENERATION_VERSION = 1
 CHUNK = 64  # identities drawn at once
 DEPTH_UNIT = 20.0 / 65535  # decimetres a step of the 16-bit depth maps: 0.03 mm
-HIGHLIGHTS = ("light_position", "shininess", "diffuse", "specular")  # the fields of `Truth` for faces that have them
+LAMP = ("light_position", "shininess", "intensity")  # the fields of `Truth` for faces that have highlights
+HIGHLIGHTS = (*LAMP, "diffuse", "specular")
 DETAIL = ("vertex_albedo", "normals")  # likewise
 STORED = ("image", "landmarks", "skin", "coefficients", "depth")  # the files of every cache
 DETAIL_SIZE = 128  # texels along each side of the maps
@@ -47,6 +48,7 @@ LATER_SETTINGS = ("side_light", "specular", "texture_detail", "displacement")
 LAMP_ANGLE = 60.0  # degrees from the viewing axis, at most
 LAMP_DISTANCE = (6.0, 20.0)  # decimetres from the origin
 SHININESS = (6.0, 32.0)  # of skin: a roughness of about 0.25 to 0.5
+INTENSITY = (1.0, 4.0)
 EXPOSURE = 0.7  # of the diffuse light where there are highlights, so that these seldom end in white
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 Split = Literal["train", "val", "test"]
@@ -65,7 +67,7 @@ class SceneSettings:
         side_light: what is added to the standard deviation, 0.6, of the light's place aside (1 is 45 degrees): light
             that grazes the skin shows its relief. The ambient light is dimmed with it, or much would end in white.
         specular: a lamp puts highlights on the faces, which the truth then holds beside the diffuse pictures; the
-            diffuse light is dimmed to `EXPOSURE` of what it is without.
+            diffuse light is dimmed to `EXPOSURE` of what it is without. Light is linear there (`renderers.color`).
         texture_detail: how strongly every person's skin is painted with what no linear albedo holds, freckles, beard
             shadow, make-up: 1 as people have it, 0 not at all.
         displacement: every person has wrinkles that deepen with the expression. With this or the one before, images are
@@ -99,7 +101,7 @@ def sample_scene(
 
     Returns:
         name -> (views, n) float32, for every name of the face model's layout; with `settings.specular` also
-        light_position in decimetres and shininess.
+        light_position in decimetres, shininess and intensity.
     """
     views = settings.views
     face = sample_shape_coefficients(face_model, 1, generator)
@@ -126,7 +128,8 @@ def sample_scene(
         change, common = settings.light_change, generator.standard_normal(3)
         lamps = [kept * common + change * generator.standard_normal(3) for _ in range(views)]
         named["light_position"] = np.stack([lamp_position(lamp) for lamp in lamps])
-        named["shininess"] = np.full((views, 1), np.exp(generator.uniform(*np.log(SHININESS))))
+        for name, limits in (("shininess", SHININESS), ("intensity", INTENSITY)):
+            named[name] = np.full((views, 1), np.exp(generator.uniform(*np.log(limits))))
     return {name: value.astype(np.float32) for name, value in named.items()}
 
 
@@ -216,8 +219,7 @@ class SyntheticFaces(Dataset[MultiViewBatch]):
         backgrounds = np.stack([sample_background(self.size, g) for g in generators for _ in range(views)])
         truth: dict[str, Tensor] = {}
         if self.settings.specular:
-            truth = self._highlights(rendering, coefficients)
-            face = truth["diffuse"] + truth["specular"]
+            face, truth = self._highlights(rendering, coefficients)
         elif self.detail is not None:
             face, truth = self._detailed(self.detail, indices, rendering, coefficients)
         else:
@@ -233,11 +235,13 @@ class SyntheticFaces(Dataset[MultiViewBatch]):
             views=torch.arange(len(image)).view(len(indices), views),
         )
 
-    def _highlights(self, rendering: Rendering, coefficients: Coefficients) -> dict[str, Tensor]:
-        """The truth's fields `HIGHLIGHTS`."""
-        lamp = {name: coefficients.extra[name] for name in HIGHLIGHTS[:2]}
-        shiny = add_highlights(rendering, self.face_model.specular(coefficients.albedo), **lamp)
-        return {**lamp, "diffuse": shiny.diffuse.clamp(0, 1), "specular": shiny.specular.clamp(0, 1)}
+    def _highlights(self, rendering: Rendering, coefficients: Coefficients) -> tuple[Tensor, dict[str, Tensor]]:
+        """The shiny faces (B, 3, H, W), and the truth's fields `HIGHLIGHTS`."""
+        lamp = {name: coefficients.extra[name] for name in LAMP}
+        albedo = self.face_model.specular(coefficients.albedo)
+        shiny = lit(rendering, albedo, coefficients.illumination, Lamp(*lamp.values()))
+        truth = {**lamp, "diffuse": shiny.diffuse.clamp(0, 1), "specular": shiny.specular.clamp(0, 1)}
+        return shiny.image, truth
 
     def _detailed(
         self, detail: FacialDetail, indices: list[int], rendering: Rendering, coefficients: Coefficients
@@ -435,7 +439,7 @@ class SyntheticMultiView(LightningDataModule):
             tensors = [self.face_model.get_buffer(name) for name in ("mean_specular", "flat_specular_basis")]
             content = b"".join(tensor.cpu().contiguous().numpy().tobytes() for tensor in tensors)
             key["specular_albedo"] = hashlib.sha256(content).hexdigest()[:12]
-            key["shininess"] = SHININESS
+            key["highlights"] = {"added in": "linear light", "shininess": SHININESS, "intensity": INTENSITY}
         if self.settings.detailed:
             key["detail"] = detail_key(self.face_model)
         digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]

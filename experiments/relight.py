@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -178,7 +179,7 @@ def draw_frames(face_model: MorphableModel, coefficients: Coefficients, count: i
     """
     import torch
 
-    from renderers.specular_renderer import SpecularRenderer
+    from renderers.specular_renderer import SpecularRenderer, lit
 
     titles = draw_titles(size)
     frames = np.empty((count, len(titles) + size, 3 * size, 3), dtype=np.uint8)
@@ -188,8 +189,10 @@ def draw_frames(face_model: MorphableModel, coefficients: Coefficients, count: i
         background = BACKGROUND * (~rendering.mask).float()
         for frame, place in zip(frames, light_path(count), strict=True):
             position = torch.tensor(place[None], dtype=torch.float32)
-            lit = rendering.relit(lamp_illumination(coefficients.illumination, position), position)
-            panels = torch.cat([lit.diffuse, lit.specular, lit.image], dim=-1).clamp(0, 1)
+            lamp = replace(rendering.lamp, position=position)
+            soft = lamp_illumination(coefficients.illumination, position)
+            shiny = lit(rendering, rendering.vertex_specular_albedo, soft, lamp)
+            panels = torch.cat([shiny.diffuse, shiny.specular, shiny.image], dim=-1).clamp(0, 1)
             picture = torch.nn.functional.avg_pool2d(panels + background.repeat(1, 1, 1, 3), SUPERSAMPLE)
             frame[len(titles) :] = (picture[0].permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
     return frames

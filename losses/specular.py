@@ -11,23 +11,24 @@ from renderers.camera import REFERENCE_SIZE
 
 def specular_photometric_loss(
     diffuse: Tensor,
-    specular: Tensor,
+    both: Tensor,
     image: Tensor,
     mask: Tensor,
     face: Tensor,
     skin_probability: Tensor,
     eta: float,
 ) -> Tensor:
-    """L_photo: the diffuse render alone where skin is sure, and both renders together (equations (8) and (9)).
+    """L_photo: the diffuse render alone where skin is sure, and the whole render (equations (8) and (9)).
 
-    sum_M C_skin ||I - I_d|| / sum_M C_skin + eta sum_M ||I - (I_d + I_s)|| / |M|, where C_skin is the saturated skin
-    probability and M is where the drawn face and the face in the photograph overlap. Highlights are no likely skin, so
-    that the first term leaves them to the specular render. A term without any pixel is 0. The gradient reaches the
+    sum_M C_skin ||I - I_d|| / sum_M C_skin + eta sum_M ||I - I_ds|| / |M|, where C_skin is the saturated skin
+    probability and M is where the drawn face and the face in the photograph overlap. The paper prints I_d + I_s for
+    I_ds; but display values do not add up, light does, before the gamma of (2). Highlights are no likely skin, so that
+    the first term leaves them to the specular render. A term without any pixel is 0. The gradient reaches the
     colours; M itself is given.
 
     Args:
-        diffuse: (B, 3, H, W) diffuse render, in [0, 1] before clamping.
-        specular: (B, 3, H, W) specular render, likewise.
+        diffuse: (B, 3, H, W) render without highlights, display values in [0, 1] before clamping.
+        both: (B, 3, H, W) render with them, likewise.
         image: (B, 3, H, W) photograph, in [0, 1].
         mask: (B, 1, H, W) I_project, bool or 0/1.
         face: (B, 1, H, W) I_face, the face's segmentation, bool or weights in [0, 1].
@@ -37,9 +38,9 @@ def specular_photometric_loss(
     Returns:
         (B,) in [0, (1 + eta) sqrt(3)] for colours in [0, 1].
     """
-    both = mask.to(image.dtype) * face.to(image.dtype)
-    first = _weighted_mean(color_distance(image, diffuse), both * saturate_skin(skin_probability))
-    return first + eta * _weighted_mean(color_distance(image, diffuse + specular), both)
+    overlap = mask.to(image.dtype) * face.to(image.dtype)
+    first = _weighted_mean(color_distance(image, diffuse), overlap * saturate_skin(skin_probability))
+    return first + eta * _weighted_mean(color_distance(image, both), overlap)
 
 
 def specular_landmark_loss(predicted: Tensor, target: Tensor, weights: Tensor, image_size: int) -> Tensor:
@@ -67,7 +68,7 @@ def uniform_loss(diffuse_colors: Tensor, illumination: Tensor) -> Tensor:
     The paper prints neither square, and so a sum that is always 0.
 
     Args:
-        diffuse_colors: (B, V, 3) T, the vertices' lit diffuse colours.
+        diffuse_colors: (B, V, 3) T, the vertices' lit diffuse colours, display values as T of equation (2) is.
         illumination: (B, 27) nine weights a channel, channel after channel.
 
     Returns:

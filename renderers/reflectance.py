@@ -19,13 +19,14 @@ MOST_ASIDE = math.tan(
 )  # of its angle to the viewing axis; from the side it would light next to nothing
 NEAREST_LIGHT, FARTHEST_LIGHT = 5.0, 25.0  # decimetres from the origin, which lies inside the face
 LEAST_SHININESS, MOST_SHININESS = 4.0, 48.0
+LEAST_INTENSITY, MOST_INTENSITY = 0.5, 8.0
 
 
 def lambertian(albedo: Tensor, normals: Tensor, illumination: Tensor) -> Tensor:
     """Diffuse colour, albedo times irradiance (MGCNet section 3.2, SH(N, T | theta) = T * sum_b theta_b H_b).
 
     Args:
-        albedo: (B, N, 3) in [0, 1].
+        albedo: (B, N, 3) in [0, 1], display values (MGCNet) or linear (specular); the colour is what the albedo is.
         normals: (B, N, 3) unit vectors in camera space.
         illumination: (B, 27).
 
@@ -100,6 +101,15 @@ def decode_light(raw: Tensor) -> Tensor:
 def decode_shininess(raw: Tensor) -> Tensor:
     """The shininess of a regressed number: (B, 1) -> (B, 1) in [4, 48], geometric in the sigmoid; 0 gives 13.9."""
     return _geometric(raw, LEAST_SHININESS, MOST_SHININESS)
+
+
+def decode_intensity(raw: Tensor) -> Tensor:
+    """The lamp's intensity of a regressed number: (B, 1) -> (B, 1) in [0.5, 8], geometric in the sigmoid; 0 gives 2.
+
+    It multiplies equation 5, whose lobe is not normalised: the same light in a lobe of exponent n is (n + 8) / 8 times
+    as bright at its peak as a wide one, 2.7 times at 13.9.
+    """
+    return _geometric(raw, LEAST_INTENSITY, MOST_INTENSITY)
 
 
 def _geometric(raw: Tensor, least: float, most: float) -> Tensor:

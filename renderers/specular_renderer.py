@@ -3,93 +3,111 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import cached_property
 
 from torch import Tensor
 
 from renderers.camera import zoomed
 from renderers.coefficients import Coefficients
+from renderers.color import decode, encode
 from renderers.face_renderer import FaceRenderer, Rendering
-from renderers.reflectance import blinn_phong, decode_light, decode_shininess, lambertian
+from renderers.reflectance import blinn_phong, decode_intensity, decode_light, decode_shininess, lambertian
 
-SPECULAR_COEFFICIENTS: Mapping[str, int] = {"light_position": 3, "shininess": 1, "scale": 1}
-"""What the paper regresses besides the usual: raw numbers, see `SpecularRenderer.forward`."""
+SPECULAR_COEFFICIENTS: Mapping[str, int] = {"light_position": 3, "shininess": 1, "intensity": 1, "scale": 1}
+"""What the paper regresses besides the usual, and the lamp's intensity: raw numbers, see `SpecularRenderer.forward`."""
+
+
+@dataclass
+class Lamp:
+    """One point light for each of B faces, and how their skin answers it.
+
+    Attributes:
+        position: (B, 3) decimetres in the posed frame.
+        shininess: (B, 1), positive.
+        intensity: (B, 1), positive: the highlight's peak as a multiple of the specular albedo.
+    """
+
+    position: Tensor
+    shininess: Tensor
+    intensity: Tensor
 
 
 @dataclass
 class SpecularRendering(Rendering):
-    """A face drawn with highlights: `vertex_colors` and `image` are diffuse + specular.
+    """A face drawn with highlights: colours are (diffuse + specular light) ** (1 / 2.2) (specular, equation 2).
+
+    `vertex_albedo`, `vertex_colors`, `diffuse_colors`, `specular_colors` and the pictures are display values.
 
     Attributes:
-        vertex_specular_albedo: (B, V, 3) display values.
-        diffuse_colors: (B, V, 3) t_d times the irradiance (specular, equation 4).
-        specular_colors: (B, V, 3) Blinn-Phong (equation 5), never negative.
-        light_position: (B, 3) decimetres in the posed frame.
-        shininess: (B, 1).
+        vertex_specular_albedo: (B, V, 3) linear.
+        diffuse_light: (B, V, 3) linear, t_d times the irradiance (equation 4).
+        specular_light: (B, V, 3) linear, Blinn-Phong (equation 5) times the lamp's intensity, never negative.
+        lamp: of the highlights.
     """
 
     vertex_specular_albedo: Tensor
-    diffuse_colors: Tensor
-    specular_colors: Tensor
-    light_position: Tensor
-    shininess: Tensor
+    diffuse_light: Tensor
+    specular_light: Tensor
+    lamp: Lamp
+
+    @cached_property
+    def diffuse_colors(self) -> Tensor:
+        """(B, V, 3) of the face without its highlights."""
+        return encode(self.diffuse_light)
+
+    @cached_property
+    def specular_colors(self) -> Tensor:
+        """(B, V, 3) of its highlights alone."""
+        return encode(self.specular_light)
 
     @cached_property
     def diffuse(self) -> Tensor:
-        """(B, 3, H, W) the diffuse part of `image`, on black, not clamped."""
+        """(B, 3, H, W) the face without its highlights, on black, not clamped."""
         return self.draw(self.diffuse_colors)
 
     @cached_property
     def specular(self) -> Tensor:
-        """(B, 3, H, W) the specular part of `image`, on black, not clamped."""
+        """(B, 3, H, W) its highlights alone, on black, not clamped."""
         return self.draw(self.specular_colors)
 
-    def relit(self, illumination: Tensor, light_position: Tensor) -> SpecularRendering:
-        """The same faces under other light, without another rasterization.
 
-        Args:
-            illumination: (B, 27) of the diffuse part.
-            light_position: (B, 3) decimetres in the posed frame.
-        """
-        colors = lambertian(self.vertex_albedo, self.vertex_normals, illumination)
-        diffuse = replace(self, vertex_colors=colors)
-        return add_highlights(diffuse, self.vertex_specular_albedo, light_position, self.shininess)
+def lit(rendering: Rendering, specular_albedo: Tensor, illumination: Tensor, lamp: Lamp) -> SpecularRendering:
+    """The same faces under soft light and a lamp, without another rasterization.
 
-
-def add_highlights(
-    rendering: Rendering, specular_albedo: Tensor, light_position: Tensor, shininess: Tensor
-) -> SpecularRendering:
-    """Puts highlights on drawn faces: c = c_d + c_s (specular, section 3).
+    c = (t_d SH + t_s I BP) ** (1 / 2.2): light is added in linear values, and the sum encoded once (specular,
+    equations 2, 4 and 5; the paper has no intensity I).
 
     Args:
-        rendering: whose `vertex_colors` are the diffuse part.
-        specular_albedo: (B, V, 3) display values.
-        light_position: (B, 3) decimetres in the posed frame.
-        shininess: (B, 1).
+        rendering: of the faces under any light.
+        specular_albedo: (B, V, 3) linear.
+        illumination: (B, 27) of the diffuse part.
+        lamp: of the specular part.
     """
-    highlights = blinn_phong(specular_albedo, rendering.vertices, rendering.vertex_normals, light_position, shininess)
+    vertices, normals = rendering.vertices, rendering.vertex_normals
+    diffuse = lambertian(decode(rendering.vertex_albedo), normals, illumination)
+    shine = lamp.intensity[..., None] * specular_albedo
+    specular = blinn_phong(shine, vertices, normals, lamp.position, lamp.shininess)
     kept = {f.name: getattr(rendering, f.name) for f in fields(Rendering)}
     return SpecularRendering(
-        **{**kept, "vertex_colors": rendering.vertex_colors + highlights},
+        **{**kept, "vertex_colors": encode(diffuse + specular)},
         vertex_specular_albedo=specular_albedo,
-        diffuse_colors=rendering.vertex_colors,
-        specular_colors=highlights,
-        light_position=light_position,
-        shininess=shininess,
+        diffuse_light=diffuse,
+        specular_light=specular,
+        lamp=lamp,
     )
 
 
 class SpecularRenderer(FaceRenderer):
-    """Like `FaceRenderer`, and a light whose highlights the faces show."""
+    """Like `FaceRenderer`, and a lamp whose highlights the faces show; light is linear."""
 
     def forward(self, coefficients: Coefficients, intrinsics: Tensor | None = None) -> SpecularRendering:
         """Draw B faces.
 
         Args:
-            coefficients: of B images, with the extras that `SPECULAR_COEFFICIENTS` names: `light_position` and
-                `shininess` as `decode_light` and `decode_shininess` read them, and `scale`, the logarithm of what the
-                focal length is multiplied by (f of equation 3).
+            coefficients: of B images, with the extras that `SPECULAR_COEFFICIENTS` names: `light_position`, `shininess`
+                and `intensity` as `decode_light` and the others read them, and `scale`, the logarithm of what the focal
+                length is multiplied by (f of equation 3).
             intrinsics: (B, 3, 3); the default camera where absent.
 
         Raises:
@@ -98,9 +116,10 @@ class SpecularRenderer(FaceRenderer):
         extra = coefficients.extra
         if intrinsics is None:
             intrinsics = self.intrinsics.expand(len(coefficients.angles), 3, 3)
-        return add_highlights(
-            super().forward(coefficients, zoomed(intrinsics, extra["scale"])),
-            self.face_model.specular(coefficients.albedo),
+        rendering = super().forward(coefficients, zoomed(intrinsics, extra["scale"]))
+        lamp = Lamp(
             decode_light(extra["light_position"]),
             decode_shininess(extra["shininess"]),
+            decode_intensity(extra["intensity"]),
         )
+        return lit(rendering, self.face_model.specular(coefficients.albedo), coefficients.illumination, lamp)

@@ -5,6 +5,7 @@ const data = JSON.parse(document.getElementById("data").textContent);
 const $ = (selector) => document.querySelector(selector);
 const SVG = "http://www.w3.org/2000/svg";
 const HISTORY = { energy: "fit: energy", photometric: "fit: colour", landmark: "fit: points, %" };
+const FILES = { "mesh.glb": " (metres)", "mesh.obj": " (millimetres)", "mesh.png": "" };
 let viewer = null;
 let current = 0;
 
@@ -110,10 +111,10 @@ function showFace(number) {
   }
   const total = Object.values(face.seconds).reduce((sum, value) => sum + value, 0);
   card("time", `${total.toFixed(1)} s`, (box) => stages(face.seconds, total, box), charts);
-  $("#downloads").replaceChildren(...["mesh.glb", "mesh.obj", "mesh.png"].map((file) => {
+  $("#downloads").replaceChildren(...Object.entries(FILES).map(([file, unit]) => {
     const link = document.createElement("a");
     link.href = face.folder + file;
-    link.textContent = file;
+    link.textContent = file + unit;
     return link;
   }));
   showLandmarks();

@@ -91,6 +91,7 @@ def write_result(
         **(more or {}),
         "expression_names": list(reconstructor.face_model.expression_names),
         "conventions": CONVENTIONS,
+        "mesh_units": {"mesh.glb": "metre", "mesh.obj": "millimetre"},
         "face_count": len(found),
         "smallest_face": round(reconstructor.smallest_face(photo), 1),
         "faces": [face.record() | {"folder": face_folder(face.number, len(found))} for face in found],

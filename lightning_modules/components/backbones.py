@@ -28,6 +28,7 @@ HEAD_SCALES: Mapping[str, float] = {
     "translation": 0.3,
     "light_position": 3.0,
     "shininess": 0.03,
+    "intensity": 0.3,
     "scale": 0.1,
 }
 

@@ -31,6 +31,7 @@ from losses.metrics import (
 )
 from renderers.camera import euler_to_rotation, transform
 from renderers.coefficients import Coefficients
+from renderers.color import decode
 from renderers.face_renderer import Rendering
 from renderers.morphable_model.model import MorphableModel
 from renderers.specular_renderer import SpecularRendering
@@ -171,8 +172,8 @@ class RobustnessMetrics(NamedMetrics):
 class SpecularMetrics(NamedMetrics):
     """The specular paper's own: colour error of the picture, point-to-plane distance, inner mouth, highlights, lamp.
 
-    The colour error is taken where the drawn face and the photograph's skin overlap. What needs a truth is left out
-    without one.
+    The colour error is taken where the drawn face and the photograph's skin overlap, the highlights' correlation in
+    linear light. What needs a truth is left out without one.
     """
 
     def __init__(self, face_model: MorphableModel) -> None:
@@ -204,9 +205,10 @@ class SpecularMetrics(NamedMetrics):
         known["point_to_plane_mm"].update(rendering.shape, shape, self.face_model.normals(shape))
         known["inner_mouth_error_mm"].update(rendering.shape, shape)
         if truth.specular is not None and truth.light_position is not None:
-            known["specular_correlation"].update(rendering.specular, truth.specular, truth.depth > 0)
+            shine = decode(rendering.specular), decode(truth.specular)
+            known["specular_correlation"].update(*shine, truth.depth > 0)
             origins = rendering.translation, true.translation
-            known["light_direction_error_deg"].update(rendering.light_position, truth.light_position, *origins)
+            known["light_direction_error_deg"].update(rendering.lamp.position, truth.light_position, *origins)
 
     def named(self) -> Iterator[tuple[str, Metric]]:
         yield from self.all.items()

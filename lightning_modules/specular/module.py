@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -23,8 +23,11 @@ from losses.landmark import mouth_and_brow_weights
 from losses.regularization import coefficient_regularization
 from losses.specular import specular_landmark_loss, specular_photometric_loss, uniform_loss
 from renderers.coefficients import Coefficients
+from renderers.errors import UserError
 from renderers.morphable_model.model import MorphableModel
 from renderers.specular_renderer import SPECULAR_COEFFICIENTS, SpecularRenderer, SpecularRendering
+
+LAMP = ("light_position", "shininess", "intensity")
 
 
 @dataclass(frozen=True)
@@ -115,6 +118,15 @@ class Specular(FaceModule):
         self.log_dict({f"{stage}/{name}": value for name, value in self.shine.compute().items()})
         self.shine.reset()
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        answers = checkpoint["state_dict"].get("regressor.head.bias")
+        if isinstance(answers, Tensor) and len(answers) == self.regressor.layout.length - 1:
+            raise UserError(
+                "the checkpoint is of a specular network whose lamp had no intensity and whose light was not linear; "
+                "its answers mean something else now: train it anew, `make train-specular`"
+            )
+
     def terms(
         self,
         batch: FaceBatch,
@@ -142,7 +154,7 @@ class Specular(FaceModule):
         if weights.photometric:
             skin = batch.skin if batch.skin_probability is None else batch.skin_probability
             terms["photometric"] = specular_photometric_loss(
-                rendering.diffuse, rendering.specular, batch.image, rendering.mask, batch.skin, skin, weights.both
+                rendering.diffuse, rendering.image, batch.image, rendering.mask, batch.skin, skin, weights.both
             ).mean()
         if weights.landmark:
             points, seen = rendering.landmarks, batch.landmarks
@@ -157,18 +169,18 @@ class Specular(FaceModule):
 
     @torch.no_grad()
     def panels(self, batch: FaceBatch) -> dict[str, Tensor]:
-        """Pictures of a batch by name, each (B, 3, H, W) in [0, 1]; the specular ones three times as bright."""
+        """Pictures of a batch by name, each (B, 3, H, W) in [0, 1]."""
         rendering = self.renderer(self(batch.image), batch.intrinsics)
         pictures = face_panels(batch.image, rendering) | {
             "diffuse": rendering.diffuse.clamp(0, 1),
-            "specular x 3": (3 * rendering.specular).clamp(0, 1),
+            "specular": rendering.specular.clamp(0, 1),
         }
         if batch.truth is not None and batch.truth.specular is not None:
-            pictures["true specular x 3"] = (3 * batch.truth.specular).clamp(0, 1)
+            pictures["true specular"] = batch.truth.specular
         return pictures
 
 
 def with_held_lamp(coefficients: Coefficients, share: float) -> Coefficients:
     """The same faces, their lamp between the one that zeros decode to (share 0) and their own (share 1)."""
-    held = {name: share * coefficients.extra[name] for name in ("light_position", "shininess")}
+    held = {name: share * coefficients.extra[name] for name in LAMP}
     return replace(coefficients, extra={**coefficients.extra, **held})

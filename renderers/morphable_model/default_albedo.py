@@ -297,7 +297,11 @@ def blotch_modes(masks: Masks, blotches: np.ndarray) -> list[Mode]:
 
 
 def specular(masks: Masks, modes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Specular albedo (V, 3) and its basis (V, 3, A): oilier nose and forehead, moist lips and eyes."""
+    """Specular albedo (V, 3) and its basis (V, 3, A): oilier nose and forehead, moist lips and eyes.
+
+    Display values, as the diffuse colours are: skin's 0.29 is 0.066 of linear light, near the 0.04 that oily skin
+    reflects straight on. `MorphableModel.specular` converts them, once.
+    """
     level = (
         0.29 * masks.skin
         + 0.21 * masks.nose_tip

@@ -10,12 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from renderers.coefficients import CoefficientLayout
+from renderers.color import decode, encode, encoding_slope
 from renderers.errors import UserError
 from renderers.vertex_normals import VertexNormals
 
 LANDMARKS = 68
-DISPLAY_GAMMA = 2.2
-DARKEST = 1e-4  # of linear colour: below, the gamma's slope has no bound
 
 
 class MorphableModel(nn.Module):
@@ -38,8 +37,8 @@ class MorphableModel(nn.Module):
         mean_specular: (V, 3) specular albedo, where the model has one.
         specular_basis: (V, 3, A) sharing the albedo's coefficients, where the model has one.
         expression_names: (E) what each expression coefficient is called, where they are named blend shapes.
-        linear_albedo: the albedo's and the specular statistics are of linear RGB, as AlbedoMM's are; `albedo` and
-            `specular` then encode what they decode for display.
+        linear_albedo: the albedo's and the specular statistics are of linear RGB, as AlbedoMM's are, and not of display
+            values, as the embedded default's are. `albedo` and `specular` say in which of the two they answer.
 
     Raises:
         UserError: arrays whose sizes do not agree, or that hold values that are not finite.
@@ -158,20 +157,20 @@ class MorphableModel(nn.Module):
     def albedo(self, coefficients: Tensor) -> Tensor:
         """T = T_mean + T_id gamma (MGCNet, equation 1): (B, A) -> (B, V, 3) display RGB, not clamped.
 
-        Of a `linear_albedo` model T ** (1 / 2.2), with T kept above 0.0001 (the specular paper, equation 2).
+        Of a `linear_albedo` model T ** (1 / 2.2) (the specular paper, equation 2; `renderers.color.encode`).
         """
-        return self._decode_color(self.mean_albedo, self.flat_albedo_basis, coefficients)
+        color = _combined(self.mean_albedo, self.flat_albedo_basis, coefficients)
+        return encode(color) if self.linear_albedo else color
 
     def albedo_slopes(self, coefficients: Tensor) -> Tensor:
         """How `albedo` changes with each coefficient: (A,) of one face -> (V, 3, A)."""
         if not self.linear_albedo:
             return self.albedo_basis
-        color = torch.addmv(self.mean_albedo.flatten(), self.flat_albedo_basis.T, coefficients).unflatten(0, (-1, 3))
-        steepness = torch.where(color > DARKEST, color.clamp_min(DARKEST) ** (1 / DISPLAY_GAMMA - 1) / DISPLAY_GAMMA, 0)
-        return self.albedo_basis * steepness[..., None]
+        color = _combined(self.mean_albedo, self.flat_albedo_basis, coefficients[None])[0]
+        return self.albedo_basis * encoding_slope(color)[..., None]
 
     def specular(self, coefficients: Tensor) -> Tensor:
-        """Specular albedo from the same (B, A) coefficients as the diffuse one: (B, V, 3), encoded as `albedo` is.
+        """Specular albedo from the same (B, A) coefficients as the diffuse one: (B, V, 3) linear RGB, not clamped.
 
         Raises:
             UserError: the model has no specular albedo.
@@ -179,11 +178,8 @@ class MorphableModel(nn.Module):
         if not self.has_specular:
             raise UserError(f"face model {self.name} has no specular albedo")
         mean, basis = self.get_buffer("mean_specular"), self.get_buffer("flat_specular_basis")
-        return self._decode_color(mean, basis, coefficients)
-
-    def _decode_color(self, mean: Tensor, basis: Tensor, coefficients: Tensor) -> Tensor:
-        color = torch.addmm(mean.flatten(), coefficients, basis).unflatten(-1, (-1, 3))
-        return color.clamp_min(DARKEST) ** (1 / DISPLAY_GAMMA) if self.linear_albedo else color
+        color = _combined(mean, basis, coefficients)
+        return color if self.linear_albedo else decode(color)
 
     def normals(self, vertices: Tensor) -> Tensor:
         """Unit vertex normals, outward; the area-weighted mean of the adjacent faces.
@@ -211,3 +207,8 @@ class MorphableModel(nn.Module):
 def _as_rows(basis: np.ndarray) -> np.ndarray:
     """(V, 3, K) -> (K, 3V), contiguous: one matrix product decodes a batch."""
     return np.ascontiguousarray(basis.reshape(-1, basis.shape[-1]).T)
+
+
+def _combined(mean: Tensor, basis: Tensor, coefficients: Tensor) -> Tensor:
+    """(V, 3), (K, 3V) and (B, K) -> (B, V, 3)"""
+    return torch.addmm(mean.flatten(), coefficients, basis).unflatten(-1, (-1, 3))

@@ -62,10 +62,11 @@ def test_the_truth_about_highlights_moves_and_may_be_absent() -> None:
         plain,
         light_position=torch.rand(2, 3),
         shininess=torch.rand(2, 1),
+        intensity=torch.rand(2, 1),
         diffuse=torch.rand(2, 3, 6, 8),
         specular=torch.rand(2, 3, 6, 8),
     )
-    names = ("light_position", "shininess", "diffuse", "specular")
+    names = ("light_position", "shininess", "intensity", "diffuse", "specular")
     assert all(getattr(shiny.to("meta"), name).device.type == "meta" for name in names)
     assert all(getattr(plain.to("meta"), name) is None for name in names)
 

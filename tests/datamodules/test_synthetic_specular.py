@@ -13,6 +13,7 @@ import torch
 import datamodules.synthetic as synthetic
 from datamodules.batch import MultiViewBatch, Truth
 from datamodules.synthetic import SceneSettings, SyntheticFaces, SyntheticMultiView, sample_scene
+from renderers.color import decode, encode
 from renderers.errors import UserError
 from renderers.face_renderer import FaceRenderer
 from renderers.morphable_model.model import MorphableModel
@@ -21,7 +22,7 @@ from tests.conf.scenes import small_face_model
 from tests.conf.shiny import rebuilt, small_shiny_model
 
 SIZE = 32
-NAMES = ("light_position", "shininess", "diffuse", "specular")
+NAMES = ("light_position", "shininess", "intensity", "diffuse", "specular")
 SHINY = SceneSettings(views=2, specular=True)
 
 
@@ -39,12 +40,15 @@ def truth_of(batch: MultiViewBatch) -> Truth:
     return batch.truth
 
 
-def test_inside_the_face_the_image_is_the_clamped_sum() -> None:
+def test_inside_the_face_the_image_is_the_clamped_sum_of_light() -> None:
     batch = draw()
     truth = truth_of(batch)
     assert truth.diffuse is not None and truth.specular is not None
     inside = (truth.depth > 0).expand_as(batch.image)
-    torch.testing.assert_close(batch.image[inside], (truth.diffuse + truth.specular).clamp(0, 1)[inside])
+    # Each was drawn from encoded corners, between which the sum is only nearly what the encoded sum is.
+    lit = (truth.diffuse.double() ** 2.2 + truth.specular.double() ** 2.2) ** (1 / 2.2)
+    error = (batch.image - lit.clamp(0, 1)).abs()[inside & (lit > 0.1) & (truth.diffuse < 1)]
+    assert error.max() < 0.1 and error.mean() < 0.003
     for picture in (truth.diffuse, truth.specular):
         assert picture.min() >= 0 and picture.max() <= 1
         assert picture[inside].max() > 0.1 and not picture[~inside].any()
@@ -53,14 +57,16 @@ def test_inside_the_face_the_image_is_the_clamped_sum() -> None:
 
 def test_highlights_are_those_of_the_light_and_shininess_told() -> None:
     model, truth = small_shiny_model(), truth_of(draw())
-    assert truth.light_position is not None and truth.shininess is not None and truth.specular is not None
+    assert truth.light_position is not None and truth.shininess is not None and truth.intensity is not None
     coefficients = model.layout().split(truth.coefficients)
     rendering = FaceRenderer(model, SIZE)(coefficients)
     shine = blinn_phong(
         model.specular(coefficients.albedo), rendering.vertices, rendering.vertex_normals,
         truth.light_position, truth.shininess,
     )  # fmt: skip
-    torch.testing.assert_close(rendering.draw(shine).clamp(0, 1), truth.specular)
+    assert truth.specular is not None
+    shown = encode(truth.intensity[..., None] * shine)
+    torch.testing.assert_close(rendering.draw(shown).clamp(0, 1), truth.specular)
 
 
 def test_the_same_people_with_and_without_highlights() -> None:
@@ -69,11 +75,15 @@ def test_the_same_people_with_and_without_highlights() -> None:
     told, told_dull = (layout.split(truth_of(batch).coefficients).named() for batch in (shiny, dull))
     assert {name for name in told if not torch.equal(told[name], told_dull[name])} == {"illumination"}
     assert torch.equal(shiny.landmarks, dull.landmarks)
-    inside = (truth_of(dull).depth > 0) & (dull.image < 1)
+    # Their light is dimmed, and linear: albedo * (EXPOSURE * light) ** (1 / 2.2) where it was albedo * light.
+    albedo = FaceRenderer(small_shiny_model(), SIZE)(layout.split(truth_of(dull).coefficients)).albedo
+    inside = (albedo > 0.2) & (dull.image > 0.1) & (dull.image < 1)
     assert inside.float().mean() > 0.1
+    light = dull.image[inside] / albedo[inside]
     diffuse = truth_of(shiny).diffuse
     assert diffuse is not None
-    torch.testing.assert_close(diffuse[inside], synthetic.EXPOSURE * dull.image[inside])
+    expected = (albedo[inside] * (synthetic.EXPOSURE * light) ** (1 / 2.2)).clamp(0, 1)
+    assert (diffuse[inside] - expected).abs().mean() < 0.01
     assert torch.equal(shiny.skin, dull.skin)
     assert all(getattr(truth_of(dull), name) is None for name in NAMES)
 
@@ -92,6 +102,9 @@ def test_where_lamps_stand_and_how_faces_shine() -> None:
     assert 6 <= shininess.min() < 6.5 and 30 < shininess.max() <= 32.001
     assert abs((shininess < np.sqrt(6 * 32)).mean() - 0.5) < 0.08
     assert (shininess[:, 0] == shininess[:, 1]).all()  # the skin's, in every view
+    intensity = np.stack([scene["intensity"] for scene in scenes])
+    assert 1 <= intensity.min() < 1.05 and 3.8 < intensity.max() <= 4.001
+    assert abs((intensity < 2).mean() - 0.5) < 0.08
     # The light stays about where it is from view to view, as its diffuse part does.
     assert np.corrcoef(lamps[:, 0, 0], lamps[:, 1, 0])[0, 1] > 0.7
     assert (lamps[:, 0] != lamps[:, 1]).any()
@@ -116,10 +129,10 @@ def test_the_cache_keeps_highlights(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         torch.testing.assert_close(getattr(stored, name), getattr(drawn, name), atol=atol, rtol=0)
     assert stored.diffuse is not None and stored.specular is not None
     inside = (stored.depth > 0).expand_as(batch.image)
-    error = (batch.image - (stored.diffuse + stored.specular).clamp(0, 1)).abs()[inside]
-    assert error.max() <= 1 / 255 + 1e-6
+    lit = encode(decode(stored.diffuse) + decode(stored.specular)).clamp(0, 1)
+    assert (batch.image - lit).abs()[inside & (stored.diffuse < 1)].mean() < 1 / 255
     files = {path.name: np.load(path, mmap_mode="r").dtype for path in module.folder("train").iterdir()}
-    assert len(files) == 9
+    assert len(files) == 10
     assert files["diffuse.npy"] == files["specular.npy"] == np.uint8
 
 

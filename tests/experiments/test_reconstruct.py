@@ -132,7 +132,7 @@ def test_the_camera_alone_projects_the_mesh_onto_the_landmarks(single: Path, por
     assert record["smallest_face"] == 40 and record["photo_size"] == [*portrait.shape[1::-1]]
 
 
-def test_meshes_are_textured_and_in_millimetres(single: Path, face_model: MorphableModel) -> None:
+def test_meshes_are_textured_the_obj_in_millimetres_the_glb_in_metres(single: Path, face_model: MorphableModel) -> None:
     (face,) = read_json(single / "reconstruction.json")["faces"]
     weights = {name: torch.tensor([values]) for name, values in face["coefficients"].items()}
     expected = 100 * face_model.shape(weights["identity"], weights["expression"])[0].numpy()
@@ -140,14 +140,15 @@ def test_meshes_are_textured_and_in_millimetres(single: Path, face_model: Morpha
     scene = trimesh.load(single / "mesh.glb")
     (glb,) = scene.geometry.values()
     obj = trimesh.load(single / "mesh.obj", process=False)
-    for mesh in (glb, obj):
-        np.testing.assert_allclose(mesh.vertices, expected, atol=0.05)
+    assert 0.1 < scene.extents[1] < 0.4  # glTF's unit is the metre
+    for mesh, millimetre in ((glb, 1e-3), (obj, 1)):
+        np.testing.assert_allclose(mesh.vertices, expected * millimetre, atol=0.05 * millimetre)
         np.testing.assert_array_equal(mesh.faces, face_model.faces.numpy())
         np.testing.assert_allclose(mesh.visual.uv, face_model.uv.numpy(), atol=1e-5)
     texture = np.asarray(Image.open(single / "mesh.png"))
     assert texture.shape == (512, 512, 3) and texture.std() > 10
     np.testing.assert_array_equal(np.asarray(glb.visual.material.baseColorTexture.convert("RGB")), texture)
-    assert scene.metadata["unit"] == "millimetre"
+    assert read_json(single / "reconstruction.json")["mesh_units"] == {"mesh.glb": "metre", "mesh.obj": "millimetre"}
 
 
 def test_overlay_changes_the_face_alone(single: Path, portrait: np.ndarray) -> None:

@@ -80,7 +80,7 @@ def test_files_hold_what_was_found(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (glb,) = trimesh.load(folder / "mesh.glb").geometry.values()
     obj = trimesh.load(folder / "mesh.obj", process=False)
     assert len(glb.faces) == len(obj.faces) == len(module.face_model.faces) * 4**levels
-    np.testing.assert_allclose(glb.bounds, coarse.bounds, atol=np.abs(millimetres).max() + 0.01)
+    np.testing.assert_allclose(1000 * glb.bounds, coarse.bounds, atol=np.abs(millimetres).max() + 0.01)
     texture = np.asarray(Image.open(folder / "albedo.png"))
     assert texture.shape == (SIZE, SIZE, 3)
     np.testing.assert_array_equal(np.asarray(glb.visual.material.baseColorTexture.convert("RGB")), texture)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from datamodules.batch import FaceBatch, Truth
 from lightning_modules.components.backbones import ResNet
+from lightning_modules.components.checkpoint_file import load_weights
 from lightning_modules.components.weighting import weighted_sum
 from lightning_modules.specular import Specular, SpecularWeights
 from renderers.camera import default_intrinsics
@@ -47,8 +49,9 @@ def shiny_batch(faces: int = 3) -> tuple[FaceBatch, Coefficients]:
         skin=rendering.mask.float(),
         intrinsics=default_intrinsics(SIZE).repeat(faces, 1, 1),
         truth=Truth(
-            vector[:, : model.layout().length], rendering.depth, light_position=rendering.light_position,
-            shininess=rendering.shininess, diffuse=rendering.diffuse, specular=rendering.specular,
+            vector[:, : model.layout().length], rendering.depth, light_position=rendering.lamp.position,
+            shininess=rendering.lamp.shininess, intensity=rendering.lamp.intensity,
+            diffuse=rendering.diffuse, specular=rendering.specular,
         ),
     )  # fmt: skip
     return batch, coefficients
@@ -90,7 +93,7 @@ def test_unlikely_skin_leaves_the_diffuse_render_alone() -> None:
     sure = terms_of(module, replace(batch, skin_probability=torch.ones_like(batch.skin)), truth)["photometric"]
     without = terms_of(module, batch, truth)["photometric"]  # the skin weights stand for the probabilities
     torch.testing.assert_close(sure, without)
-    shine = batch.truth.specular.square().sum(dim=1).sqrt()  # type: ignore[union-attr]
+    shine = (batch.image - batch.truth.diffuse).square().sum(dim=1).sqrt()  # type: ignore[union-attr,operator]
     inside = batch.skin[:, 0] > 0
     by_hand = torch.stack([values[where].mean() for values, where in zip(shine, inside, strict=True)]).mean()
     torch.testing.assert_close(sure, by_hand, atol=2e-3, rtol=0)
@@ -130,8 +133,8 @@ def test_the_lamp_stands_still_until_its_step(monkeypatch: pytest.MonkeyPatch, s
     monkeypatch.setattr(module, "log_terms", lambda *arguments, **options: None)
     module.training_step(batch, 0).backward()
     rows = module.regressor.layout.split(module.regressor.head.weight.grad.T)
-    lamp = torch.cat([rows.extra["light_position"], rows.extra["shininess"]], dim=-1)
-    assert bool(lamp.abs().sum() > 0) == moves
+    for name in ("light_position", "shininess", "intensity"):
+        assert bool(rows.extra[name].abs().sum() > 0) == moves
     assert rows.extra["scale"].abs().sum() > 0 and rows.illumination.abs().sum() > 0
 
 
@@ -149,8 +152,17 @@ def test_a_told_truth_scores_full_marks() -> None:
     for name in ("color_error", "inner_mouth_error_mm", "point_to_plane_mm"):
         assert logged[f"val/{name}"] == pytest.approx(0, abs=1e-3), name
     pictures = module.panels(batch)
-    assert torch.equal(pictures["specular x 3"], pictures["true specular x 3"])
+    assert torch.equal(pictures["specular"], pictures["true specular"])
     assert all(np.isfinite(picture.numpy()).all() for picture in pictures.values())
+
+
+def test_a_checkpoint_from_before_the_lamps_intensity_is_refused() -> None:
+    module = make_module()
+    weights = dict(module.state_dict())
+    for name in ("weight", "bias"):
+        weights[f"regressor.head.{name}"] = weights[f"regressor.head.{name}"][:-1]
+    with pytest.raises(UserError, match=r"lamp had no intensity .* train it anew"):
+        load_weights(module, {"state_dict": weights}, Path("old.ckpt"))
 
 
 def test_a_face_model_without_specular_albedo_is_refused() -> None:

@@ -119,16 +119,15 @@ def test_chunked_and_foreign_byte_order_read_the_same(tmp_path: Path, fake: Fake
 
 
 class TestAlbedo:
-    def test_shares_its_coefficients_and_is_encoded_once(
+    def test_shares_its_coefficients_and_is_linear(
         self, lit: MorphableModel, model: MorphableModel, albedo: dict[str, np.ndarray]
     ) -> None:
         coefficients = draw(ALBEDO)
-        for name, decoded in (
-            ("diffuseAlbedo", lit.albedo(coefficients)),
-            ("specularAlbedo", lit.specular(coefficients)),
-        ):
-            linear = np.maximum(part(albedo, name, coefficients), 1e-4)
-            np.testing.assert_allclose(decoded.numpy(), linear ** (1 / 2.2), atol=2e-5)
+        diffuse, specular = (part(albedo, name, coefficients) for name in ("diffuseAlbedo", "specularAlbedo"))
+        shown = lit.albedo(coefficients).numpy()
+        bright = diffuse > 0.003
+        np.testing.assert_allclose(shown[bright], diffuse[bright] ** (1 / 2.2), atol=2e-5)
+        np.testing.assert_allclose(lit.specular(coefficients).numpy(), specular, atol=2e-5)
         assert lit.linear_albedo and lit.albedo_size == ALBEDO
         assert torch.equal(lit.mean_shape, model.mean_shape)
 

@@ -233,7 +233,9 @@ def test_albedo_is_human_and_rarely_clamped(model: MorphableModel) -> None:
     assert lips[0] / lips[1] > 1.1 * cheek[0] / cheek[1]
     assert model.has_specular
     shine = model.specular(torch.zeros(1, model.albedo_size))[0]
-    assert shine[model.landmark_indices[30]].mean() > shine[model.regions["cheeks"]].mean() + 0.05
+    assert shine[model.landmark_indices[30]].mean() > 2 * shine[model.regions["cheeks"]].mean()
+    # Linear light: Fresnel's 0.03 to 0.05 of oily skin straight on, within what the face's parts differ by.
+    assert 0.02 < shine[model.regions["skin"]].median() < 0.1
     assert shine.min() >= 0 and shine.max() <= 1
 
 

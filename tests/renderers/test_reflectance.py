@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from renderers.reflectance import blinn_phong, decode_light, decode_shininess
+from renderers.reflectance import blinn_phong, decode_intensity, decode_light, decode_shininess
 
 NUMBERS = st.floats(-1e4, 1e4)
 
@@ -115,13 +115,14 @@ def test_energy_is_never_negative_nor_more_than_the_albedo(
 
 @settings(max_examples=60, deadline=None)
 @given(NUMBERS, st.floats(0, 30))
-def test_shininess_is_bounded_and_geometric(raw: float, step: float) -> None:
-    both = decode_shininess(double([raw], [-raw]))
-    assert (both >= 4).all() and (both <= 48 * (1 + 1e-12)).all()
-    torch.testing.assert_close(both.prod(), double(4 * 48)[0])
-    low, high = decode_shininess(double([raw], [raw + step])).flatten()
-    assert low <= high
-    torch.testing.assert_close(decode_shininess(double([0])), double([math.sqrt(192)]))
+def test_shininess_and_intensity_are_bounded_and_geometric(raw: float, step: float) -> None:
+    for decode, least, most in ((decode_shininess, 4.0, 48.0), (decode_intensity, 0.5, 8.0)):
+        both = decode(double([raw], [-raw]))
+        assert (both >= least).all() and (both <= most * (1 + 1e-12)).all()
+        torch.testing.assert_close(both.prod(), double(least * most)[0])
+        low, high = decode(double([raw], [raw + step])).flatten()
+        assert low <= high
+        torch.testing.assert_close(decode(double([0])), double([math.sqrt(least * most)]))
 
 
 @settings(max_examples=60, deadline=None)

@@ -11,12 +11,13 @@ import torch
 from renderers import face_renderer
 from renderers.camera import default_intrinsics
 from renderers.coefficients import Coefficients
+from renderers.color import decode, encode
 from renderers.errors import UserError
 from renderers.face_renderer import FaceRenderer
 from renderers.illumination import irradiance
 from renderers.morphable_model.model import MorphableModel
-from renderers.reflectance import decode_light
-from renderers.specular_renderer import SPECULAR_COEFFICIENTS, SpecularRenderer
+from renderers.reflectance import blinn_phong, decode_light
+from renderers.specular_renderer import SPECULAR_COEFFICIENTS, Lamp, SpecularRenderer, lit
 from tests.conf.scenes import small_face_model
 from tests.conf.shiny import rebuilt, small_shiny_model
 
@@ -40,33 +41,61 @@ def colors(model: MorphableModel, mean: np.ndarray, specular: np.ndarray, linear
     return rebuilt(model, **means, albedo_basis=zeros, specular_basis=zeros, linear_albedo=linear)
 
 
-def test_a_face_that_reflects_nothing_is_what_the_plain_renderer_draws() -> None:
+def test_a_face_that_reflects_nothing_has_the_plain_renderers_surface_under_linear_light() -> None:
     model = small_face_model()
     mean = model.mean_albedo.numpy()
     model = colors(model, mean, np.zeros_like(mean))
     coefficients = drawn(model)
     shiny, plain = SpecularRenderer(model, SIZE)(coefficients), FaceRenderer(model, SIZE)(coefficients)
     assert plain.mask.float().mean() > 0.1
-    for name in ("image", "depth", "normals", "albedo", "landmarks", "vertices", "vertex_colors", "mask"):
+    for name in ("depth", "normals", "albedo", "landmarks", "vertices", "mask"):
         assert torch.equal(getattr(shiny, name), getattr(plain, name)), name
-    assert torch.equal(shiny.diffuse, plain.image)
+    light = irradiance(plain.vertex_normals, coefficients.illumination)
+    expected = (model.mean_albedo**2.2 * light.clamp_min(0)) ** (1 / 2.2)
+    bright = expected > 0.1
+    torch.testing.assert_close(shiny.vertex_colors[bright], expected[bright])
+    torch.testing.assert_close(shiny.diffuse, shiny.image)
     assert not shiny.specular.any()
 
 
-def test_the_image_is_the_sum_of_its_parts() -> None:
+@pytest.mark.parametrize("linear", [False, True])
+def test_a_full_highlight_adds_what_equation_2_says(linear: bool) -> None:
+    """At t_d .33, t_s .04, shade .8 and a full highlight: (.264 + .04)^(1 / 2.2) - .264^(1 / 2.2) = .036, not .232."""
+    albedo, shine = torch.tensor([0.33, 0.04]) ** (1.0 if linear else 1 / 2.2)
+    everywhere = np.ones((small_face_model().vertex_count, 3))
+    model = colors(small_face_model(), float(albedo) * everywhere, float(shine) * everywhere, linear)
+    renderer = SpecularRenderer(model, SIZE)
+    rendering = renderer(drawn(model, images=1))
+    # A vertex whose normal points at the eye, and a lamp at the eye: the half vector is the normal.
+    eye = torch.tensor([[[0.0, 0.0, 10.0]]])
+    facing = torch.nn.functional.cosine_similarity(eye - rendering.vertices, rendering.vertex_normals, dim=-1)
+    vertex = int(facing.argmax())
+    rendering.vertex_normals[:, vertex] = torch.nn.functional.normalize(eye - rendering.vertices, dim=-1)[:, vertex]
+    even = torch.zeros(1, 3, 9)
+    even[..., 0] = 0.8 / 0.8862269 - 0.8  # irradiance .8 from everywhere
+    lamp = Lamp(eye[:, 0], torch.full((1, 1), 20.0), torch.ones(1, 1))
+    shiny = lit(rendering, model.specular(torch.zeros(1, model.albedo_size)), even.flatten(1), lamp)
+    added = (shiny.vertex_colors - shiny.diffuse_colors)[0, vertex]
+    assert added.tolist() == pytest.approx([(0.264 + 0.04) ** (1 / 2.2) - 0.264 ** (1 / 2.2)] * 3, abs=1e-4)
+    assert added.tolist() == pytest.approx([0.0362] * 3, abs=5e-4)
+
+
+def test_light_adds_up_and_is_encoded_once() -> None:
     model = small_shiny_model()
     coefficients = drawn(model)
-    shiny, plain = SpecularRenderer(model, SIZE)(coefficients), FaceRenderer(model, SIZE)(coefficients)
-    torch.testing.assert_close(shiny.image, shiny.diffuse + shiny.specular)
-    assert torch.equal(shiny.diffuse, plain.image)
-    assert torch.equal(shiny.vertex_colors, shiny.diffuse_colors + shiny.specular_colors)
+    shiny = SpecularRenderer(model, SIZE)(coefficients)
+    diffuse = decode(model.albedo(coefficients.albedo)) * irradiance(shiny.vertex_normals, coefficients.illumination)
+    torch.testing.assert_close(shiny.diffuse_light, diffuse)
+    specular = blinn_phong(
+        decode(model.get_buffer("mean_specular") + torch.einsum(
+            "bk,kv->bv", coefficients.albedo, model.get_buffer("flat_specular_basis")
+        ).unflatten(1, (-1, 3))), shiny.vertices, shiny.vertex_normals, shiny.lamp.position, shiny.lamp.shininess
+    )  # fmt: skip
+    torch.testing.assert_close(shiny.specular_light, shiny.lamp.intensity[..., None] * specular)
+    torch.testing.assert_close(decode(shiny.vertex_colors), diffuse + shiny.specular_light)
+    torch.testing.assert_close(shiny.image, shiny.draw(encode(diffuse + shiny.specular_light)))
     assert (shiny.specular >= 0).all() and shiny.specular.amax() > 0.1
     assert not shiny.specular[~shiny.mask.expand_as(shiny.specular)].any()
-    torch.testing.assert_close(
-        shiny.diffuse_colors, model.albedo(coefficients.albedo) * irradiance(
-            shiny.vertex_normals, coefficients.illumination
-        )
-    )  # fmt: skip
 
 
 def test_everything_comes_from_one_rasterization(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,7 +109,8 @@ def test_everything_comes_from_one_rasterization(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(face_renderer, "rasterize", counted)
     coefficients = drawn(small_shiny_model())
     rendering = SpecularRenderer(small_shiny_model(), SIZE)(coefficients)
-    other = rendering.relit(coefficients.illumination, torch.tensor([[5.0, 5, 5]] * 2))
+    lamp = replace(rendering.lamp, position=torch.tensor([[5.0, 5, 5]] * 2))
+    other = lit(rendering, rendering.vertex_specular_albedo, coefficients.illumination, lamp)
     pictures = [rendering.image, rendering.diffuse, rendering.specular, other.diffuse, other.specular, other.image]
     assert len(calls) == 1
     assert all(picture.shape == (2, 3, SIZE, SIZE) for picture in pictures)
@@ -92,10 +122,12 @@ def test_relighting_is_rendering_under_that_light() -> None:
     first = drawn(small_shiny_model())
     raw, illumination = torch.tensor([[0.4, -0.3, 0.1]] * 2), first.illumination.flip(0)
     second = replace(first, illumination=illumination, extra={**first.extra, "light_position": raw})
-    expected, relit = renderer(second), renderer(first).relit(illumination, decode_light(raw))
-    for name in ("diffuse", "specular", "image", "light_position", "shininess", "vertex_specular_albedo"):
+    expected, before = renderer(second), renderer(first)
+    lamp = replace(before.lamp, position=decode_light(raw))
+    relit = lit(before, before.vertex_specular_albedo, illumination, lamp)
+    for name in ("diffuse", "specular", "image", "vertex_specular_albedo"):
         torch.testing.assert_close(getattr(relit, name), getattr(expected, name))
-    assert not torch.allclose(relit.specular, renderer(first).specular, atol=1e-2)
+    assert not torch.allclose(relit.specular, before.specular, atol=1e-2)
 
 
 def test_scale_multiplies_the_focal_length() -> None:
@@ -122,8 +154,21 @@ def test_the_specular_picture_moves_everything_that_it_depends_on() -> None:
     assert moved == set(layout.sizes) - {"illumination"}
 
 
-def test_gamma_is_applied_once() -> None:
-    """A model of linear colours draws what the model of the same colours encoded for display draws."""
+def test_no_light_at_all_is_black_and_has_a_gradient_back() -> None:
+    model = small_shiny_model()
+    layout = model.layout(SPECULAR_COEFFICIENTS)
+    coefficients = drawn(model)
+    coefficients.illumination.zero_()[:, ::9] = -2.0  # darker than black
+    vector = layout.join(coefficients).requires_grad_()
+    rendering = SpecularRenderer(model, SIZE)(layout.split(vector))
+    assert rendering.diffuse.max() <= 0 and rendering.diffuse.min() > -1
+    rendering.diffuse.sum().backward()
+    assert vector.grad is not None and vector.grad.isfinite().all()
+    light = layout.split(vector.grad).illumination
+    assert (light[:, ::9] > 0).all()
+
+
+def test_a_model_of_linear_colors_draws_what_the_model_of_the_same_display_values_draws() -> None:
     generator = np.random.default_rng(0)
     mean, specular = generator.uniform(0.1, 0.9, size=(2, small_face_model().vertex_count, 3))
     display = colors(small_face_model(), mean, specular)
