@@ -5,7 +5,7 @@ SEEDS ?= 3
 CONSTRAINTS ?= constraints.txt
 
 # Any name is taken as it is written: make expands nothing in it, and the shell sees it as a variable's value.
-NAMES := IMAGE OUT CHECKPOINT DIR RESUME INIT SUITE CONFIG SEEDS RUNS LOCAL
+NAMES := IMAGE OUT CHECKPOINT DIR RESUME INIT SUITE CONFIG SEEDS RUNS LOCAL CPU
 $(foreach name,$(NAMES) ARGS PYTHON CONSTRAINTS,$(eval override $(name) := $$(value $(name))))
 export $(NAMES)
 
@@ -24,10 +24,14 @@ help:
 	@echo "PAPER is one of: $(PAPERS)"
 	@sed -n 's/^## /  make /p' $(firstword $(MAKEFILE_LIST))
 
-## setup                                        .venv, and the default face model; the other targets call it
+## setup [CPU=]                                 .venv, and the default face model; the other targets call it; CPU=1: without CUDA
 setup: $(INSTALLED)
 
 # .installing stays behind when an installation was cut off: its packages may be halves, so the next one starts afresh.
+# What was set up with CPU=1 stays so until .venv is removed. PyTorch3D's build needs CUDA's torch; Warp, the faster
+# renderer, does not.
+CPU_PINS := .venv/cpu.txt
+ON_CPU := $(if $(or $(CPU),$(if $(wildcard .venv/.installing),,$(wildcard $(CPU_PINS)))),-c $(CPU_PINS))
 $(INSTALLED): export override PYTHON := $(PYTHON)
 $(INSTALLED): export override CONSTRAINTS := $(CONSTRAINTS)
 $(INSTALLED): pyproject.toml constraints.txt
@@ -36,9 +40,12 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@if [ -e .venv/.installing ] || ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
 	  "$$PYTHON" -m venv --clear .venv || { echo "$$PYTHON cannot make .venv; on Debian and Ubuntu: apt-get install python3-venv"; exit 2; }; \
 	fi
-	@echo "Setting up .venv, once: some minutes, about 7 GB"
+	@echo "Setting up .venv, once: some minutes, about $(if $(ON_CPU),3,7) GB"
 	@touch .venv/.installing
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c "$$CONSTRAINTS" -e '.[attributes,dev,launch]'
+	@$(if $(ON_CPU),sed -nE 's/^(torch|torchvision)==[^; ]*/&+cpu/p' "$$CONSTRAINTS" > $(CPU_PINS))
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c "$$CONSTRAINTS" $(ON_CPU) -e '.[attributes,dev,launch]' \
+	  $(if $(ON_CPU),|| { echo "CPU=1 takes torch's wheels for CPUs (+cpu) from an index that your own pip's settings name; else leave it out"; exit 2; })
+	@$(if $(ON_CPU),$(BIN)/python -m pip uninstall --quiet --yes easypytorch3d)
 	@$(BIN)/python -c 'from renderers.morphable_model.default import load_default; load_default()'
 	@rm .venv/.installing
 	@touch $@

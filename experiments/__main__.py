@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import errno
 import importlib
+import itertools
 import os
 import re
 import signal
@@ -80,9 +81,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0, 2 for something the user can mend (one line on stderr), 130 after Ctrl-C, 1 otherwise.
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    debug = "--debug" in arguments or os.environ.get("MONOFACE_DEBUG", "") not in ("", "0")
-    arguments = [argument for argument in arguments if argument != "--debug"]
+    arguments = [_at_home(argument) for argument in (sys.argv[1:] if argv is None else argv)]
+    # What follows `--` is a name, whatever it looks like.
+    options = list(itertools.takewhile(lambda argument: argument != "--", arguments))
+    debug = "--debug" in options or os.environ.get("MONOFACE_DEBUG", "") not in ("", "0")
+    arguments = [option for option in options if option != "--debug"] + arguments[len(options) :]
     use_large_pages()
     restored = _terminate_as_interrupt()
     try:
@@ -108,6 +111,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     finally:
         if restored is not None:
             signal.signal(signal.SIGTERM, restored)
+
+
+def _at_home(argument: str) -> str:
+    """`~/NAME` and `--OPTION=~/NAME` with the user's home in place of the `~`, as only some shells write them."""
+    option, value = re.match(r"((?:--?[\w.+-]+=)?)(.*)", argument, re.DOTALL).groups()  # type: ignore[union-attr]
+    return option + os.path.expanduser(value) if value == "~" or value.startswith("~/") else argument  # noqa: PTH111
 
 
 def _terminate_as_interrupt() -> Any:

@@ -37,7 +37,21 @@ def tracked() -> list[Path]:
 
 # What a user may write behind a target.
 VARIABLES = [
-    *("IMAGE", "OUT", "CHECKPOINT", "DIR", "RESUME", "INIT", "SUITE", "CONFIG", "SEEDS", "RUNS", "LOCAL", "ARGS"),
+    *(
+        "IMAGE",
+        "OUT",
+        "CHECKPOINT",
+        "DIR",
+        "RESUME",
+        "INIT",
+        "SUITE",
+        "CONFIG",
+        "SEEDS",
+        "RUNS",
+        "LOCAL",
+        "CPU",
+        "ARGS",
+    ),
     *("PYTHON", "CONSTRAINTS"),
 ]
 
@@ -149,9 +163,10 @@ class TestMake:
         assert "no paper named nobody; there are: finegrained mgcnet" in answer.stdout
 
     NASTY = (
-        "my photo.jpg", "o'brien.png", 'a "b".png', "it's #1.jpg", "-dash.jpg", "--out", "a$b.png", "a$$b.png", "$(HOME)",
-        "${HOME}", "$@", "x'; touch PWNED; '", '"; touch PWNED; "', "$(shell touch PWNED)", "$(touch PWNED)",
-        "`touch PWNED`", "a\\nb\\", "%.jpg", "*", "a;b&c|d>PWNED", "two  spaces", "line\nbreak", "=", "été 日本.jpg", "~",
+        "my photo.jpg", "o'brien.png", 'a "b".png', "it's #1.jpg", "-dash.jpg", "--out", "a$b.png", "a$$b.png",
+        "$(HOME)", "${HOME}", "$@", "x'; touch PWNED; '", '"; touch PWNED; "', "$(shell touch PWNED)", "$(touch PWNED)",
+        "`touch PWNED`", "a\\nb\\", "%.jpg", "*", "a;b&c|d>PWNED", "two  spaces", "line\nbreak", "=",
+        "été 日本.jpg", "~",
     )  # fmt: skip
 
     @pytest.mark.parametrize("name", NASTY)
@@ -209,7 +224,7 @@ case "$*" in
   --version) echo "Python 3.8.1" ;;
   "-m venv"*) echo "$2 $3" >> log; mkdir -p .venv/bin; cp python .venv/bin/python ;;
   "-m pip --version") exit 0 ;;
-  "-m pip install"*) echo "$2 $3" >> log; test ! -e BROKEN ;;
+  "-m pip "*) echo "$2 $3" >> log; echo "$@" > last-$3; test ! -e BROKEN ;;
 esac
 """
 
@@ -223,11 +238,11 @@ esac
         (tmp_path / "python").chmod(0o755)
         return tmp_path
 
-    def run(self, house: Path, python: str = "./python") -> tuple[int, str, list[str]]:
+    def run(self, house: Path, python: str = "./python", *more: str) -> tuple[int, str, list[str]]:
         """The exit code, what was printed, and what Python was asked to do."""
         log = house / "log"
         log.unlink(missing_ok=True)
-        answer = make("-C", str(house), "setup", f"PYTHON={python}", installed=False)
+        answer = make("-C", str(house), "setup", f"PYTHON={python}", *more, installed=False)
         return answer.returncode, answer.stdout, log.read_text().splitlines() if log.exists() else []
 
     def test_installs_once_and_again_when_the_pins_change(self, house: Path) -> None:
@@ -248,6 +263,25 @@ esac
         code, _, asked = self.run(house)
         assert (code, asked) == (0, ["venv --clear", "pip install"])
         assert not (house / ".venv/.installing").exists()
+
+    def test_without_cuda_it_stays_without(self, house: Path) -> None:
+        (house / "constraints.txt").write_text("torch==2.12.1\ntorch-geometric==2.8.1\ntorchvision==0.27.1\n")
+        os.utime(house / "constraints.txt", (1e9, 1e9))
+        expected = ["pip install", "pip uninstall"]
+        assert self.run(house, "./python", "CPU=1")[::2] == (0, ["venv --clear", *expected])
+        assert (house / ".venv/cpu.txt").read_text() == "torch==2.12.1+cpu\ntorchvision==0.27.1+cpu\n"
+        assert "-c constraints.txt -c .venv/cpu.txt -e" in (house / "last-install").read_text()
+        assert "easypytorch3d" in (house / "last-uninstall").read_text()
+        (house / "constraints.txt").touch()
+        os.utime(house / ".venv/.installed", (1.1e9, 1.1e9))
+        assert self.run(house)[::2] == (0, expected)
+
+    def test_without_an_index_of_cpu_wheels_it_says_so_and_forgets_it(self, house: Path) -> None:
+        (house / "BROKEN").touch()
+        code, printed, _ = self.run(house, "./python", "CPU=1")
+        assert code == 2 and "CPU=1 takes torch's wheels for CPUs" in printed
+        (house / "BROKEN").unlink()
+        assert self.run(house)[::2] == (0, ["venv --clear", "pip install"])
 
     @pytest.mark.parametrize(("python", "found"), [("./python", "Python 3.8.1"), ("./nowhere", "not found")])
     def test_refuses_an_old_or_missing_python(self, house: Path, python: str, found: str) -> None:

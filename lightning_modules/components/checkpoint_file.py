@@ -10,6 +10,7 @@ from lightning import LightningModule
 from torch import Tensor
 
 from lightning_modules.components.backbones import CoefficientRegressor
+from lightning_modules.components.checkpoint_path import check_checkpoint_path
 from lightning_modules.components.deep3d import NETWORK, regressor_weights
 from renderers.errors import UserError
 
@@ -72,10 +73,7 @@ def mismatch(error: RuntimeError) -> str:
 
 
 def _read(path: Path) -> Any:
-    if path.is_dir():
-        raise UserError(f"checkpoint {path}: this is a folder; name the file, for example {path}/checkpoints/last.ckpt")
-    if not path.is_file():
-        raise UserError(f"checkpoint {path}: no such file")
+    check_checkpoint_path(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except PermissionError:
