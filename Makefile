@@ -4,6 +4,11 @@ CONFIG ?= default
 SEEDS ?= 3
 CONSTRAINTS ?= constraints.txt
 
+# Any name is taken as it is written: make expands nothing in it, and the shell sees it as a variable's value.
+NAMES := IMAGE OUT CHECKPOINT DIR RESUME INIT SUITE CONFIG SEEDS RUNS LOCAL CPU
+$(foreach name,$(NAMES) ARGS PYTHON CONSTRAINTS,$(eval override $(name) := $$(value $(name))))
+export $(NAMES)
+
 BIN := .venv/bin
 MONOFACE := $(BIN)/python -m experiments
 INSTALLED := .venv/.installed
@@ -19,26 +24,35 @@ help:
 	@echo "PAPER is one of: $(PAPERS)"
 	@sed -n 's/^## /  make /p' $(firstword $(MAKEFILE_LIST))
 
-## setup                                        .venv, and the default face model; the other targets call it
+## setup [CPU=]                                 .venv, and the default face model; the other targets call it; CPU=1: without CUDA
 setup: $(INSTALLED)
 
 # .installing stays behind when an installation was cut off: its packages may be halves, so the next one starts afresh.
+# What was set up with CPU=1 stays so until .venv is removed. PyTorch3D's build needs CUDA's torch; Warp, the faster
+# renderer, does not.
+CPU_PINS := .venv/cpu.txt
+ON_CPU := $(if $(or $(CPU),$(if $(wildcard .venv/.installing),,$(wildcard $(CPU_PINS)))),-c $(CPU_PINS))
+$(INSTALLED): export override PYTHON := $(PYTHON)
+$(INSTALLED): export override CONSTRAINTS := $(CONSTRAINTS)
 $(INSTALLED): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || \
-	  { echo "monoface needs Python 3.10 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1). Try: make $(or $(MAKECMDGOALS),setup) PYTHON=python3.11"; exit 2; }
+	@"$$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || \
+	  { echo "monoface needs Python 3.10 or newer; $$PYTHON is $$("$$PYTHON" --version 2>&1). Try: make $(or $(MAKECMDGOALS),setup) PYTHON=python3.11"; exit 2; }
 	@if [ -e .venv/.installing ] || ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
-	  $(PYTHON) -m venv --clear .venv || { echo "$(PYTHON) cannot make .venv; on Debian and Ubuntu: apt-get install python3-venv"; exit 2; }; \
+	  "$$PYTHON" -m venv --clear .venv || { echo "$$PYTHON cannot make .venv; on Debian and Ubuntu: apt-get install python3-venv"; exit 2; }; \
 	fi
-	@echo "Setting up .venv, once: some minutes, about 7 GB"
+	@echo "Setting up .venv, once: some minutes, about $(if $(ON_CPU),3,7) GB"
 	@touch .venv/.installing
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[attributes,dev,launch]'
+	@$(if $(ON_CPU),sed -nE 's/^(torch|torchvision)==[^; ]*/&+cpu/p' "$$CONSTRAINTS" > $(CPU_PINS))
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c "$$CONSTRAINTS" $(ON_CPU) -e '.[attributes,dev,launch]' \
+	  $(if $(ON_CPU),|| { echo "CPU=1 takes torch's wheels for CPUs (+cpu) from an index that your own pip's settings name; else leave it out"; exit 2; })
+	@$(if $(ON_CPU),$(BIN)/python -m pip uninstall --quiet --yes easypytorch3d)
 	@$(BIN)/python -c 'from renderers.morphable_model.default import load_default; load_default()'
 	@rm .venv/.installing
 	@touch $@
 
 ## train-PAPER [CONFIG=default] [INIT=] [RESUME=] [ARGS=] train; CONFIG=paper: as published, INIT: a checkpoint to start at, RESUME=auto: go on
 $(PAPERS:%=train-%): train-%: $(INSTALLED)
-	@$(MONOFACE) fit --config experiments/$*/$(CONFIG).yaml$(if $(INIT), --model.init_args.init_weights='$(INIT)')$(if $(RESUME), --resume '$(RESUME)') $(ARGS)
+	@$(MONOFACE) fit --config="experiments/$*/$$CONFIG.yaml" $(if $(INIT),--model.init_args.init_weights="$$INIT") $(if $(RESUME),--resume="$$RESUME") $(ARGS)
 
 ## train-robust                                 another name of train-self_augmentation
 .PHONY: train-robust
@@ -46,33 +60,33 @@ train-robust: train-self_augmentation
 
 ## debug-PAPER [CONFIG=default] [ARGS=...]      one batch of training and validation, nothing written
 $(PAPERS:%=debug-%): debug-%: $(INSTALLED)
-	@$(MONOFACE) fit --config experiments/$*/$(CONFIG).yaml --trainer.fast_dev_run=true $(ARGS)
+	@$(MONOFACE) fit --config="experiments/$*/$$CONFIG.yaml" --trainer.fast_dev_run=true $(ARGS)
 
 ## table-PAPER [SEEDS=3] [ARGS=...]             the paper's ablation table, ours beside the paper's; resumes
 $(PAPERS:%=table-%): table-%: $(INSTALLED)
-	@$(MONOFACE) table $* --seeds $(SEEDS) $(ARGS)
+	@$(MONOFACE) table $* --seeds="$$SEEDS" $(ARGS)
 
 ## sweep-PAPER [LOCAL=1] [RUNS=12] [ARGS=...]  search for its weights on W&B; LOCAL=1 without an account, with a leaderboard
 $(PAPERS:%=sweep-%): sweep-%: $(INSTALLED)
-	@$(MONOFACE) sweep $*$(if $(LOCAL), --local)$(if $(RUNS), --runs $(RUNS)) $(ARGS)
+	@$(MONOFACE) sweep $*$(if $(LOCAL), --local)$(if $(RUNS), --runs="$$RUNS") $(ARGS)
 
 UNKNOWN := train-% debug-% table-% sweep-%
 $(UNKNOWN):
-	@echo "no paper named $*; there are: $(PAPERS)"; exit 2
+	@$(info no paper named $*; there are: $(PAPERS))exit 2
 
 ## reconstruct [IMAGE=] [OUT=] [CHECKPOINT=]    photograph, folder or frames to meshes and a report
 reconstruct: $(INSTALLED)
-	@$(MONOFACE) reconstruct $(if $(IMAGE),'$(IMAGE)') $(if $(OUT),--out '$(OUT)') $(if $(CHECKPOINT),--checkpoint '$(CHECKPOINT)') $(ARGS)
+	@$(MONOFACE) reconstruct $(if $(OUT),--out="$$OUT") $(if $(CHECKPOINT),--checkpoint="$$CHECKPOINT") $(ARGS) $(if $(IMAGE),-- "$$IMAGE")
 
 ## evaluate CHECKPOINT= [SUITE=rogue]           a checkpoint on a suite of test pictures, beside the papers' figures
 evaluate: $(INSTALLED)
-	@test -n '$(CHECKPOINT)' || { echo "say which: make evaluate CHECKPOINT=runs/rogue/RUN/checkpoints/last.ckpt"; exit 2; }
-	@$(MONOFACE) evaluate --suite $(or $(SUITE),rogue) --checkpoint '$(CHECKPOINT)' $(ARGS)
+	@test -n "$$CHECKPOINT" || { echo "say which: make evaluate CHECKPOINT=runs/rogue/RUN/checkpoints/last.ckpt"; exit 2; }
+	@$(MONOFACE) evaluate --suite="$${SUITE:-rogue}" --checkpoint="$$CHECKPOINT" $(ARGS)
 
 ## prepare-photos DIR= OUT=                     align and annotate a folder of photographs for training
 prepare-photos: $(INSTALLED)
-	@test -n '$(DIR)' && test -n '$(OUT)' || { echo "say which folder and where to: make prepare-photos DIR=photos OUT=prepared"; exit 2; }
-	@$(MONOFACE) prepare photos '$(DIR)' --out '$(OUT)' $(ARGS)
+	@test -n "$$DIR" && test -n "$$OUT" || { echo "say which folder and where to: make prepare-photos DIR=photos OUT=prepared"; exit 2; }
+	@$(MONOFACE) prepare photos --out="$$OUT" $(ARGS) -- "$$DIR"
 
 ## sheet [ARGS=...]                             contact sheet of random default faces
 sheet: $(INSTALLED)
@@ -84,7 +98,7 @@ corruptions: $(INSTALLED)
 
 ## relight [CHECKPOINT=] [IMAGE=] [OUT=]        animated highlights of a photographed or a random face
 relight: $(INSTALLED)
-	@$(MONOFACE) relight $(if $(CHECKPOINT),--checkpoint '$(CHECKPOINT)') $(if $(IMAGE),--image '$(IMAGE)') $(if $(OUT),--out '$(OUT)') $(ARGS)
+	@$(MONOFACE) relight $(if $(CHECKPOINT),--checkpoint="$$CHECKPOINT") $(if $(IMAGE),--image="$$IMAGE") $(if $(OUT),--out="$$OUT") $(ARGS)
 
 ## bench [ARGS=...]                             every part and step timed, as ratios; ARGS=render: one of them
 bench: $(INSTALLED)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
 import math
-import shutil
-import tempfile
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import torch
@@ -22,7 +21,8 @@ from torch.utils.data import DataLoader, Dataset
 from datamodules.batch import MultiViewBatch, Truth
 from datamodules.facial_detail import FacialDetail, detail_key
 from datamodules.sampler import EpochSampler, evaluation_loader, run_seed, training_loader
-from renderers.cache import cache_dir
+from renderers.atomic_file import folder_written_atomically
+from renderers.cache import cache_dir, made_once
 from renderers.camera import default_intrinsics
 from renderers.coefficients import Coefficients
 from renderers.detail import draw_detail
@@ -352,31 +352,30 @@ def _eight_bit(picture: Tensor) -> Tensor:
 
 
 def write_cache(faces: SyntheticFaces, folder: Path) -> None:
-    """Draw every face into `folder`, which appears whole or not at all."""
+    """Draw every face into `folder`, which appears whole or not at all.
+
+    Raises:
+        UserError: the cache cannot be written.
+    """
     from rich.progress import track
 
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
-    try:
-        files: dict[str, np.ndarray] = {}
-        starts = range(0, len(faces), CHUNK)
-        for start in track(starts, description=f"drawing {len(faces)} synthetic faces ({faces.split})"):
-            indices = list(range(start, min(start + CHUNK, len(faces))))
-            for name, rows in _encode(faces.__getitems__(indices), len(indices), faces.split == "train").items():
-                if name not in files:
-                    path = temporary / f"{name}.npy"
-                    shape = (len(faces), *rows.shape[1:])
-                    files[name] = np.lib.format.open_memmap(path, mode="w+", dtype=rows.dtype, shape=shape)
-                files[name][indices] = rows
-        for array in files.values():
-            array.flush()  # type: ignore[attr-defined]
-        try:
-            temporary.replace(folder)
-        except OSError:
-            if not folder.is_dir():
-                raise  # Else another process drew the same faces first.
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    named = f"{len(faces)} synthetic faces ({faces.split})"
+    with made_once(folder, named):
+        if folder.is_dir():
+            return
+        # Appended to, not mapped into memory: a full disk is an error then, and not the process's end.
+        with folder_written_atomically(folder) as temporary, contextlib.ExitStack() as opened:
+            files: dict[str, BinaryIO] = {}
+            for start in track(range(0, len(faces), CHUNK), description=f"drawing {named}"):
+                indices = list(range(start, min(start + CHUNK, len(faces))))
+                for name, rows in _encode(faces.__getitems__(indices), len(indices), faces.split == "train").items():
+                    if name not in files:
+                        files[name] = opened.enter_context((temporary / f"{name}.npy").open("wb"))
+                        header = np.lib.format.header_data_from_array_1_0(np.ascontiguousarray(rows))
+                        np.lib.format.write_array_header_1_0(
+                            files[name], {**header, "shape": (len(faces), *rows.shape[1:])}
+                        )
+                    files[name].write(rows.tobytes())
 
 
 class SyntheticMultiView(LightningDataModule):

@@ -9,6 +9,7 @@ import argparse
 import errno
 import importlib
 import io
+import itertools
 import os
 import re
 import signal
@@ -81,9 +82,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0, 2 for something the user can mend (one line on stderr), 130 after Ctrl-C, 1 otherwise.
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    debug = "--debug" in arguments or os.environ.get("MONOFACE_DEBUG", "") not in ("", "0")
-    arguments = [argument for argument in arguments if argument != "--debug"]
+    arguments = [_at_home(argument) for argument in (sys.argv[1:] if argv is None else argv)]
+    # What follows `--` is a name, whatever it looks like.
+    options = list(itertools.takewhile(lambda argument: argument != "--", arguments))
+    debug = "--debug" in options or os.environ.get("MONOFACE_DEBUG", "") not in ("", "0")
+    arguments = [option for option in options if option != "--debug"] + arguments[len(options) :]
     use_large_pages()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -112,6 +115,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     finally:
         if restored is not None:
             signal.signal(signal.SIGTERM, restored)
+
+
+def _at_home(argument: str) -> str:
+    """`~/NAME` and `--OPTION=~/NAME` with the user's home in place of the `~`, as only some shells write them."""
+    option, value = re.match(r"((?:--?[\w.+-]+=)?)(.*)", argument, re.DOTALL).groups()  # type: ignore[union-attr]
+    return option + os.path.expanduser(value) if value == "~" or value.startswith("~/") else argument  # noqa: PTH111
 
 
 def _terminate_as_interrupt() -> Any:

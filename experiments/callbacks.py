@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -38,6 +39,20 @@ class NonFiniteError(UserError):
     """A batch or a loss holds NaN or infinity."""
 
 
+class SharedFolder(Callback):
+    """Tells every process of a run the folder that the first one reserved.
+
+    Args:
+        folder: the run's folder; its path becomes that of the first process.
+    """
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self.folder.path = Path(trainer.strategy.broadcast(str(self.folder.path)))
+
+
 class LastCheckpoint(Checkpoint):
     """Keeps `checkpoints/last.ckpt`, and the one before it as `previous.ckpt`.
 
@@ -52,7 +67,7 @@ class LastCheckpoint(Checkpoint):
     """
 
     def __init__(self, folder: RunFolder, plan: Plan, every: int = 0) -> None:
-        self.path, self.previous = folder.checkpoint, folder.previous_checkpoint
+        self.folder = folder
         self.plan, self.every = plan, every
         self.saved_step = -1
         self._gathered: list[RandomState] | None = None
@@ -146,12 +161,12 @@ class LastCheckpoint(Checkpoint):
         self._gathered = gathered_random_states(trainer)
         try:
             if trainer.is_global_zero:
-                with written_atomically(self.path) as temporary:
+                with written_atomically(self.folder.checkpoint) as temporary:
                     trainer.save_checkpoint(temporary)
-                    if self.path.is_file():
-                        keep_as(self.path, self.previous)
+                    if self.folder.checkpoint.is_file():
+                        keep_as(self.folder.checkpoint, self.folder.previous_checkpoint)
             else:
-                trainer.save_checkpoint(self.path)
+                trainer.save_checkpoint(self.folder.checkpoint)
         finally:
             self._gathered = None
         self.saved_step = trainer.global_step

@@ -31,12 +31,12 @@ from rich.console import Console
 from rich.table import Table
 
 from datamodules.sampler import share_of_batch
-from experiments.callbacks import FiniteGuard, LastCheckpoint, MetricsRecord, Panels, validation_metrics
+from experiments.callbacks import FiniteGuard, LastCheckpoint, MetricsRecord, Panels, SharedFolder, validation_metrics
 from experiments.checkpoint import CONFIG_KEY, newest_whole, stored_plan
 from experiments.papers import EXPERIMENTS
 from experiments.plain_yaml import read_yaml
 from experiments.precheck import short_message, unwrapped
-from experiments.run_folder import Metrics, RunFolder, choose_folder, write_json, write_text
+from experiments.run_folder import Metrics, RunFolder, choose_folder, make_folder, resumed_path, write_json, write_text
 from experiments.stored_module import Plan, describe
 from lightning_modules.components.checkpoint_file import mismatch, read_checkpoint
 from lightning_modules.components.pretrained import a_checkpoint_follows
@@ -64,17 +64,18 @@ class CommandLine(LightningCLI):
 
     def __init__(self, args: list[str]) -> None:
         shared = {"exit_on_error": False, "default_config_files": [str(EXPERIMENTS / "shared" / "trainer.yaml")]}
-        super().__init__(
-            LightningModule,
-            LightningDataModule,
-            save_config_callback=None,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            auto_configure_optimizers=False,
-            seed_everything_default=0,
-            parser_kwargs={"prog": "monoface", "exit_on_error": False, **{name: dict(shared) for name in COMMANDS}},
-            args=args,
-        )
+        with contextlib.ExitStack() as self.while_it_runs:
+            super().__init__(
+                LightningModule,
+                LightningDataModule,
+                save_config_callback=None,
+                subclass_mode_model=True,
+                subclass_mode_data=True,
+                auto_configure_optimizers=False,
+                seed_everything_default=0,
+                parser_kwargs={"prog": "monoface", "exit_on_error": False, **{name: dict(shared) for name in COMMANDS}},
+                args=args,
+            )
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -96,7 +97,7 @@ class CommandLine(LightningCLI):
             type=str | None,
             default=None,
             help="go on: `auto` with the newest run of this paper, model, data and seed (or with that of --run_id) if "
-            "there is one, or a run's folder, or a checkpoint",
+            "there is one, or a run by its name or folder, or a checkpoint",
         )
         parser.add_argument(
             "--checkpoint_every", type=int, default=500, help="steps between two checkpoints; 0: validations and epochs"
@@ -149,11 +150,13 @@ class CommandLine(LightningCLI):
         if self.config.subcommand != "fit":
             raise UserError(f"--resume goes on with a training; {self.config.subcommand} takes --ckpt_path")
         automatic = settings.resume == "auto"
-        if not automatic and not Path(settings.resume).is_dir():
-            settings.ckpt_path = settings.resume
-            return
+        folder: RunFolder | None
         if not automatic:
-            folder: RunFolder | None = RunFolder(Path(settings.resume))
+            path = resumed_path(settings.resume, Path(settings.runs_dir), str(settings.paper))
+            if not path.is_dir():
+                settings.ckpt_path = str(path)
+                return
+            folder = RunFolder(path)
         elif settings.run_id and settings.paper:
             folder = choose_folder(Path(settings.runs_dir), settings.paper, settings.run_id)
             self.starts_over = True
@@ -192,6 +195,18 @@ class CommandLine(LightningCLI):
         self.wandb_mode = wandb_mode(settings.wandb)
         self.wandb_run: Any = None
         self.dry = bool(settings.trainer.fast_dev_run)
+        # Lightning counts machines only when there is a Trainer.
+        first_machine = settings.trainer.num_nodes == 1 or os.environ.get("NODE_RANK", "0") == "0"
+        if _is_first() and first_machine and not self.dry:
+            self._reserve_folder()
+
+    def _reserve_folder(self) -> None:
+        """Makes the run's folder, before anything that takes long, and keeps it for this process."""
+        if not self.continues and not (self.starts_over and self.folder.path.is_dir()):
+            self.folder = make_folder(self.folder, may_differ=not self.settings.run_id)
+        self.while_it_runs.enter_context(self.folder.held())
+        if self.starts_over:
+            self.folder.clear()  # what was killed before its first checkpoint
 
     def instantiate_classes(self) -> None:
         with a_checkpoint_follows() if self.resumed else contextlib.nullcontext():
@@ -227,7 +242,7 @@ class CommandLine(LightningCLI):
 
     def _callbacks(self, given: dict[str, Any]) -> list[Callback]:
         self.record = MetricsRecord()
-        own: list[Callback] = [FiniteGuard(), self.record]
+        own: list[Callback] = [SharedFolder(self.folder), FiniteGuard(), self.record]
         listed = given["callbacks"] if isinstance(given["callbacks"], list) else [given["callbacks"]]
         if given["enable_progress_bar"] is not False and not any(isinstance(item, ProgressBar) for item in listed):
             own.append(_ProgressBar())
@@ -312,14 +327,8 @@ class CommandLine(LightningCLI):
 
     @contextlib.contextmanager
     def recorded(self) -> Iterator[None]:
-        """Makes the run's folder; a run that ends before it learnt anything takes it away again."""
+        """Fills the run's folder; a run that ends before it learnt anything leaves none."""
         first = _is_first() and not self.dry
-        if first and self.continues:
-            self.folder.clear_halves()
-        elif first:
-            if self.starts_over:
-                self.folder.remove()  # What was killed before its first checkpoint.
-            self.folder.create()
         try:
             if first:
                 if self.keeps_own_logger and self.wandb_mode != "disabled":
@@ -330,7 +339,7 @@ class CommandLine(LightningCLI):
             self._close_wandb()
             learnt = self.subcommand == "fit" and self.trainer.global_step > 0
             if first and not learnt and not self.continues:
-                self.folder.remove()
+                self.folder.clear()
             if isinstance(error, (SIGTERMException, KeyboardInterrupt)) or _was_interrupt(error):
                 raise KeyboardInterrupt(self._how_to_resume(learnt)) from None
             raise

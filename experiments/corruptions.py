@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from renderers.morphable_model.model import MorphableModel
 
-SHEET = Path(".github/corruptions.png")
+FOLDER = Path("runs/corruptions")
 YAWS = (-60, -25, 0, 25, 60)  # degrees
 COVERAGES = ((0.05, 0.2), (0.2, 0.4), (0.4, 0.55), (0.55, 0.7))
 DENSITY = 1  # of the face model's mesh
@@ -32,7 +32,10 @@ SAMPLED_COLORS = 20_000  # from which the palette is made
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
     parser.add_argument(
-        "--output", type=Path, metavar="FILE.png", help=f"the picture to write (default: {SHEET}, or PHOTO-KIND.png)"
+        "--output",
+        type=Path,
+        metavar="FILE.png",
+        help=f"the picture to write (default: sheet.png or PHOTO-KIND.png in {FOLDER})",
     )
     parser.add_argument("--size", type=int, default=224, help="pixels a face (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="which faces and corruptions (default: %(default)s)")
@@ -49,15 +52,17 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         UserError: a size that makes no picture, or a path that cannot be written.
     """
-    from renderers.atomic_file import written_atomically
     from renderers.errors import UserError
-    from renderers.morphable_model.default import load_default
 
     if args.image is not None:
         return _dress_photograph(args)
     if args.size < 16:
         raise UserError(f"corruptions: --size {args.size} makes no picture; use at least 16")
-    output = args.output or SHEET
+
+    from renderers.atomic_file import written_atomically
+    from renderers.morphable_model.default import load_default
+
+    output = args.output or FOLDER / "sheet.png"
     sheet = draw_sheet(load_default(DENSITY), args.size, args.seed)
     reduced = reduce_colors(sheet, args.size)
     try:
@@ -75,19 +80,24 @@ def _dress_photograph(args: argparse.Namespace) -> int:
     Raises:
         UserError: no such photograph or occlusion, or no face in it.
     """
+    from renderers.errors import UserError
+
+    given = str(args.image) != "astronaut"
+    if given and not args.image.is_file():
+        raise UserError(f"{args.image}: no such file")
+
     from PIL import Image
     from skimage.data import astronaut
 
     from datamodules.landmarks import best_detector
     from datamodules.photo_file import read_photo
     from renderers.atomic_file import written_atomically
-    from renderers.errors import UserError
 
-    photograph = astronaut() if str(args.image) == "astronaut" else read_photo(args.image)
+    photograph = read_photo(args.image) if given else astronaut()
     faces = [face.landmarks for face in best_detector().detect(photograph) if face.doubt is None]
     if not faces:
         raise UserError(f"{args.image}: no face found whose landmarks are sure enough to put {args.kind} on")
-    output = args.output or Path(f"{args.image.stem}-{args.kind}.png")
+    output = args.output or FOLDER / f"{args.image.stem}-{args.kind}.png"
     with written_atomically(output) as temporary:
         Image.fromarray(dress(photograph, faces, args.kind, args.seed)).save(temporary, format="PNG")
     print(f"{output}: {args.kind} on {len(faces)} {'face' if len(faces) == 1 else 'faces'}")

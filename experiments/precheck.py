@@ -18,6 +18,8 @@ from typing import Any
 
 from experiments.papers import papers_with
 from experiments.plain_yaml import read_yaml
+from experiments.run_folder import resumed_path
+from lightning_modules.components.checkpoint_path import check_checkpoint_path
 from renderers.errors import UserError
 
 TRAINER = "lightning.pytorch.trainer.trainer.Trainer"
@@ -39,7 +41,7 @@ class Parameter:
 
 
 def check_arguments(command: str, arguments: list[str]) -> None:
-    """Looks at configuration files and at the names of overrides.
+    """Looks at configuration files, at the names of overrides, and whether the checkpoints are there.
 
     Raises:
         UserError: a file that is missing or is not YAML, or a name that nothing takes.
@@ -47,20 +49,38 @@ def check_arguments(command: str, arguments: list[str]) -> None:
     if any(argument in ("-h", "--help") or argument.split("=")[0].endswith(".help") for argument in arguments):
         return
     classes: dict[str, str] = {}
+    given: dict[str, object] = {}
     options = list(_options(arguments))
     for name, value in options:
         if name in ("config", "c"):
-            _check_file(Path(value or ""), classes)
+            _check_file(Path(value or ""), classes, given)
     for name, value in options:
         part, _, rest = name.partition(".")
         if part in ("model", "data") and rest in ("", "class_path") and value and not Path(value).is_file():
             classes[part] = value
     for name, value in options:
+        given[_short(name)] = value
         if name != "c":
             _check_key(name.rstrip("+").split("."), value, classes, f"--{name}")
     if not {name.split(".")[0] for name, _ in options} & {"config", "c", "model", "print_config"}:
         shipped = ", ".join(f"experiments/{paper}/default.yaml" for paper in papers_with("default.yaml"))
         raise UserError(f"{command} needs a configuration: --config FILE (shipped: {shipped or 'none'})")
+    _check_checkpoints(given)
+
+
+def _short(name: str) -> str:
+    return name.replace(".init_args.", ".")
+
+
+def _check_checkpoints(given: Mapping[str, object]) -> None:
+    """Looks whether the checkpoints that a command starts from are there at all."""
+    resume = given.get("resume")
+    names = ["model.init_weights"] if resume else ["model.init_weights", "ckpt_path"]
+    for path in map(given.get, names):
+        if isinstance(path, str) and path not in ("", "null", "None"):
+            check_checkpoint_path(Path(path))
+    if isinstance(resume, str) and resume not in ("auto", "null", "None"):
+        resumed_path(resume, Path(str(given.get("runs_dir") or "runs")), str(given.get("paper")))
 
 
 def _options(arguments: list[str]) -> Iterator[tuple[str, str | None]]:
@@ -81,7 +101,7 @@ def _options(arguments: list[str]) -> Iterator[tuple[str, str | None]]:
             yield name, None
 
 
-def _check_file(path: Path, classes: dict[str, str]) -> None:
+def _check_file(path: Path, classes: dict[str, str], given: dict[str, object]) -> None:
     tree = read_yaml(path, f"--config {path}")
     if not isinstance(tree, dict):
         raise UserError(f"--config {path}: expected a mapping of names to values")
@@ -90,6 +110,7 @@ def _check_file(path: Path, classes: dict[str, str]) -> None:
         if isinstance(section, dict) and isinstance(section.get("class_path"), str):
             classes[part] = section["class_path"]
     for keys, value in _leaves(tree, ()):
+        given[_short(".".join(keys))] = value
         _check_key(list(keys), value, classes, f"{path}: {'.'.join(keys)}")
 
 

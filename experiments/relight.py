@@ -60,6 +60,7 @@ def run(args: argparse.Namespace) -> int:
         UserError: numbers that make no animation, another kind of file, a photograph without a checkpoint or without a
             face, a checkpoint that knows no highlights.
     """
+    from lightning_modules.components.checkpoint_path import check_checkpoint_path
     from renderers.atomic_file import written_atomically
     from renderers.errors import UserError
 
@@ -77,6 +78,10 @@ def run(args: argparse.Namespace) -> int:
     out: Path = args.out or Path("runs") / "relight" / f"{name}.gif"
     if out.suffix.lower() not in FORMATS:
         raise UserError(f"relight: --out {out}: an animation is written as {', '.join(FORMATS)}")
+    if args.checkpoint is not None:
+        check_checkpoint_path(args.checkpoint)
+    if args.image is not None and not args.image.is_file():
+        raise UserError(f"{args.image}: no such file")
     if args.checkpoint is None:
         face_model, coefficients = random_face(args.seed)
     else:

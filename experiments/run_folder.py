@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -14,13 +15,19 @@ from typing import Any
 
 from renderers.atomic_file import written_atomically
 from renderers.errors import UserError
+from renderers.file_lock import locked
 
 Metrics = dict[str, float]
+LOCK = ".lock"  # in a run's folder while it is trained
 
 
-@dataclass(frozen=True)
+@dataclass
 class RunFolder:
-    """The names inside a run's folder."""
+    """The names inside a run's folder.
+
+    Attributes:
+        path: of the folder; the processes of one run agree on it when the training begins.
+    """
 
     path: Path
 
@@ -54,40 +61,51 @@ class RunFolder:
         found = [(path.stat().st_mtime_ns, path) for path in self.checkpoint.parent.glob("[!.]*.ckpt")]
         return [path for _, path in sorted(found, reverse=True)]
 
-    def clear_halves(self) -> None:
-        """Takes away what a process that was killed while it saved left of its file."""
-        for half in self.checkpoint.parent.glob(".*.ckpt"):
-            half.unlink(missing_ok=True)
-
     @classmethod
     def of_checkpoint(cls, checkpoint: Path) -> RunFolder | None:
         """The run that wrote this checkpoint, where it still lies in its own run's folder."""
         folder = cls(checkpoint.parent.parent)
         return folder if checkpoint.parent.name == "checkpoints" and folder.config.is_file() else None
 
-    def create(self) -> None:
-        """Makes the folder.
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Keeps the folder, which is there already, for this process; it goes away afterwards if nothing is in it.
 
         Raises:
-            UserError: there is a run in it already.
+            UserError: another process holds it.
         """
-        if self.path.is_dir() and any(self.path.iterdir()):
-            resume = f", or go on with --ckpt_path {self.checkpoint}" if self.checkpoint.is_file() else ""
-            raise UserError(f"{self.path} holds a run already: choose another --run_id, remove it{resume}")
-        self.path.mkdir(parents=True, exist_ok=True)
 
-    def remove(self) -> None:
-        """Takes the folder away again, and those parents that it leaves empty."""
-        shutil.rmtree(self.path, ignore_errors=True)
-        for parent in list(self.path.parents)[:-1]:
+        def refuse() -> None:
+            raise UserError(f"{self.path}: another process is training in it: wait until it ends, or stop it")
+
+        try:
+            with locked(self.path / LOCK, refuse):
+                try:
+                    yield
+                finally:
+                    (self.path / LOCK).unlink(missing_ok=True)
+        finally:
+            self._remove_if_empty()
+
+    def clear(self) -> None:
+        """Removes what is in the folder, but for the mark that this process holds it."""
+        for item in self.path.glob("*"):
+            if item.is_dir() and not item.is_symlink():
+                shutil.rmtree(item, ignore_errors=True)
+            elif item.name != LOCK:
+                item.unlink(missing_ok=True)
+
+    def _remove_if_empty(self) -> None:
+        """Takes the folder away, and those parents that it leaves empty."""
+        for folder in (self.path, *list(self.path.parents)[:-1]):
             try:
-                parent.rmdir()
+                folder.rmdir()
             except OSError:
                 return
 
 
 def choose_folder(runs: Path, paper: str, run_id: str | None, prefix: str = "") -> RunFolder:
-    """runs/PAPER/RUN_ID, where RUN_ID is the time of day unless it is given.
+    """runs/PAPER/RUN_ID, where RUN_ID is the prefix and the time of day unless it is given; nothing is made yet.
 
     Raises:
         UserError: a name that would leave the folder or that a file system may not take.
@@ -96,11 +114,42 @@ def choose_folder(runs: Path, paper: str, run_id: str | None, prefix: str = "") 
         parts = (value or "run").split("/")
         if any(not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._+-]*", part) for part in parts):
             raise UserError(f"{name} {value!r}: use letters, digits and . _ + -, and / between folders")
-    if run_id:
-        return RunFolder(runs / paper / run_id)
-    stamp = prefix + datetime.now().strftime("%Y%m%d-%H%M%S")
-    names = (stamp if count == 1 else f"{stamp}-{count}" for count in range(1, 1000))
-    return RunFolder(next(runs / paper / name for name in names if not (runs / paper / name).exists()))
+    return RunFolder(runs / paper / (run_id or prefix + datetime.now().strftime("%Y%m%d-%H%M%S")))
+
+
+def resumed_path(resume: str, runs: Path, paper: str) -> Path:
+    """What `--resume` means: a run's folder or a checkpoint by its path, or a run of this paper by its name.
+
+    Raises:
+        UserError: there is none of these.
+    """
+    named = runs / paper / resume
+    for path in (Path(resume), named):
+        if path.exists():
+            return path
+    raise UserError(f"--resume {resume}: no such file or folder, and no such run: {named}")
+
+
+def make_folder(wanted: RunFolder, may_differ: bool) -> RunFolder:
+    """Makes the folder of a new run, which no other process gets then.
+
+    Args:
+        wanted: its name.
+        may_differ: whether it takes the next free name (NAME-2, NAME-3 and so on) where there is such a folder.
+
+    Raises:
+        UserError: the folder is there, and may not differ.
+    """
+    for count in range(1, 1000):
+        path = wanted.path if count == 1 else wanted.path.with_name(f"{wanted.path.name}-{count}")
+        try:
+            path.mkdir(parents=True)
+            return RunFolder(path)
+        except FileExistsError:
+            if not may_differ:
+                resume = f", or go on with --ckpt_path {wanted.checkpoint}" if wanted.checkpoint.is_file() else ""
+                raise UserError(f"{path} holds a run already: choose another --run_id, remove it{resume}") from None
+    raise UserError(f"{wanted.path.parent}: no folder of a new name can be made in it")
 
 
 def keep_as(path: Path, kept: Path) -> None:

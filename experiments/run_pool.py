@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from experiments.run_folder import RunFolder, read_json, write_json
+from experiments.run_folder import LOCK, RunFolder, read_json, write_json
+from renderers.errors import UserError
+from renderers.file_lock import locked
 
 GRACE_SECONDS = 60
 """How long an interrupted run may take to save its checkpoint."""
@@ -80,22 +82,30 @@ class RunPool:
     A context: whoever leaves it early lets each run save its checkpoint first.
 
     Args:
+        folder: where its runs lie; one pool at a time works there.
         stamp: `source_stamp` of the runs' configuration.
         jobs: runs at a time.
     """
 
-    def __init__(self, stamp: str, jobs: int) -> None:
+    def __init__(self, folder: Path, stamp: str, jobs: int) -> None:
+        self.folder, self._while_open = folder, contextlib.ExitStack()
         self.stamp, self.jobs = stamp, jobs
         self.threads = str(max(1, (os.cpu_count() or 1) // jobs))
         self._active: dict[int, tuple[PooledRun, subprocess.Popen[bytes]]] = {}
 
     def __enter__(self) -> RunPool:
+        def refuse() -> None:
+            raise UserError(f"{self.folder}: another process is at work on these runs: wait until it ends, or stop it")
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._while_open.enter_context(locked(self.folder / LOCK, refuse))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        _stop([process for _, process in self._active.values()])
+        with self._while_open:
+            _stop([process for _, process in self._active.values()])
 
     @property
     def active(self) -> list[PooledRun]:
@@ -128,12 +138,18 @@ class RunPool:
 
 
 def start(run: PooledRun, stamp: str, threads: str) -> subprocess.Popen[bytes]:
-    """The process of a run, on `threads` threads; see `RunPool.start`."""
+    """The process of a run, on `threads` threads; see `RunPool.start`.
+
+    Raises:
+        UserError: the run is under way, as one is whose pool was killed.
+    """
     command = [sys.executable, "-m", "experiments", *run.command]
     if _is_same(run, stamp) and run.folder.checkpoints():
         command += ["--resume", "auto"]  # from the newest that is whole
     else:
-        shutil.rmtree(run.path, ignore_errors=True)
+        if run.path.is_dir():
+            with run.folder.held():  # a run may outlive the process that started it
+                run.folder.clear()
     write_json(run.stamp, {"command": list(run.command), "configuration": stamp, "commit": current_commit()})
     environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
     with run.log.open("wb") as log:

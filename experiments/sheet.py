@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from renderers.coefficients import Coefficients
     from renderers.morphable_model.model import MorphableModel
 
+SHEET = Path("runs/sheet.png")
 SUPERSAMPLE = 2
 ALBEDO_RANGE = 2.0  # standard deviations; a sheet of a few faces should not be spent on one-in-a-hundred colours
 STEP_BACK = 0.5  # decimetres, so that the largest face leaves a margin
@@ -24,7 +25,9 @@ BACKGROUNDS = ((0.80, 0.83, 0.86), (0.86, 0.83, 0.79), (0.79, 0.84, 0.80), (0.84
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE.png", help="the picture to write")
+    parser.add_argument(
+        "--out", type=Path, default=SHEET, metavar="FILE.png", help="the picture to write (default: %(default)s)"
+    )
     parser.add_argument("--count", type=int, default=16, help="number of faces (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="which faces (default: %(default)s)")
     parser.add_argument("--size", type=int, default=224, help="pixels a face (default: %(default)s)")
@@ -39,14 +42,16 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         UserError: a number that makes no picture, or a path that cannot be written.
     """
-    from PIL import Image
-
-    from renderers.atomic_file import written_atomically
     from renderers.errors import UserError
-    from renderers.morphable_model.default import load_default
 
     if args.count < 1 or args.size < 16:
         raise UserError(f"sheet: --count {args.count} and --size {args.size} make no picture; use at least 1 and 16")
+
+    from PIL import Image
+
+    from renderers.atomic_file import written_atomically
+    from renderers.morphable_model.default import load_default
+
     sheet = draw_sheet(load_default(args.subdivide), args.count, args.seed, args.size)
     try:
         with written_atomically(args.out) as temporary:

@@ -164,7 +164,6 @@ def execute(runs: Sequence[Run], stamp: str, jobs: int) -> None:
     Raises:
         UserError: a run failed; the others that were under way are stopped and resume next time.
     """
-    waiting = [run for run in runs if not is_done(run, stamp)]
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -172,7 +171,9 @@ def execute(runs: Sequence[Run], stamp: str, jobs: int) -> None:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
-    with RunPool(stamp, jobs) as pool, Progress(*columns, console=Console(stderr=True)) as progress:
+    folder = runs[0].path.parents[1]
+    with RunPool(folder, stamp, jobs) as pool, Progress(*columns, console=Console(stderr=True)) as progress:
+        waiting = [run for run in runs if not is_done(run, stamp)]
         bar = progress.add_task("table", total=len(runs), completed=len(runs) - len(waiting))
         while waiting or pool.active:
             while waiting and pool.has_room:

@@ -35,13 +35,47 @@ def tracked() -> list[Path]:
     return [ROOT / name for name in names.split("\0") if name and (ROOT / name).is_file()]
 
 
+# What a user may write behind a target.
+VARIABLES = [
+    *(
+        "IMAGE",
+        "OUT",
+        "CHECKPOINT",
+        "DIR",
+        "RESUME",
+        "INIT",
+        "SUITE",
+        "CONFIG",
+        "SEEDS",
+        "RUNS",
+        "LOCAL",
+        "CPU",
+        "ARGS",
+    ),
+    *("PYTHON", "CONSTRAINTS"),
+]
+
+
 def make(*arguments: str, installed: bool = True) -> subprocess.CompletedProcess[str]:
     """Run make, with .venv taken for what it should be where `installed`."""
-    # Make's own variables, when these tests run under `make test`, would change what the inner one prints.
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
+    # What an outer `make test` was told, and what it hands on, would change what the inner one does.
+    environment = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(("MAKE", "MFLAGS")) and key not in VARIABLES
+    }
     old = ["-o", ".venv/.installed"] if installed else []
     command = ["make", "--no-print-directory", *old, *arguments]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def stand_in(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """`BIN=` of a Python that writes down the words it is called with."""
+    folder = tmp_path_factory.mktemp("bin")
+    (folder / "python").write_text("#!/bin/sh\nfor word; do printf '%s\\0' \"$word\"; done\n")
+    (folder / "python").chmod(0o755)
+    return f"BIN={folder}"
 
 
 class TestPackages:
@@ -82,6 +116,16 @@ class TestTrackedFiles:
         }
         assert {name: matches for name, matches in found.items() if matches} == {}
 
+    def test_what_the_readme_has_people_put_here_is_ignored(self) -> None:
+        if not (ROOT / ".git").exists():
+            pytest.skip("not a git checkout")
+        text = (ROOT / "README.md").read_text(encoding="utf-8")
+        named = set(re.findall(r"\b(?:data|runs)/[\w/.-]*\w|(?<=[= ])[\w]+\.(?:jpg|png)\b|(?<=DIR=)\w+", text))
+        assert {"data/BFM_model_front.mat", "data/photos", "photos", "me.jpg", "sunglasses.png"} <= named
+        for path in sorted(named):
+            command = ["git", "check-ignore", "--quiet", path if "." in path else f"{path}/face.jpg"]
+            assert subprocess.run(command, cwd=ROOT, check=False).returncode == 0, path
+
 
 class TestMake:
     def targets(self) -> set[str]:
@@ -95,13 +139,22 @@ class TestMake:
         assert {"help", "setup", "train-PAPER", "debug-PAPER", "test", "lint", "bench", "reconstruct"} <= self.targets()
         assert make("help").stdout == printed
 
+    def words(self, stand_in: str, *arguments: str) -> list[str]:
+        """What `python -m experiments` is called with."""
+        answer = make(stand_in, *arguments)
+        assert answer.returncode == 0, answer.stderr
+        head, *words = answer.stdout.split("\0")[1:-1]
+        assert head == "experiments"
+        return words
+
     @pytest.mark.parametrize("paper", sorted(path.parent.name for path in ROOT.glob("experiments/*/default.yaml")))
-    def test_every_paper_has_its_targets(self, paper: str) -> None:
-        train = make("-n", f"train-{paper}", "CONFIG=paper", "ARGS=--seed_everything 3")
-        assert train.returncode == 0
-        assert f"fit --config experiments/{paper}/paper.yaml --seed_everything 3" in train.stdout
-        assert "--trainer.fast_dev_run=true" in make("-n", f"debug-{paper}").stdout
-        assert f"table {paper} --seeds 2" in make("-n", f"table-{paper}", "SEEDS=2").stdout
+    def test_every_paper_has_its_targets(self, paper: str, stand_in: str) -> None:
+        train = self.words(stand_in, f"train-{paper}", "CONFIG=paper", "ARGS=--seed_everything 3")
+        assert train == ["fit", f"--config=experiments/{paper}/paper.yaml", "--seed_everything", "3"]
+        assert "--trainer.fast_dev_run=true" in self.words(stand_in, f"debug-{paper}")
+        assert self.words(stand_in, f"table-{paper}", "SEEDS=2") == ["table", paper, "--seeds=2"]
+        sweep = self.words(stand_in, f"sweep-{paper}", "LOCAL=1", "RUNS=4")
+        assert sweep == ["sweep", paper, "--local", "--runs=4"]
 
     @pytest.mark.parametrize("target", ["train-nobody", "debug-nobody", "table-nobody"])
     def test_an_unknown_paper_is_answered_with_those_there_are(self, target: str) -> None:
@@ -109,10 +162,52 @@ class TestMake:
         assert answer.returncode == 2
         assert "no paper named nobody; there are: finegrained mgcnet" in answer.stdout
 
-    def test_reconstruct_keeps_a_name_with_spaces_whole(self) -> None:
-        command = make("-n", "reconstruct", "IMAGE=my photo.jpg", "OUT=there").stdout
-        assert "reconstruct 'my photo.jpg' --out 'there'" in command
-        assert "--checkpoint" not in command
+    NASTY = (
+        "my photo.jpg", "o'brien.png", 'a "b".png', "it's #1.jpg", "-dash.jpg", "--out", "a$b.png", "a$$b.png",
+        "$(HOME)", "${HOME}", "$@", "x'; touch PWNED; '", '"; touch PWNED; "', "$(shell touch PWNED)", "$(touch PWNED)",
+        "`touch PWNED`", "a\\nb\\", "%.jpg", "*", "a;b&c|d>PWNED", "two  spaces", "line\nbreak", "=",
+        "été 日本.jpg", "~",
+    )  # fmt: skip
+
+    @pytest.mark.parametrize("name", NASTY)
+    def test_any_name_arrives_as_it_was_written(self, name: str, stand_in: str) -> None:
+        """Of every variable of every target; and nothing in it is run, by make or by the shell."""
+        given = [f"{variable}={name}" for variable in VARIABLES if variable not in ("ARGS", "PYTHON", "CONSTRAINTS")]
+        expected = {
+            "reconstruct": ["reconstruct", f"--out={name}", f"--checkpoint={name}", "--", name],
+            "relight": ["relight", f"--checkpoint={name}", f"--image={name}", f"--out={name}"],
+            "evaluate": ["evaluate", f"--suite={name}", f"--checkpoint={name}"],
+            "prepare-photos": ["prepare", "photos", f"--out={name}", "--", name],
+            "train-mgcnet": [
+                *("fit", f"--config=experiments/mgcnet/{name}.yaml"),
+                *(f"--model.init_args.init_weights={name}", f"--resume={name}"),
+            ],
+            "debug-mgcnet": ["fit", f"--config=experiments/mgcnet/{name}.yaml", "--trainer.fast_dev_run=true"],
+            "table-mgcnet": ["table", "mgcnet", f"--seeds={name}"],
+            "sweep-mgcnet": ["sweep", "mgcnet", "--local", f"--runs={name}"],
+        }
+        answer = make(stand_in, *expected, *given)
+        assert answer.returncode == 0, answer.stderr
+        calls = answer.stdout.removesuffix("\0").split("-m\0experiments\0")[1:]
+        assert [call.removesuffix("\0").split("\0") for call in calls] == list(expected.values())
+        assert not (ROOT / "PWNED").exists()
+
+    def test_arguments_are_the_shells_alone(self, stand_in: str) -> None:
+        words = self.words(
+            stand_in, "relight", "ARGS=--out 'a b$c.gif' --seed $((1 + 2)) --image '$(shell touch PWNED)'"
+        )
+        assert words == ["relight", "--out", "a b$c.gif", "--seed", "3", "--image", "$(shell touch PWNED)"]
+
+    def test_a_name_is_taken_from_the_environment_too(self, stand_in: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        environment = {"PATH": os.environ["PATH"], "IMAGE": "$(shell touch PWNED)o'b.png"}
+        command = ["make", "--no-print-directory", "-o", ".venv/.installed", stand_in, "reconstruct"]
+        printed = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
+        assert printed.endswith("--\0$(shell touch PWNED)o'b.png\0")
+
+    def test_an_unknown_target_runs_nothing(self) -> None:
+        answer = make("train-x'$(shell touch PWNED); touch PWNED; '")
+        assert answer.returncode == 2 and "no paper named x'" in answer.stdout
+        assert not (ROOT / "PWNED").exists()
 
     def test_preparing_photos_asks_for_its_folders(self) -> None:
         answer = make("prepare-photos", "DIR=photos")
@@ -129,7 +224,7 @@ case "$*" in
   --version) echo "Python 3.8.1" ;;
   "-m venv"*) echo "$2 $3" >> log; mkdir -p .venv/bin; cp python .venv/bin/python ;;
   "-m pip --version") exit 0 ;;
-  "-m pip install"*) echo "$2 $3" >> log; test ! -e BROKEN ;;
+  "-m pip "*) echo "$2 $3" >> log; echo "$@" > last-$3; test ! -e BROKEN ;;
 esac
 """
 
@@ -143,11 +238,11 @@ esac
         (tmp_path / "python").chmod(0o755)
         return tmp_path
 
-    def run(self, house: Path, python: str = "./python") -> tuple[int, str, list[str]]:
+    def run(self, house: Path, python: str = "./python", *more: str) -> tuple[int, str, list[str]]:
         """The exit code, what was printed, and what Python was asked to do."""
         log = house / "log"
         log.unlink(missing_ok=True)
-        answer = make("-C", str(house), "setup", f"PYTHON={python}", installed=False)
+        answer = make("-C", str(house), "setup", f"PYTHON={python}", *more, installed=False)
         return answer.returncode, answer.stdout, log.read_text().splitlines() if log.exists() else []
 
     def test_installs_once_and_again_when_the_pins_change(self, house: Path) -> None:
@@ -168,6 +263,25 @@ esac
         code, _, asked = self.run(house)
         assert (code, asked) == (0, ["venv --clear", "pip install"])
         assert not (house / ".venv/.installing").exists()
+
+    def test_without_cuda_it_stays_without(self, house: Path) -> None:
+        (house / "constraints.txt").write_text("torch==2.12.1\ntorch-geometric==2.8.1\ntorchvision==0.27.1\n")
+        os.utime(house / "constraints.txt", (1e9, 1e9))
+        expected = ["pip install", "pip uninstall"]
+        assert self.run(house, "./python", "CPU=1")[::2] == (0, ["venv --clear", *expected])
+        assert (house / ".venv/cpu.txt").read_text() == "torch==2.12.1+cpu\ntorchvision==0.27.1+cpu\n"
+        assert "-c constraints.txt -c .venv/cpu.txt -e" in (house / "last-install").read_text()
+        assert "easypytorch3d" in (house / "last-uninstall").read_text()
+        (house / "constraints.txt").touch()
+        os.utime(house / ".venv/.installed", (1.1e9, 1.1e9))
+        assert self.run(house)[::2] == (0, expected)
+
+    def test_without_an_index_of_cpu_wheels_it_says_so_and_forgets_it(self, house: Path) -> None:
+        (house / "BROKEN").touch()
+        code, printed, _ = self.run(house, "./python", "CPU=1")
+        assert code == 2 and "CPU=1 takes torch's wheels for CPUs" in printed
+        (house / "BROKEN").unlink()
+        assert self.run(house)[::2] == (0, ["venv --clear", "pip install"])
 
     @pytest.mark.parametrize(("python", "found"), [("./python", "Python 3.8.1"), ("./nowhere", "not found")])
     def test_refuses_an_old_or_missing_python(self, house: Path, python: str, found: str) -> None:

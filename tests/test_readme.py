@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -92,10 +93,13 @@ def commands() -> list[str]:
 
 def arguments(command: str) -> list[str]:
     """What `make` hands to `python -m experiments`."""
-    words = [*shlex.split(command), "--dry-run", "--no-print-directory", "-C", str(ROOT)]
-    printed = subprocess.run(words, capture_output=True, text=True, check=True).stdout
-    (line,) = [line for line in printed.splitlines() if "-m experiments" in line]
-    return shlex.split(line.split("-m experiments", 1)[1])
+    with tempfile.TemporaryDirectory() as folder:
+        stand_in = Path(folder) / "python"
+        stand_in.write_text("#!/bin/sh\nfor word; do printf '%s\\0' \"$word\"; done\n")
+        stand_in.chmod(0o755)
+        words = [*shlex.split(command), f"BIN={folder}", "-o", ".venv/.installed", "--no-print-directory"]
+        printed = subprocess.run([*words, "-C", str(ROOT)], capture_output=True, text=True, check=True).stdout
+    return printed.split("\0")[2:-1]
 
 
 @pytest.fixture

@@ -108,6 +108,9 @@ def _add_skin_arguments(kinds: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command; 0 when its output is written, else a UserError says why not."""
+    source: Path | None = getattr(args, "source", None)
+    if source is not None and not source.is_dir():
+        raise UserError(f"{source}: {'not a folder' if source.exists() else 'no such folder'}")
     args.prepare(args)
     return 0
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from experiments.stored_module import Trust, add_trust_arguments
+from lightning_modules.components.checkpoint_path import check_checkpoint_path
 from renderers.errors import UserError
 
 if TYPE_CHECKING:
@@ -49,6 +50,12 @@ def run(args: argparse.Namespace) -> int:
     image: Path | None = args.image
     if image is not None and not image.exists():
         raise UserError(f"{image}: no such file or folder; give IMAGE=photo.jpg or a folder of photographs")
+    if args.checkpoint is not None:
+        check_checkpoint_path(args.checkpoint)
+    elif args.detail_size is not None:
+        raise UserError("--detail-size: only a checkpoint finds detail; give --checkpoint FILE of finegrained")
+    elif args.no_fit:
+        raise UserError("--no-fit leaves nothing but the mean face: give --checkpoint FILE with it")
     is_folder = image is not None and image.is_dir()
     out = args.out or Path("runs") / "reconstruct" / (printable(image.resolve().stem) if image else "astronaut")
     check = check_results_folder if is_folder else check_replaceable
@@ -77,8 +84,6 @@ def _reconstructor(args: argparse.Namespace) -> Reconstructor:
     from renderers.morphable_model.load import load_face_model
 
     if args.checkpoint is None:
-        if args.detail_size is not None:
-            raise UserError("--detail-size: only a checkpoint finds detail; give --checkpoint FILE of finegrained")
         return Reconstructor(load_face_model(args.face_model or "default"), None, args.detector, not args.no_fit)
     from experiments.checkpoint import load_module
     from lightning_modules.base import FaceModule

@@ -60,11 +60,12 @@ def sweep_locally(spec: SweepSpec, count: int, jobs: int, runs_dir: Path) -> Lea
     Raises:
         UserError: the folder holds another sweep, or every run fails.
     """
-    board = Leaderboard(runs_dir / spec.paper / "sweep", spec, settings_digest(spec))
-    waiting = [entry for entry in board.entries[:count] if entry.state in (RUNNING, FAILED)]
-    used_up, failures = False, 0
+    folder, settings = runs_dir / spec.paper / "sweep", settings_digest(spec)
     bars = SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    with RunPool(board.settings, jobs) as pool, Progress(*bars, console=Console(stderr=True)) as progress:
+    with RunPool(folder, settings, jobs) as pool, Progress(*bars, console=Console(stderr=True)) as progress:
+        board = Leaderboard(folder, spec, settings)
+        waiting = [entry for entry in board.entries[:count] if entry.state in (RUNNING, FAILED)]
+        used_up, failures = False, 0
         bar = progress.add_task("sweep", total=count, completed=min(count, len(board.entries)) - len(waiting))
         while True:
             while pool.has_room and (waiting or (len(board.entries) < count and not used_up)):

@@ -11,6 +11,7 @@ from lightning import LightningModule
 from torch import Tensor
 
 from lightning_modules.components.backbones import CoefficientRegressor
+from lightning_modules.components.checkpoint_path import check_checkpoint_path
 from lightning_modules.components.deep3d import NETWORK, regressor_weights
 from renderers.errors import UserError
 
@@ -76,10 +77,7 @@ def mismatch(error: RuntimeError) -> str:
 
 
 def _read(path: Path) -> Any:
-    if path.is_dir():
-        raise UserError(f"checkpoint {path}: this is a folder; name the file, for example {path}/checkpoints/last.ckpt")
-    if not path.is_file():
-        raise UserError(f"checkpoint {path}: no such file")
+    check_checkpoint_path(path)
     try:
         _check_members(path)
         contents = torch.load(path, map_location="cpu", weights_only=True)

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 import warp as wp
 
-import renderers.rasterizer.warp  # noqa: F401  # starts Warp without its greeting
+from renderers.warp_start import start_warp
 
+start_warp()
 wp.set_module_options({"enable_backward": False})
 
 ANYWHERE = 1e15  # beyond any distance, and its square is still a single-precision number

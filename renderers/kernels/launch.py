@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
-import tempfile
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,28 +10,11 @@ import warp as wp
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from renderers.warp_start import start_warp
+
+start_warp()
+
 PIECES = 256  # in which a number that a whole image shares is read, so that the sums of its gradient do not queue
-
-
-def _initialize_quietly() -> None:
-    """`wp.init()` without its greeting, and without its native code's line on stderr where there is no CUDA driver."""
-    wp.config.log_level = max(wp.config.log_level, wp.LOG_WARNING)
-    sys.stderr.flush()
-    with tempfile.TemporaryFile() as captured:
-        stderr = os.dup(2)
-        os.dup2(captured.fileno(), 2)
-        try:
-            wp.init()
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
-        captured.seek(0)
-        for line in captured:
-            if b"Could not find or load the NVIDIA CUDA driver" not in line:
-                os.write(2, line)
-
-
-_initialize_quietly()
 
 
 def launch(

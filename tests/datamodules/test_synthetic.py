@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 import torch
 
 import datamodules.synthetic as synthetic
+from datamodules.batch import MultiViewBatch
 from datamodules.synthetic import DEPTH_UNIT, SceneSettings, SyntheticFaces, SyntheticMultiView, sample_scene
 from renderers.camera import default_intrinsics, euler_to_rotation, project, transform
 from renderers.face_renderer import FaceRenderer
@@ -111,6 +114,35 @@ def test_the_cache_gives_back_what_was_drawn(monkeypatch: pytest.MonkeyPatch, tm
     torch.testing.assert_close(batch.landmarks, drawn.landmarks)
     assert torch.equal(batch.views, drawn.views)
     assert torch.equal(batch.truth.depth > 0, drawn.truth.depth > 0)
+
+
+def test_of_two_at_once_one_draws_and_the_other_waits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("MONOFACE_CACHE", str(tmp_path))
+    drawn: list[int] = []
+    draw = SyntheticFaces.__getitems__
+
+    def count(self: SyntheticFaces, indices: list[int]) -> MultiViewBatch:
+        drawn.extend(indices)
+        return draw(self, indices)
+
+    monkeypatch.setattr(SyntheticFaces, "__getitems__", count)
+    with ThreadPoolExecutor(2) as pool:
+        folders = list(pool.map(lambda module: module._draw("val"), [data(), data()]))
+    assert drawn == [0, 1, 2] and folders[0] == folders[1] and folders[0].is_dir()
+
+
+def test_a_full_disk_names_the_cache_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("MONOFACE_CACHE", str(tmp_path))
+    module = data()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(OSError) as caught:
+            module._draw("val")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert caught.value.filename == str(module.folder("val"))
+    assert list((tmp_path / "synthetic").glob("[!.]*")) == list((tmp_path / "synthetic").glob(".*monoface*")) == []
 
 
 def test_loaders_cover_their_split(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

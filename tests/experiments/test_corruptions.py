@@ -87,6 +87,16 @@ def test_what_no_face_can_wear_is_refused(
     assert not Path("out.png").exists()
 
 
+def test_pictures_lie_in_runs_unless_told_otherwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(corruptions, "draw_sheet", lambda *_: np.zeros((8, 8, 3), np.uint8))
+    monkeypatch.setattr(corruptions, "reduce_colors", lambda sheet, size: Image.fromarray(sheet))
+    monkeypatch.setattr("experiments.sheet.draw_sheet", lambda *_: np.zeros((8, 8, 3), np.uint8))
+    assert main(["corruptions"]) == main(["corruptions", "--image", "astronaut"]) == main(["sheet"]) == 0
+    written = sorted(path.as_posix() for path in Path().rglob("*.png"))
+    assert written == ["runs/corruptions/astronaut-sunglasses.png", "runs/corruptions/sheet.png", "runs/sheet.png"]
+
+
 def test_what_makes_no_picture_is_refused(tmp_path: Path) -> None:
     parser = argparse.ArgumentParser()
     corruptions.add_arguments(parser)

@@ -106,6 +106,54 @@ def test_a_wrong_name_answers_without_importing_torch() -> None:
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True)
 
 
+MISSING = [
+    ["reconstruct", "--checkpoint=absent.ckpt"],
+    ["reconstruct", "absent.jpg"],
+    ["evaluate", "--suite=rogue", "--checkpoint=absent.ckpt"],
+    ["relight", "--checkpoint=absent.ckpt"],
+    ["relight", f"--checkpoint={CONFIG}", "--image=absent.jpg"],
+    ["corruptions", "--image=absent.jpg"],
+    ["fit", "--config", CONFIG, "--ckpt_path=absent.ckpt"],
+    ["fit", "--config", CONFIG, "--resume=absent"],
+    ["fit", "--config", CONFIG, "--model.init_args.init_weights=absent.ckpt"],
+    ["fit", "--config", CONFIG, "--model.init_weights", "absent.ckpt"],
+    ["test", "--config", CONFIG, "--ckpt_path=absent.ckpt"],
+    ["prepare", "photos", "absent", "--out=out"],
+    ["prepare", "shards", "absent", "--out=out"],
+]
+
+
+def test_what_is_missing_is_told_without_importing_torch() -> None:
+    code = (
+        "import sys; from experiments.__main__ import main\n"
+        f"for arguments in {MISSING}:\n"
+        "    assert main(arguments) == 2, arguments\n"
+        "    assert not {'torch', 'lightning'} & set(sys.modules), arguments"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    lines = done.stderr.splitlines()
+    assert len(lines) == len(MISSING)
+    assert all("absent" in line and "no such" in line for line in lines), lines
+
+
+def test_names_that_look_like_options_and_homes(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for name in ("-dash.jpg", "--debug", "--out", "~nobody-here/me.jpg", "a~/me.jpg"):
+        assert f"error: {name}: no such file" in complaint(capsys, ["reconstruct", "--", name])
+    for arguments in (
+        ["reconstruct", "~/absent"], ["reconstruct", "--", "~/absent"], ["reconstruct", "--checkpoint=~/absent"],
+        ["relight", "--checkpoint", "~/absent"], ["fit", "--config", CONFIG, "--ckpt_path=~/absent"],
+        ["fit", "--config", CONFIG, "--model.init_args.init_weights=~/absent"],
+        ["prepare", "photos", "~/absent", "--out=x"],
+        ["prepare", "photos", "--out=x", "--", "~/absent"],
+    ):  # fmt: skip
+        assert f"{tmp_path}/home/absent: no such" in complaint(capsys, arguments)
+
+
 def test_source_reader_agrees_with_the_import() -> None:
     import inspect
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 import yaml
 
 from experiments.__main__ import main
+from renderers import atomic_file
 from tests.conf.tiny_papers import PAPERS, Processes, configuration, curve, write_configuration
 
 ROOT = Path(__file__).parents[2]
@@ -182,6 +184,16 @@ def test_auto_means_the_newest_run_of_this_configuration(elsewhere: Path, capsys
     assert len(list(runs.iterdir())) == 4
 
 
+def test_a_run_goes_on_by_the_name_that_it_printed(elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert fit() == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("run ")]
+    name = Path(line.split()[1]).name
+    for resume, epochs in ((name, 2), (f"runs/tiny/{name}", 3), (f"runs/tiny/{name}/checkpoints/last.ckpt", 4)):
+        assert fit(f"--resume={resume}", f"--trainer.max_epochs={epochs}") == 0
+        assert step_of(Path("runs/tiny") / name / "checkpoints/last.ckpt") == 4 * epochs
+    assert [run.name for run in Path("runs/tiny").iterdir()] == [name]
+
+
 def test_a_run_that_ended_is_left_as_it_is(elsewhere: Path) -> None:
     assert fit("--run_id=a", "--trainer.max_epochs=2") == 0
     weights = contents_of(Path("runs/tiny/a/checkpoints/last.ckpt"))["state_dict"]
@@ -273,10 +285,12 @@ def test_a_save_that_is_cut_off_leaves_both_checkpoints(elsewhere: Path, monkeyp
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
-def test_what_a_killed_save_left_is_cleared_away(elsewhere: Path) -> None:
+def test_what_a_killed_save_left_is_cleared_away(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert fit("--run_id=a") == 0
-    half = Path("runs/tiny/a/checkpoints/.last-half.ckpt")
+    half = Path(f"runs/tiny/a/checkpoints/.last{atomic_file.MARK}half.ckpt")
     half.write_bytes(b"half")
+    os.utime(half, (1e9, 1e9))
+    monkeypatch.setattr(atomic_file, "_cleared", set())  # as in a new process
     assert fit("--resume=auto", "--trainer.max_epochs=2") == 0
     assert not half.exists()
 

@@ -14,6 +14,7 @@ import torch
 
 from experiments import run_pool
 from experiments.run_pool import PooledRun, RunPool, is_done, last_line, positive, source_stamp
+from renderers.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "tests/conf/tiny.yaml"
@@ -33,7 +34,7 @@ def test_an_interrupted_run_goes_on_from_its_checkpoint(run: PooledRun, damaged:
     """From the one before where the last one is damaged."""
 
     def interrupted() -> None:
-        with RunPool(STAMP, jobs=1) as pool:
+        with RunPool(run.path.parent, STAMP, jobs=1) as pool:
             pool.start(run)
             assert pool.active == [run] and not pool.has_room
             while not run.folder.previous_checkpoint.is_file():
@@ -49,7 +50,7 @@ def test_an_interrupted_run_goes_on_from_its_checkpoint(run: PooledRun, damaged:
     assert not is_done(run, STAMP)
     marker = run.folder.path / "marker"
     marker.touch()
-    with RunPool(STAMP, jobs=1) as pool:
+    with RunPool(run.path.parent, STAMP, jobs=1) as pool:
         pool.start(run)
         while pool.active:
             time.sleep(0.05)
@@ -62,6 +63,25 @@ def test_an_interrupted_run_goes_on_from_its_checkpoint(run: PooledRun, damaged:
     assert ("tryingtheonebefore" in told) == damaged
     used = run.folder.previous_checkpoint if damaged else run.folder.checkpoint
     assert f"goingonfrom{used}" in told
+
+
+def test_two_pools_never_work_on_the_same_runs(run: PooledRun) -> None:
+    with (
+        RunPool(run.path.parent, STAMP, jobs=1),
+        pytest.raises(UserError, match="runs/tiny/group: another process is at work on these runs"),
+        RunPool(run.path.parent, STAMP, jobs=1),
+    ):
+        pytest.fail("both work")
+    with RunPool(run.path.parent, STAMP, jobs=1):
+        pass  # it was given back
+
+
+def test_a_run_that_outlived_its_pool_is_left_alone(run: PooledRun) -> None:
+    run.folder.checkpoint.parent.mkdir(parents=True)
+    run.folder.checkpoint.touch()
+    with run.folder.held(), pytest.raises(UserError, match="another process is training in it"):
+        run_pool.start(run, "another configuration", "1")
+    assert run.folder.checkpoint.is_file()
 
 
 class Started(Exception):

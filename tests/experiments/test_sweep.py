@@ -16,6 +16,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from experiments import run_pool
 from experiments.__main__ import main
 from experiments.run_folder import write_json
 from experiments.run_pool import PooledRun
@@ -282,7 +283,7 @@ class TestLocal:
 
         monkeypatch.setattr(local.RunPool, "start", start)
         monkeypatch.setattr(local.RunPool, "ended", ended)
-        monkeypatch.setattr(local.RunPool, "__exit__", lambda *_: None)
+        monkeypatch.setattr(run_pool, "_stop", lambda _: None)
         monkeypatch.setattr(time, "sleep", lambda _: None)
         return started
 

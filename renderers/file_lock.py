@@ -1,0 +1,38 @@
+"""A lock among the processes that share a folder; one that is killed gives it back."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import filelock
+
+WITHOUT_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP)  # what file systems answer that have none
+
+
+@contextlib.contextmanager
+def locked(path: Path, busy: Callable[[], None]) -> Iterator[None]:
+    """Holds a lock file for the length of the block; on a file system without locks nobody is kept out.
+
+    Args:
+        path: of the lock file, which stays; its folder is there.
+        busy: called where another process holds it; when this returns, the lock is waited for.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    lock = filelock.FileLock(path)
+    try:
+        lock.acquire(blocking=False)
+    except filelock.Timeout:
+        busy()
+        lock.acquire()
+    except OSError as error:
+        if error.errno not in WITHOUT_LOCKS:
+            raise
+    try:
+        yield
+    finally:
+        lock.release()
