@@ -12,9 +12,10 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset
 
 from datamodules.augmentation import GeometryAugmentation
 from datamodules.batch import FaceBatch, MultiViewBatch
+from datamodules.collate import collate_faces, group_sample
 from datamodules.photo_splits import group_views, split_prepared
 from datamodules.photos import PhotoIndex, PreparedFace, Split, prepare_hint, read_face
-from datamodules.prepared_data import PreparedData, collate_faces, face_sample, group_sample
+from datamodules.prepared_data import PreparedData, face_sample
 from datamodules.sampler import SeededSampler, SeededSamples, evaluation_loader, training_loader
 from renderers.errors import UserError
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +11,8 @@ import torch
 from lightning import LightningDataModule
 
 from datamodules.augmentation import ColorAugmentation, GeometryAugmentation
-from datamodules.batch import FaceBatch, MultiViewBatch
-from datamodules.mgcnet_list import collate_views
+from datamodules.batch import FaceBatch
+from datamodules.collate import collate_faces
 from renderers.camera import default_intrinsics
 from renderers.errors import UserError
 
@@ -48,29 +46,6 @@ def _resized(pixels: np.ndarray, size: int) -> np.ndarray:
         return pixels
     interpolation = cv2.INTER_AREA if size < len(pixels) else cv2.INTER_LINEAR
     return cv2.resize(pixels, (size, size), interpolation=interpolation)
-
-
-def collate_faces(samples: Sequence[FaceBatch]) -> MultiViewBatch:
-    """Samples -> one batch of single views: `views` is (0, 3), so only the 2D terms see them."""
-    return MultiViewBatch(
-        image=torch.cat([sample.image for sample in samples]),
-        landmarks=torch.cat([sample.landmarks for sample in samples]),
-        skin=torch.cat([sample.skin for sample in samples]),
-        intrinsics=torch.cat([sample.intrinsics for sample in samples]),
-        views=torch.zeros(0, 3, dtype=torch.long),
-    )
-
-
-def group_sample(views: Sequence[FaceBatch]) -> MultiViewBatch:
-    """Faces that are views of one face, the target in the middle -> one group."""
-    return replace(collate_faces(views), views=torch.arange(len(views))[None])
-
-
-def collate_samples(samples: Sequence[FaceBatch]) -> MultiViewBatch:
-    """Samples of single faces, of groups of views, or of both -> one batch whose `views` name the groups' rows."""
-    return collate_views(
-        [sample if isinstance(sample, MultiViewBatch) else collate_faces([sample]) for sample in samples]
-    )
 
 
 class PreparedData(LightningDataModule):
@@ -120,7 +95,7 @@ class PreparedData(LightningDataModule):
             "num_workers": self.num_workers,
             "persistent_workers": self.num_workers > 0,
             "pin_memory": torch.cuda.is_available(),
-            "collate_fn": collate_samples,
+            "collate_fn": collate_faces,
         }
 
     def on_after_batch_transfer(self, batch: FaceBatch, dataloader_idx: int) -> FaceBatch:

@@ -12,9 +12,10 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset
 
 from datamodules.augmentation import GeometryAugmentation
 from datamodules.batch import FaceBatch, MultiViewBatch
+from datamodules.collate import group_sample
 from datamodules.number_files import NPY_ERRORS
 from datamodules.photos import Split
-from datamodules.prepared_data import PreparedData, face_sample, group_sample
+from datamodules.prepared_data import PreparedData, face_sample
 from datamodules.sampler import SeededSamples, evaluation_loader, training_loader
 from datamodules.shard_sampler import ShardSampler
 from datamodules.shards import PARTS, Sample, ShardedSamples, complete_folder, shards_hint

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from datamodules.collate import collate_faces
 from datamodules.photo_folder import PreparedFaces
 from datamodules.photos import PhotoIndex, PreparedFace, read_face
-from datamodules.prepared_data import collate_faces
 from experiments.reconstruct.pipeline import fit_settings
 from lightning_modules.components.fitting import FitSettings, fit
 from renderers.atomic_file import written_atomically

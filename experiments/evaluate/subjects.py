@@ -12,9 +12,9 @@ import yaml
 from torch import Tensor
 
 from datamodules.batch import FaceBatch
+from datamodules.collate import collate_faces
 from datamodules.photo_folder import PreparedFaces
 from datamodules.photos import PhotoIndex, PreparedFace, prepare_hint
-from datamodules.prepared_data import collate_faces
 from datamodules.synthetic import SceneSettings, SyntheticMultiView
 from experiments.evaluate.fitted_truth import faces_to_fit, fitted_coefficients
 from experiments.evaluate.results import Request

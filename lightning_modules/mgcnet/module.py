@@ -108,9 +108,10 @@ class MGCNet(FaceModule):
         A process may have more groups of views, and so more images, than another.
         """
         targets = batch.targets() if self.identity_views == "targets" else batch.image
-        counts = [len(batch), len(targets), len(batch.pairs()[0])]
-        images, identity, pairs = process_weights(torch.tensor(counts, dtype=torch.float32, device=self.device))
-        own = {"identity": identity, "pixel": pairs, "depth": pairs, "epipolar": pairs}
+        pairs_counted = batch.epipolar_pairs()
+        counts = torch.tensor([len(batch), len(targets), len(pairs_counted), int(pairs_counted.sum())])
+        images, identity, pairs, epipolar = process_weights(counts.to(self.device, torch.float32))
+        own = {"identity": identity, "pixel": pairs, "depth": pairs, "epipolar": epipolar}
         return {name: own.get(name, images) * term for name, term in terms.items()}
 
     def evaluate(self, stage: Stage, batch: MultiViewBatch, batch_idx: int) -> None:
@@ -160,9 +161,10 @@ class MGCNet(FaceModule):
         return terms
 
     def multi_view_terms(self, batch: MultiViewBatch, rendering: Rendering) -> dict[str, Tensor]:
-        """The multi-view losses of sections 3.4 to 3.7, each a mean over all (target, source) pairs.
+        """The multi-view losses of sections 3.4 to 3.7, each a mean over the (target, source) pairs that it counts.
 
-        Images that belong to no group of views take no part; without groups every term is 0.
+        Images that belong to no group of views take no part; without groups every term is 0. The epipolar term counts
+        where `batch.epipolar` says so.
         """
         weights = self.weights
         if not (weights.pixel or weights.depth or weights.epipolar):
@@ -184,8 +186,12 @@ class MGCNet(FaceModule):
             if weights.depth:
                 terms["depth"] = depth_consistency_loss(view.depth, depth_target, shared).sum() / pairs
         if weights.epipolar:
-            distances = epipolar_loss(batch.landmarks[target], batch.landmarks[source], *cameras, rotation, translation)
-            terms["epipolar"] = distances.sum() / pairs
+            counts = batch.epipolar_pairs()
+            distances = epipolar_loss(
+                batch.landmarks[target], batch.landmarks[source], *cameras, rotation, translation,
+                counts[:, None].expand(-1, batch.landmarks.shape[1]),
+            )  # fmt: skip
+            terms["epipolar"] = distances.sum() / counts.sum().clamp_min(1)
         return terms
 
     def covisible_map(self, rendering: Rendering, target: Tensor, source: Tensor) -> Tensor:
