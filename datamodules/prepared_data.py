@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -16,9 +17,22 @@ from datamodules.collate import collate_faces
 from renderers.camera import default_intrinsics
 from renderers.errors import UserError
 
+LandmarkChoice = Literal["3d", "2d", "mixed"] | None
+KINDS = "3d are fixed points of the head, 2d mark the visible contour of the jaw"
+
+
+def kind_of(contour: bool) -> str:
+    """What landmarks are called on the command line and in messages."""
+    return "2d" if contour else "3d"
+
 
 def face_sample(
-    image: np.ndarray, skin: np.ndarray, landmarks: np.ndarray, size: int, geometry: GeometryAugmentation | None = None
+    image: np.ndarray,
+    skin: np.ndarray,
+    landmarks: np.ndarray,
+    contour: bool,
+    size: int,
+    geometry: GeometryAugmentation | None = None,
 ) -> FaceBatch:
     """A prepared crop as a batch of one.
 
@@ -26,6 +40,7 @@ def face_sample(
         image: (S, S, 3) uint8 sRGB.
         skin: (S, S) uint8, 255 where skin is.
         landmarks: (68, 2) float32 in pixels of what comes out.
+        contour: whether their jaw marks the visible outline of the face.
         size: side of what comes out.
         geometry: moves it; its seed is drawn from torch's generator.
     """
@@ -38,6 +53,7 @@ def face_sample(
         landmarks=torch.from_numpy(landmarks)[None],
         skin=torch.from_numpy(skin)[None, None].float() / 255,
         intrinsics=default_intrinsics(size)[None],
+        contour=torch.tensor([contour]),
     )
 
 
@@ -59,6 +75,8 @@ class PreparedData(LightningDataModule):
         augment: whether training images are augmented.
         seed: of the order and the augmentation.
         views: whether training faces come with their views.
+        landmarks: "3d" takes the faces whose landmarks are fixed points of the head, "2d" those whose jaw marks the
+            visible contour, "mixed" all of them; absent: all, which must be of one kind.
 
     Raises:
         UserError: a number that is too small, or no folder.
@@ -73,6 +91,7 @@ class PreparedData(LightningDataModule):
         augment: bool,
         seed: int,
         views: bool,
+        landmarks: LandmarkChoice,
     ) -> None:
         super().__init__()
         for name, value, low in (("size", size, 16), ("batch_size", batch_size, 1), ("num_workers", num_workers, 0)):
@@ -81,13 +100,32 @@ class PreparedData(LightningDataModule):
             raise UserError(f"{type(self).__name__}: root names no folder")
         self.roots = [Path(folder) for folder in ([root] if isinstance(root, str) else root)]
         self.size, self.batch_size, self.num_workers = size, batch_size, num_workers
-        self.augment, self.seed, self.views = augment, seed, views
+        self.augment, self.seed, self.views, self.landmarks = augment, seed, views, landmarks
         self.color = ColorAugmentation() if augment else None
 
     def check(self, name: str, value: int, low: int) -> None:
         """Refuses an argument below `low`."""
         if value < low:
             raise UserError(f"{type(self).__name__}: {name} is {value}, at least {low} is needed")
+
+    def check_landmarks(self, kinds: Mapping[Path, Collection[str]]) -> None:
+        """Refuses landmarks of two kinds that nobody asked for, and folders without the kind that was.
+
+        Args:
+            kinds: "3d", "2d" or both, of every folder.
+        """
+        if self.landmarks is None and len({kind for held in kinds.values() for kind in held}) > 1:
+            told = "; ".join(f"{root} has {' and '.join(sorted(held))}" for root, held in kinds.items())
+            raise UserError(
+                f"{told}: {KINDS}; choose one with `landmarks: 3d` or `2d`, or train on both with `landmarks: mixed`"
+            )
+        for root, held in kinds.items():
+            if self.landmarks in ("2d", "3d") and self.landmarks not in held:
+                other = "face-alignment" if self.landmarks == "3d" else "dlib"
+                raise UserError(
+                    f"{root} has {' and '.join(sorted(held))} landmarks, not the {self.landmarks} that are asked for "
+                    f"({KINDS}): prepare it again with --detector {other}, or say `landmarks: mixed`"
+                )
 
     def options(self) -> dict[str, Any]:
         """Arguments of a loader of these faces."""

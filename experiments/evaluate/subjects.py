@@ -54,7 +54,7 @@ def find_subjects(face_model: MorphableModel, size: int, request: Request, tell:
     root = training.get("root")
     if isinstance(root, str) and Path(root).resolve() == request.data.resolve():
         tell(f"{request.data} is what this checkpoint was trained on: its figures will be better than on new faces")
-    new = faces_to_fit(face_model, request.data, index, faces)
+    new = faces_to_fit(face_model, request.data, faces)
     if new:
         tell(f"fitting the face model to {new} clean photographs: some seconds each, and only this once")
     return Subjects("fitted", len(faces), _photographs(face_model, size, request.data, index, faces, request))

@@ -14,6 +14,7 @@ from datamodules.batch import MultiViewBatch
 from lightning_modules.base import FaceModule, Stage
 from lightning_modules.components.backbones import ResNet
 from lightning_modules.components.distributed import process_count, process_weights
+from lightning_modules.components.marked_landmarks import fixed_points
 from lightning_modules.components.panels import face_panels
 from lightning_modules.components.weighting import weighted_sum
 from losses.encoders import FaceEncoder
@@ -123,7 +124,7 @@ class MGCNet(FaceModule):
         self, batch: MultiViewBatch, identity: bool = True, multi_view: bool = True
     ) -> tuple[dict[str, Tensor], Tensor, Coefficients, Rendering]:
         coefficients = self(batch.image)
-        rendering = self.renderer(coefficients, batch.intrinsics)
+        rendering = self.as_marked(self.renderer(coefficients, batch.intrinsics), coefficients, batch)
         terms = self.feature_terms(batch, coefficients, rendering, identity)
         if multi_view:
             terms |= self.multi_view_terms(batch, rendering)
@@ -164,7 +165,7 @@ class MGCNet(FaceModule):
         """The multi-view losses of sections 3.4 to 3.7, each a mean over the (target, source) pairs that it counts.
 
         Images that belong to no group of views take no part; without groups every term is 0. The epipolar term counts
-        where `batch.epipolar` says so.
+        where `batch.epipolar` says so, and without the points of a visible contour, which no two views share.
         """
         weights = self.weights
         if not (weights.pixel or weights.depth or weights.epipolar):
@@ -187,9 +188,10 @@ class MGCNet(FaceModule):
                 terms["depth"] = depth_consistency_loss(view.depth, depth_target, shared).sum() / pairs
         if weights.epipolar:
             counts = batch.epipolar_pairs()
+            fixed = fixed_points(batch)
             distances = epipolar_loss(
                 batch.landmarks[target], batch.landmarks[source], *cameras, rotation, translation,
-                counts[:, None].expand(-1, batch.landmarks.shape[1]),
+                counts[:, None] & fixed[target] & fixed[source],
             )  # fmt: skip
             terms["epipolar"] = distances.sum() / counts.sum().clamp_min(1)
         return terms
