@@ -211,7 +211,9 @@ def write_bu3dfe(root: Path) -> Path:
             f"{points} ] }} texCoord TextureCoordinate {{ point [ 0 0, 1 1 ] }}",
             f"coordIndex [ {indices} ] texCoordIndex [ 0, 1, 0, -1 ] }} }}",
         )
-        save_text(folder / f"{stem}_F3D.bnd", *(f"{k} {x} {y} {z}" for k, (x, y, z) in enumerate(mesh.vertices[:83])))
+        # A line is the number of a vertex, from 0, and its place.
+        marked = [(5 * k % len(mesh.vertices), *mesh.vertices[5 * k % len(mesh.vertices)]) for k in range(83)]
+        save_text(folder / f"{stem}_F3D.bnd", *(f"{vertex}\t\t{x}\t{y}\t{z}" for vertex, x, y, z in marked))
     return root
 
 
