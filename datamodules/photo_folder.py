@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -121,12 +122,16 @@ class PhotoFolder(PreparedData):
         if self._indexes:
             return
         indexes = [self._read(root) for root in self.roots]
-        self.check_landmarks(
-            {
-                root: {kind_of(face.contour) for _, face in index.faces()}
-                for root, index in zip(self.roots, indexes, strict=True)
-            }
-        )
+        kinds = {
+            root: Counter(kind_of(face.contour) for _, face in index.faces())
+            for root, index in zip(self.roots, indexes, strict=True)
+        }
+        self.check_landmarks(kinds)
+        for root, counts in kinds.items():
+            if self.landmarks in ("2d", "3d") and len(counts) > 1:
+                left = counts.total() - counts[self.landmarks]
+                told = f"{left} of {counts.total()} faces are left out, which have no {self.landmarks} landmarks"
+                warnings.warn(f"{root}: {told}", stacklevel=2)
         self._splits = [split_prepared(index, self.val_fraction) for index in indexes]
         self._indexes = indexes
         for root, split in zip(self.roots, self._splits, strict=True):

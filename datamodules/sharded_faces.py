@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -119,14 +120,14 @@ class ShardedFaces(PreparedData):
             UserError: a folder holds no shards, their writing was cut short, they hold no views, or other landmarks
                 than are asked for.
         """
-        kinds = {}
+        kinds: dict[Path, list[str]] = {}
         for root in self.roots:
             settings = complete_folder(root).settings
             if not settings.get("views") and self.views:
                 raise UserError(f"{root} holds no views of a face: {shards_hint(root)}, with --views")
-            if KINDS_SETTING not in settings:
+            kinds[root] = settings.get(KINDS_SETTING)
+            if kinds[root] not in (["2d"], ["3d"], ["2d", "3d"]):
                 raise UserError(f"{root} does not say which landmarks it holds: delete it, and {shards_hint(root)}")
-            kinds[root] = settings[KINDS_SETTING]
             if self.landmarks in ("2d", "3d") and len(kinds[root]) > 1:
                 raise UserError(f"{root} has 2d and 3d landmarks together: say `landmarks: mixed`")
         self.check_landmarks(kinds)

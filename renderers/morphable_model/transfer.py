@@ -120,29 +120,28 @@ def transfer_from_default(
     """
     surface = _Surface(vertices, faces)
     skin, mark = default.regions["skin"].numpy(), default.landmark_indices.numpy()
-    known = np.flatnonzero(landmarks >= 0) if landmarks is not None else np.zeros(0, dtype=np.int64)
-    places = surface.vertices[landmarks[known]] if landmarks is not None else np.zeros((0, 3))
-    anchors = _Anchors(mark[known], places)
+    told = np.full(len(mark), -1) if landmarks is None else landmarks
+    known = told >= 0
+    anchors = _Anchors(mark[known], surface.vertices[told[known]])
     fitted, scale = _fit_model(surface, default, anchors)
     offset, normal, met = surface.meet(fitted[skin], vertex_normals(fitted, default.faces.numpy())[skin])
     across = (offset * normal).sum(axis=1)[met]
     distance = float(np.sqrt((across**2).mean())) if met.any() else np.inf
-    astray = float(np.linalg.norm(anchors.places - fitted[anchors.vertices], axis=1).mean()) if len(known) else 0.0
+    astray = float(np.linalg.norm(anchors.places - fitted[anchors.vertices], axis=1).mean()) if known.any() else 0.0
+    remedy = CHECK if known.all() else "give `landmarks`, a text file of 68 vertex indices from 0 in iBUG order"
     if distance > WORST or met.mean() < LEAST_MET or not 1 / MOST_SCALED < scale < MOST_SCALED:
-        remedy = "give `landmarks`, a text file of 68 vertex indices from 0 in iBUG order"
         raise UserError(
             f"{name}: the default face does not fit it, so that its landmarks and regions cannot be found: it lies "
             f"{100 * distance:.1f} mm off, meets it with {met.mean():.0%} of its skin and is scaled by {scale:.2f}; "
-            f"{CHECK if len(known) else remedy}"
+            f"{remedy}"
         )
     if astray > MISPLACED:
         raise UserError(
-            f"{name}: the landmarks lie {100 * astray:.0f} mm from where the default face has them; {CHECK}"
+            f"{name}: the landmarks lie {100 * astray:.0f} mm from where the default face has them; {remedy}"
         )
     bent = _Surface(_bend(surface, fitted, default, anchors), default.faces.numpy())
     found = surface.nearest(bent.vertices[mark], bent.normals[mark])
-    if landmarks is not None:
-        found[known] = landmarks[known]
+    found[known] = told[known]
     around = bent.around(surface.vertices, surface.normals)
     return Transfer(found, _regions(surface, bent, default), distance, *around)
 
