@@ -125,11 +125,12 @@ class ShardedFaces(PreparedData):
             settings = complete_folder(root).settings
             if not settings.get("views") and self.views:
                 raise UserError(f"{root} holds no views of a face: {shards_hint(root)}, with --views")
-            kinds[root] = settings.get(KINDS_SETTING)
-            if kinds[root] not in (["2d"], ["3d"], ["2d", "3d"]):
+            held: Any = settings.get(KINDS_SETTING)
+            if held not in (["2d"], ["3d"], ["2d", "3d"]):
                 raise UserError(f"{root} does not say which landmarks it holds: delete it, and {shards_hint(root)}")
-            if self.landmarks in ("2d", "3d") and len(kinds[root]) > 1:
+            if self.landmarks in ("2d", "3d") and len(held) > 1:
                 raise UserError(f"{root} has 2d and 3d landmarks together: say `landmarks: mixed`")
+            kinds[root] = held
         self.check_landmarks(kinds)
 
     def _faces(self, part: Split) -> DecodedFaces:
