@@ -66,6 +66,8 @@ class FaceBatch(_Movable):
         intrinsics: (B, 3, 3) pixels.
         truth: where the images are synthetic.
         skin_probability: (B, 1, H, W) how likely each pixel's colour is skin's, in [0, 1], where the data tells it.
+        contour: (B,) bool, the images whose jaw landmarks mark the visible outline of the face (as dlib's do) and not
+            fixed points of the head; None: no image's do.
     """
 
     image: Tensor
@@ -74,6 +76,7 @@ class FaceBatch(_Movable):
     intrinsics: Tensor
     truth: Truth | None = None
     skin_probability: Tensor | None = field(default=None, kw_only=True)
+    contour: Tensor | None = field(default=None, kw_only=True)
 
     def __len__(self) -> int:
         return len(self.image)
@@ -91,9 +94,11 @@ class MultiViewBatch(FaceBatch):
     Attributes:
         views: (G, N) rows of `image` that show the same face, the target view in the middle column. Images that no row
             names are single views: they feed the 2D terms only. G may be 0.
+        epipolar: (G,) bool, the groups whose epipolar term counts; None: every group's does.
     """
 
     views: Tensor | None = None
+    epipolar: Tensor | None = None
 
     def pairs(self) -> tuple[Tensor, Tensor]:
         """(target, source) rows of `image`, each (G * (N - 1),): every source view beside its group's target."""
@@ -104,6 +109,13 @@ class MultiViewBatch(FaceBatch):
         sources = torch.cat([self.views[:, :middle], self.views[:, middle + 1 :]], dim=1)
         targets = self.views[:, middle : middle + 1].expand_as(sources)
         return targets.flatten(), sources.flatten()
+
+    def epipolar_pairs(self) -> Tensor:
+        """(G * (N - 1),) bool: the pairs of `pairs` whose epipolar term counts."""
+        targets, _ = self.pairs()
+        if self.epipolar is None or not len(targets):
+            return torch.ones_like(targets, dtype=torch.bool)
+        return self.epipolar.repeat_interleave(len(targets) // len(self.epipolar))
 
     def targets(self) -> Tensor:
         """Rows of `image` that are no source view: the middle of every group, and the single views."""

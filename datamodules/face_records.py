@@ -31,11 +31,13 @@ class Annotation:
 
     Attributes:
         landmarks: (68, 2) iBUG points in the photograph's continuous pixels.
+        contour: whether their jaw marks the visible outline of the face, and not fixed points of the head.
         skin: (h, w) float32 in [0, 1], whatever its size it covers the whole photograph.
         yaw: degrees.
     """
 
     landmarks: np.ndarray | None = None
+    contour: bool = False
     skin: np.ndarray | None = None
     yaw: float | None = None
 

@@ -65,9 +65,16 @@ class DetectedFace:
 
 
 class LandmarkDetector(Protocol):
-    """What finds faces and their 68 points."""
+    """What finds faces and their 68 points.
+
+    Attributes:
+        name: on the command line and in a prepared folder's index.
+        contour: whether its jaw points mark the visible outline of the face ("2D" landmarks), and not fixed points of
+            the head, as a face model's vertices are ("3D" landmarks).
+    """
 
     name: str
+    contour: bool
 
     def detect(self, image: np.ndarray) -> list[DetectedFace]:
         """Every face of an (H, W, 3) uint8 sRGB image, the surest first; an empty list where there is none."""
@@ -93,7 +100,7 @@ class DlibDetector:
         UserError: dlib or its model files are not installed.
     """
 
-    name = "dlib"
+    name, contour = "dlib", True
     SURE = 0.9  # HOG score above which a box needs no second opinion
     DOUBTFUL = 0.0  # HOG score below which a box is not even looked at
     HOG_SIDE = 80  # pixels of the smallest face that HOG finds
@@ -216,7 +223,7 @@ class FaceAlignmentDetector:
         UserError: the package is not installed, or weights are missing and cannot be fetched.
     """
 
-    name = "face-alignment"
+    name, contour = "face-alignment", False
     SMALLEST = 16.0  # pixels: the smallest anchor of its face detector (S3FD, Zhang et al. 2017, table 1)
     WEIGHTS = ("3DFAN4-7835d9f11d.pth.tar", "s3fd-619a316812.pth")
 

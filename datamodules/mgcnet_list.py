@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.batch import MultiViewBatch
+from datamodules.collate import collate_faces
 from datamodules.listings import inside, read_text
 from datamodules.photo_file import open_picture
 from datamodules.sampler import EpochSampler, evaluation_loader, run_seed, training_loader
@@ -22,15 +23,27 @@ from renderers.errors import UserError
 
 VIEWS = 3
 POINTS = 68
-MULTI_VIEW_FLAG = "1"
+SINGLE_VIEW, MULTI_VIEW, EPIPOLAR = FLAGS = ("0", "1", "2")
+IN_STRIP = [1, 0, 2]
+"""Where the strip's pictures, from left to right, stand in a `_cam.txt`: its blocks tell of the target first."""
 
 
 @dataclass(frozen=True)
 class ListedSample:
-    """One row of `train.txt`: whether its three views are of one face, and the path its files' names begin with."""
+    """One row of `train.txt`.
 
-    multi_view: bool
+    Attributes:
+        flag: "0" a single view, "1" three views of one face, "2" three views whose epipolar term counts too.
+        stem: the path that its files' names begin with.
+    """
+
+    flag: str
     stem: Path
+
+    @property
+    def multi_view(self) -> bool:
+        """Whether its three pictures show one face."""
+        return self.flag != SINGLE_VIEW
 
     def file(self, ending: str) -> Path:
         return self.stem.with_name(self.stem.name + ending)
@@ -51,20 +64,22 @@ def read_list(root: Path, name: str = "train.txt") -> list[ListedSample]:
             continue
         words = line.split()
         where = f"{path}, line {number}"
-        if len(words) != 3 or words[0] not in ("0", "1"):
-            raise UserError(f"{where}: expected 'flag subdirectory identifier', found {line[:80]!r}")
+        if len(words) != 3 or words[0] not in FLAGS:
+            expected = "'flag subdirectory identifier' with a flag of 0, 1 or 2"
+            raise UserError(f"{where}: expected {expected}, found {line[:80]!r}")
         stem = root / inside(words[1], where) / inside(words[2], where)
-        samples.append(ListedSample(words[0] == MULTI_VIEW_FLAG, stem))
+        samples.append(ListedSample(words[0], stem))
     if not samples:
         raise UserError(f"{path} lists no sample")
     return samples
 
 
 def read_landmarks(path: Path) -> np.ndarray:
-    """(3, 68, 2) continuous pixels of a `_cam.txt`.
+    """(3, 68, 2) continuous pixels of a `_cam.txt`, for the strip's pictures from left to right.
 
-    The file holds three lines of intrinsics, then per view a header and 68 "x,y" lines. Its intrinsics are left unread:
-    they are the release's assumed camera, and every crop here is taken as seen by the default one.
+    The file holds a line of intrinsics (nine numbers) for each view, then for each view a header and 68 "x,y" lines.
+    Views stand in the order target, source left of it, source right of it. The intrinsics are left unread: they are the
+    release's assumed camera, and every crop here is taken as seen by the default one.
 
     Raises:
         UserError: a file of another form.
@@ -80,7 +95,7 @@ def read_landmarks(path: Path) -> np.ndarray:
         raise UserError(f"{path}: a landmark line is not 'x,y' ({error})") from error
     if not np.isfinite(landmarks).all():
         raise UserError(f"{path}: a landmark is not finite")
-    return landmarks + 0.5
+    return landmarks[IN_STRIP] + 0.5
 
 
 def _read_strip(path: Path, mode: str) -> np.ndarray:
@@ -116,6 +131,7 @@ class ListedFaces(Dataset[MultiViewBatch]):
             skin=self._resize(skin[rows]),
             intrinsics=default_intrinsics(self.size).repeat(count, 1, 1),
             views=torch.arange(VIEWS).view(1, VIEWS) if sample.multi_view else torch.zeros(0, VIEWS, dtype=torch.long),
+            epipolar=torch.tensor([sample.flag == EPIPOLAR] if sample.multi_view else [], dtype=torch.bool),
         )
 
     def _resize(self, image: Tensor) -> Tensor:
@@ -126,19 +142,6 @@ class ListedFaces(Dataset[MultiViewBatch]):
 
 def _to_tensor(pixels: np.ndarray) -> Tensor:
     return torch.from_numpy(pixels.copy()).movedim(-1, 1).float() / 255
-
-
-def collate_views(samples: Sequence[MultiViewBatch]) -> MultiViewBatch:
-    """Join samples with different numbers of images; `views` keeps naming its own rows."""
-    starts = np.cumsum([0] + [len(sample) for sample in samples[:-1]])
-    parts = [s.views + int(start) for s, start in zip(samples, starts, strict=True) if s.views is not None]
-    return MultiViewBatch(
-        image=torch.cat([sample.image for sample in samples]),
-        landmarks=torch.cat([sample.landmarks for sample in samples]),
-        skin=torch.cat([sample.skin for sample in samples]),
-        intrinsics=torch.cat([sample.intrinsics for sample in samples]),
-        views=torch.cat(parts),
-    )
 
 
 class MGCNetList(LightningDataModule):
@@ -171,7 +174,7 @@ class MGCNetList(LightningDataModule):
         options: dict[str, Any] = {
             "num_workers": self.num_workers,
             "persistent_workers": self.num_workers > 0,
-            "collate_fn": collate_views,
+            "collate_fn": collate_faces,
         }
         if shuffle:
             return training_loader(faces, EpochSampler(faces, run_seed()), self.batch_size, **options)

@@ -13,6 +13,8 @@ TITLE = "NoW"
 CHALLENGES = ("multiview_neutral", "multiview_expressions", "multiview_occlusions", "selfie")
 LIST = "imagepathsvalidation.txt"
 PHOTOS = "iphone_pictures"
+BASES = (".", "NoW_Dataset", "NoW_Dataset/final_release_version", "final_release_version")
+"""Where the list and the folders are unpacked: beside the photographs' archive, or into what it holds."""
 
 
 def read_subjects(root: Path) -> tuple[ScanSubject, ...]:
@@ -26,9 +28,9 @@ def read_subjects(root: Path) -> tuple[ScanSubject, ...]:
     Raises:
         UserError: another layout, a row that is wrong, or a scan or its landmarks missing.
     """
-    ways = (f"NoW_Dataset/final_release_version/{PHOTOS}", f"NoW_Dataset/{PHOTOS}", f"final_release_version/{PHOTOS}")
-    photos = data_folder(root, TITLE, (*ways, PHOTOS, "NoW_Dataset"), "SUBJECT/CHALLENGE/IMAGE.jpg")
-    listed = find_file(root, TITLE, (LIST, f"NoW_Dataset/{LIST}"))
+    ways = [f"{base}/{PHOTOS}" for base in BASES]
+    photos = data_folder(root, TITLE, (*ways, "NoW_Dataset"), "SUBJECT/CHALLENGE/IMAGE.jpg")
+    listed = find_file(root, TITLE, [f"{base}/{LIST}" for base in BASES])
     images: dict[tuple[str, str], list[Path]] = {}
     for number, line in enumerate(read_text(listed).splitlines(), start=1):
         if not line.strip():
@@ -46,8 +48,8 @@ def read_subjects(root: Path) -> tuple[ScanSubject, ...]:
 
 
 def _scan(root: Path, folder: str, person: str, pattern: str) -> Path:
-    for base in (root, root / "NoW_Dataset"):
-        found = sorted((base / folder / person).glob(pattern))
+    for base in BASES:
+        found = sorted((root / base / folder / person).glob(pattern))
         if found:
             return found[0]
     if not (root / folder).is_dir():

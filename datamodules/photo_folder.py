@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset
 
 from datamodules.augmentation import GeometryAugmentation
 from datamodules.batch import FaceBatch, MultiViewBatch
+from datamodules.collate import collate_faces, group_sample
 from datamodules.photo_splits import group_views, split_prepared
 from datamodules.photos import PhotoIndex, PreparedFace, Split, prepare_hint, read_face
-from datamodules.prepared_data import PreparedData, collate_faces, face_sample, group_sample
+from datamodules.prepared_data import LandmarkChoice, PreparedData, face_sample, kind_of
 from datamodules.sampler import MixedSampler, SeededSampler, SeededSamples, evaluation_loader, training_loader
 from renderers.errors import UserError
 
@@ -42,13 +44,14 @@ class PreparedFaces(Dataset[FaceBatch]):
         self.names = [face.name for face in faces]
         self.checksums = [tuple(face.checksums) for face in faces]
         self.landmarks = np.array([face.landmarks for face in faces], dtype=np.float32) * (size / prepared_size)
+        self.contour = [face.contour for face in faces]
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __getitem__(self, index: int) -> FaceBatch:
         image, skin = read_face(self.root, self.names[index], self.checksums[index])
-        return face_sample(image, skin, self.landmarks[index], self.size, self.geometry)
+        return face_sample(image, skin, self.landmarks[index], self.contour[index], self.size, self.geometry)
 
 
 class PreparedViews(Dataset[MultiViewBatch]):
@@ -82,7 +85,8 @@ class PhotoFolder(PreparedData):
     has no split: some are kept for validation, and test uses those. Prediction uses all of them.
 
     Args:
-        root, size, batch_size, num_workers, augment, seed: see `PreparedData`; a folder is the `--out` of the command.
+        root, size, batch_size, num_workers, augment, seed, landmarks: see `PreparedData`; a folder is the `--out` of
+            the command.
         val_fraction: share of the photographs, or of a data set's people, kept for validation, at least one; a
             photograph's faces stay together.
         views: whether a training photograph that others show from further left and right comes with them, as a group
@@ -102,8 +106,9 @@ class PhotoFolder(PreparedData):
         seed: int = 0,
         views: bool = False,
         shares: list[float] | None = None,
+        landmarks: LandmarkChoice = None,
     ) -> None:
-        super().__init__(root, size, batch_size, num_workers, augment, seed, views)
+        super().__init__(root, size, batch_size, num_workers, augment, seed, views, landmarks)
         self.shares = shares
         if not 0 <= val_fraction < 1:
             raise UserError(f"PhotoFolder: val_fraction is {val_fraction}, expected 0 <= val_fraction < 1")
@@ -115,11 +120,22 @@ class PhotoFolder(PreparedData):
         """Reads the index of every folder.
 
         Raises:
-            UserError: a folder is not prepared, its index is damaged, or it holds no face.
+            UserError: a folder is not prepared, its index is damaged, it holds no face, or other landmarks than are
+                asked for.
         """
         if self._indexes:
             return
         indexes = [self._read(root) for root in self.roots]
+        kinds = {
+            root: Counter(kind_of(face.contour) for _, face in index.faces())
+            for root, index in zip(self.roots, indexes, strict=True)
+        }
+        self.check_landmarks(kinds)
+        for root, counts in kinds.items():
+            if self.landmarks in ("2d", "3d") and len(counts) > 1:
+                left = counts.total() - counts[self.landmarks]
+                told = f"{left} of {counts.total()} faces are left out, which have no {self.landmarks} landmarks"
+                warnings.warn(f"{root}: {told}", stacklevel=2)
         self._splits = [split_prepared(index, self.val_fraction) for index in indexes]
         self._indexes = indexes
         for root, split in zip(self.roots, self._splits, strict=True):
@@ -144,7 +160,11 @@ class PhotoFolder(PreparedData):
         train = part == "train"
         sets: list[Dataset[FaceBatch]] = []
         for root, index, split in zip(self.roots, self._indexes, self._splits, strict=True):
-            chosen = [pair for pair in index.faces() if part is None or pair[0] in split[part]]
+            chosen = [
+                (source, face)
+                for source, face in index.faces()
+                if (part is None or source in split[part]) and self.landmarks in (None, "mixed", kind_of(face.contour))
+            ]
             faces = [face for _, face in chosen]
             geometry = GeometryAugmentation() if train and self.augment else None
             single = PreparedFaces(root, faces, index.size, self.size, geometry)

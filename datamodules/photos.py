@@ -18,6 +18,9 @@ from renderers.errors import UserError
 
 INDEX_NAME, SKIPPED_NAME, IMAGES, SKIN = "index.json", "skipped.json", "images", "skin"
 INDEX_VERSION = 1
+OLDER_CONTOUR = {"dlib": True, "face-alignment": False, "given": False}
+"""Of folders that do not say it: whether a detector, or what a data set's owner gave, marks the visible contour."""
+MIXED_LANDMARKS = "300w-lp"  # whose owner gives both
 Split = Literal["train", "val", "test"]
 
 
@@ -32,6 +35,7 @@ class PreparedFace:
         landmarks: 68 x, y pairs in the crop's continuous pixels.
         matrix: 2 x 3, the similarity from photograph to crop pixels.
         checksums: CRC-32 of the two files, in that order; none in folders prepared by an older version.
+        contour: whether the jaw's landmarks mark the visible outline of the face, and not fixed points of the head.
     """
 
     name: str
@@ -40,6 +44,7 @@ class PreparedFace:
     landmarks: list[list[float]]
     matrix: list[list[float]]
     checksums: list[int] = field(default_factory=list)
+    contour: bool = False
 
 
 @dataclass(frozen=True)
@@ -114,8 +119,8 @@ class PhotoIndex:
             stored: dict[str, Any] = json.loads(text)
             if stored["version"] != INDEX_VERSION:
                 raise UserError(f"{path}: version {stored['version']}, this program reads {INDEX_VERSION}")
-            photos = {key: photo_from_json(value) for key, value in stored["photos"].items()}
-            index = cls.from_settings(stored, photos)
+            index = cls.from_settings(stored, {})
+            index.photos = {key: index.read_photo(value) for key, value in stored["photos"].items()}
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{path} is damaged ({error}): delete it and prepare the photographs again") from None
         return index
@@ -132,6 +137,26 @@ class PhotoIndex:
         if not isinstance(index.size, int) or index.size < 1:
             raise ValueError(f"size {index.size}")
         return index
+
+    def read_photo(self, stored: dict[str, Any]) -> PreparedPhoto:
+        """An entry as `photo_to_json` wrote it. An older version did not say which landmarks it holds: its index does.
+
+        Raises:
+            AttributeError, KeyError, TypeError, ValueError: the entry is damaged.
+            UserError: nothing tells which landmarks they are.
+        """
+        for face in stored["faces"]:
+            if "contour" not in face:
+                face["contour"] = self._older_contour()
+        return photo_from_json(stored)
+
+    def _older_contour(self) -> bool:
+        if self.dataset == MIXED_LANDMARKS or self.detector not in OLDER_CONTOUR:
+            raise UserError(
+                f"faces of {self.source} were prepared by an older version, which did not note whether their jaw "
+                "landmarks are the visible contour: prepare them again"
+            )
+        return OLDER_CONTOUR[self.detector]
 
     def settings(self) -> dict[str, Any]:
         """Everything but the photographs, as JSON holds it."""
@@ -192,6 +217,8 @@ def photo_from_json(stored: dict[str, Any]) -> PreparedPhoto:
     label = PhotoLabel(**stored["label"]) if stored.get("label") else None
     if label is not None and not _is_label(label):
         raise ValueError(f"label {label}")
+    if not all(isinstance(face.contour, bool) for face in faces):
+        raise ValueError("contour is neither true nor false")
     size, modified, doubtful = int(stored["bytes"]), int(stored["modified_ns"]), int(stored.get("doubtful", 0))
     return PreparedPhoto(size, modified, faces, stored["reason"], label, doubtful)
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -13,14 +12,27 @@ import torch
 from lightning import LightningDataModule
 
 from datamodules.augmentation import ColorAugmentation, GeometryAugmentation
-from datamodules.batch import FaceBatch, MultiViewBatch
-from datamodules.mgcnet_list import collate_views
+from datamodules.batch import FaceBatch
+from datamodules.collate import collate_faces
 from renderers.camera import default_intrinsics
 from renderers.errors import UserError
 
+LandmarkChoice = Literal["3d", "2d", "mixed"] | None
+KINDS = "3d are fixed points of the head, 2d mark the visible contour of the jaw"
+
+
+def kind_of(contour: bool) -> str:
+    """What landmarks are called on the command line and in messages."""
+    return "2d" if contour else "3d"
+
 
 def face_sample(
-    image: np.ndarray, skin: np.ndarray, landmarks: np.ndarray, size: int, geometry: GeometryAugmentation | None = None
+    image: np.ndarray,
+    skin: np.ndarray,
+    landmarks: np.ndarray,
+    contour: bool,
+    size: int,
+    geometry: GeometryAugmentation | None = None,
 ) -> FaceBatch:
     """A prepared crop as a batch of one.
 
@@ -28,6 +40,7 @@ def face_sample(
         image: (S, S, 3) uint8 sRGB.
         skin: (S, S) uint8, 255 where skin is.
         landmarks: (68, 2) float32 in pixels of what comes out.
+        contour: whether their jaw marks the visible outline of the face.
         size: side of what comes out.
         geometry: moves it; its seed is drawn from torch's generator.
     """
@@ -40,6 +53,7 @@ def face_sample(
         landmarks=torch.from_numpy(landmarks)[None],
         skin=torch.from_numpy(skin)[None, None].float() / 255,
         intrinsics=default_intrinsics(size)[None],
+        contour=torch.tensor([contour]),
     )
 
 
@@ -48,29 +62,6 @@ def _resized(pixels: np.ndarray, size: int) -> np.ndarray:
         return pixels
     interpolation = cv2.INTER_AREA if size < len(pixels) else cv2.INTER_LINEAR
     return cv2.resize(pixels, (size, size), interpolation=interpolation)
-
-
-def collate_faces(samples: Sequence[FaceBatch]) -> MultiViewBatch:
-    """Samples -> one batch of single views: `views` is (0, 3), so only the 2D terms see them."""
-    return MultiViewBatch(
-        image=torch.cat([sample.image for sample in samples]),
-        landmarks=torch.cat([sample.landmarks for sample in samples]),
-        skin=torch.cat([sample.skin for sample in samples]),
-        intrinsics=torch.cat([sample.intrinsics for sample in samples]),
-        views=torch.zeros(0, 3, dtype=torch.long),
-    )
-
-
-def group_sample(views: Sequence[FaceBatch]) -> MultiViewBatch:
-    """Faces that are views of one face, the target in the middle -> one group."""
-    return replace(collate_faces(views), views=torch.arange(len(views))[None])
-
-
-def collate_samples(samples: Sequence[FaceBatch]) -> MultiViewBatch:
-    """Samples of single faces, of groups of views, or of both -> one batch whose `views` name the groups' rows."""
-    return collate_views(
-        [sample if isinstance(sample, MultiViewBatch) else collate_faces([sample]) for sample in samples]
-    )
 
 
 class PreparedData(LightningDataModule):
@@ -84,6 +75,8 @@ class PreparedData(LightningDataModule):
         augment: whether training images are augmented.
         seed: of the order and the augmentation.
         views: whether training faces come with their views.
+        landmarks: "3d" takes the faces whose landmarks are fixed points of the head, "2d" those whose jaw marks the
+            visible contour, "mixed" all of them; absent: all, which must be of one kind.
 
     Raises:
         UserError: a number that is too small, or no folder.
@@ -98,6 +91,7 @@ class PreparedData(LightningDataModule):
         augment: bool,
         seed: int,
         views: bool,
+        landmarks: LandmarkChoice,
     ) -> None:
         super().__init__()
         for name, value, low in (("size", size, 16), ("batch_size", batch_size, 1), ("num_workers", num_workers, 0)):
@@ -106,7 +100,7 @@ class PreparedData(LightningDataModule):
             raise UserError(f"{type(self).__name__}: root names no folder")
         self.roots = [Path(folder) for folder in ([root] if isinstance(root, str) else root)]
         self.size, self.batch_size, self.num_workers = size, batch_size, num_workers
-        self.augment, self.seed, self.views = augment, seed, views
+        self.augment, self.seed, self.views, self.landmarks = augment, seed, views, landmarks
         self.color = ColorAugmentation() if augment else None
 
     def check(self, name: str, value: int, low: int) -> None:
@@ -114,13 +108,32 @@ class PreparedData(LightningDataModule):
         if value < low:
             raise UserError(f"{type(self).__name__}: {name} is {value}, at least {low} is needed")
 
+    def check_landmarks(self, kinds: Mapping[Path, Collection[str]]) -> None:
+        """Refuses landmarks of two kinds that nobody asked for, and folders without the kind that was.
+
+        Args:
+            kinds: "3d", "2d" or both, of every folder.
+        """
+        if self.landmarks is None and len({kind for held in kinds.values() for kind in held}) > 1:
+            told = "; ".join(f"{root} has {' and '.join(sorted(held))}" for root, held in kinds.items())
+            raise UserError(
+                f"{told}: {KINDS}; choose one with `landmarks: 3d` or `2d`, or train on both with `landmarks: mixed`"
+            )
+        for root, held in kinds.items():
+            if self.landmarks in ("2d", "3d") and self.landmarks not in held:
+                other = "face-alignment" if self.landmarks == "3d" else "dlib"
+                raise UserError(
+                    f"{root} has {' and '.join(sorted(held))} landmarks, not the {self.landmarks} that are asked for "
+                    f"({KINDS}): prepare it again with --detector {other}, or say `landmarks: mixed`"
+                )
+
     def options(self) -> dict[str, Any]:
         """Arguments of a loader of these faces."""
         return {
             "num_workers": self.num_workers,
             "persistent_workers": self.num_workers > 0,
             "pin_memory": torch.cuda.is_available(),
-            "collate_fn": collate_samples,
+            "collate_fn": collate_faces,
         }
 
     def on_after_batch_transfer(self, batch: FaceBatch, dataloader_idx: int) -> FaceBatch:

@@ -215,7 +215,7 @@ def read_scan_landmarks(path: Path) -> np.ndarray:
     elif suffix == ".txt":
         points = read_number_rows(path, 3)
     elif suffix == ".bnd":
-        points = read_number_rows(path, 4)[:, 1:]  # the first number counts the points
+        points = read_number_rows(path, 4)[:, 1:]  # the first number is the scan's vertex, from 0
     elif suffix == ".npy":
         points = read_npy(path)
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -12,17 +13,21 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset
 
 from datamodules.augmentation import GeometryAugmentation
 from datamodules.batch import FaceBatch, MultiViewBatch
+from datamodules.collate import group_sample
 from datamodules.number_files import NPY_ERRORS
 from datamodules.photo_file import decode_png
 from datamodules.photos import Split
-from datamodules.prepared_data import PreparedData, face_sample, group_sample
+from datamodules.prepared_data import LandmarkChoice, PreparedData, face_sample
 from datamodules.sampler import SeededSamples, evaluation_loader, training_loader
 from datamodules.shard_sampler import ShardSampler
 from datamodules.shards import PARTS, Sample, ShardedSamples, complete_folder, shards_hint
 from renderers.errors import UserError
 
-IMAGE, SKIN, LANDMARKS = "png", "skin.png", "landmarks.npy"
-"""The members of a face in a shard; before them stands which of its sample's views it is."""
+IMAGE, SKIN, LANDMARKS, CONTOUR_LANDMARKS = "png", "skin.png", "landmarks.npy", "contour.landmarks.npy"
+"""The members of a face in a shard; before them stands which of its sample's views it is. Landmarks whose jaw marks the
+visible contour have a name of their own."""
+KINDS_SETTING = "landmarks"
+"""Where `shards.json` says which kinds of landmarks there are."""
 POINTS = 68
 
 
@@ -69,11 +74,13 @@ class DecodedFaces(Dataset[FaceBatch]):
             decode_png(sample[f"{view}.{name}"], mode)
             for name, mode in ((IMAGE, cv2.IMREAD_COLOR), (SKIN, cv2.IMREAD_GRAYSCALE))
         )
-        landmarks = np.load(io.BytesIO(sample[f"{view}.{LANDMARKS}"]), allow_pickle=False)
+        contour = f"{view}.{CONTOUR_LANDMARKS}" in sample
+        stored = sample[f"{view}.{CONTOUR_LANDMARKS if contour else LANDMARKS}"]
+        landmarks = np.load(io.BytesIO(stored), allow_pickle=False)
         if image is None or skin is None or landmarks.shape != (POINTS, 2) or not np.isfinite(landmarks).all():
             raise ValueError("its pictures or landmarks are not what they should be")
         scaled = landmarks * (self.size / len(image))
-        return face_sample(np.ascontiguousarray(image[..., ::-1]), skin, scaled, self.size, geometry)
+        return face_sample(np.ascontiguousarray(image[..., ::-1]), skin, scaled, contour, self.size, geometry)
 
 
 class ShardedFaces(PreparedData):
@@ -84,8 +91,8 @@ class ShardedFaces(PreparedData):
     are for training, validation and testing was settled when the shards were written. Prediction uses all of them.
 
     Args:
-        root, size, batch_size, num_workers, augment, seed: see `PreparedData`; a folder is the `--out` of the command.
-            Each counts as much as it has samples.
+        root, size, batch_size, num_workers, augment, seed, landmarks: see `PreparedData`; a folder is the `--out` of
+            the command, and of one kind where `landmarks` names one. Each counts as much as it has samples.
         views: whether a training face's views come with it; the shards must have been written with `--views`.
         streams: how many shards are read side by side, by all processes together: a multiple of their number, so that
             each process, and each machine, reads shards of its own.
@@ -101,8 +108,9 @@ class ShardedFaces(PreparedData):
         seed: int = 0,
         views: bool = False,
         streams: int = 8,
+        landmarks: LandmarkChoice = None,
     ) -> None:
-        super().__init__(root, size, batch_size, num_workers, augment, seed, views)
+        super().__init__(root, size, batch_size, num_workers, augment, seed, views, landmarks)
         self.check("streams", streams, 1)
         self.streams = streams
 
@@ -110,11 +118,21 @@ class ShardedFaces(PreparedData):
         """Looks at what every folder says of itself.
 
         Raises:
-            UserError: a folder holds no shards, their writing was cut short, or they hold no views.
+            UserError: a folder holds no shards, their writing was cut short, they hold no views, or other landmarks
+                than are asked for.
         """
+        kinds: dict[Path, list[str]] = {}
         for root in self.roots:
-            if not complete_folder(root).settings.get("views") and self.views:
+            settings = complete_folder(root).settings
+            if not settings.get("views") and self.views:
                 raise UserError(f"{root} holds no views of a face: {shards_hint(root)}, with --views")
+            held: Any = settings.get(KINDS_SETTING)
+            if held not in (["2d"], ["3d"], ["2d", "3d"]):
+                raise UserError(f"{root} does not say which landmarks it holds: delete it, and {shards_hint(root)}")
+            if self.landmarks in ("2d", "3d") and len(held) > 1:
+                raise UserError(f"{root} has 2d and 3d landmarks together: say `landmarks: mixed`")
+            kinds[root] = held
+        self.check_landmarks(kinds)
 
     def _faces(self, part: Split) -> DecodedFaces:
         self.setup()

@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 import math
+import shutil
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path

@@ -24,7 +24,8 @@ def read_records(root: Path) -> list[FaceRecord]:
 
     Expected, in `root` or its `300W_LP/`: the folders AFW, HELEN, IBUG, LFPW and their mirrored `_Flip` with pairs
     NAME_k.jpg and NAME_k.mat (Pose_Para (1, 7), pt2d (2, 68)), k = 0, 1, ... being the same face turned further; and
-    `landmarks/PART/NAME_k_pts.mat` with pts_3d (68, 2), the fixed points of the head, which are preferred.
+    `landmarks/PART/NAME_k_pts.mat` with pts_3d (68, 2), the fixed points of the head, which are preferred. The owner
+    gives these for the four folders that are not mirrored; pt2d, all that the others have, is 300W's visible contour.
     The views of a face are one group; a photograph and its mirror image are one person.
 
     Raises:
@@ -63,7 +64,8 @@ def annotate(root: Path, name: str) -> Annotation:
     else:
         arrays = read_mat(pose_file, {"pt2d": (2, 68), "Pose_Para": (1, 7)})
         points, pose = arrays["pt2d"].T, arrays["Pose_Para"]
-    return Annotation(landmarks=points + TO_CONTINUOUS, yaw=float(np.degrees(pose[0, 1])))
+    yaw = float(np.degrees(pose[0, 1]))
+    return Annotation(landmarks=points + TO_CONTINUOUS, contour=not points_file.is_file(), yaw=yaw)
 
 
 LAYOUT = Layout("300w-lp", TITLE, read_records, annotate, annotation_files, gives_landmarks=True)

@@ -56,8 +56,11 @@ def check_arguments(command: str, arguments: list[str]) -> None:
             _check_file(Path(value or ""), classes, given)
     for name, value in options:
         part, _, rest = name.partition(".")
-        if part in ("model", "data") and rest in ("", "class_path") and value and not Path(value).is_file():
-            classes[part] = value
+        if part in ("model", "data") and rest in ("", "class_path") and value:
+            if Path(value).is_file():
+                classes.pop(part, None)  # which class the file names is for the full parser to say
+            else:
+                classes[part] = value
     for name, value in options:
         given[_short(name)] = value
         if name != "c":

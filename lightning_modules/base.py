@@ -16,6 +16,7 @@ from datamodules.batch import FaceBatch
 from lightning_modules.components.backbones import CoefficientRegressor, ImageEncoder
 from lightning_modules.components.checkpoint_file import load_weights, read_initial_weights
 from lightning_modules.components.evaluation import ReconstructionMetrics
+from lightning_modules.components.marked_landmarks import MarkedLandmarks
 from lightning_modules.components.schedule import Schedule, learning_rate_factor
 from losses.encoders import FaceEncoder
 from renderers.coefficients import Coefficients
@@ -66,6 +67,7 @@ class FaceModule(LightningModule):
         self.regressor = CoefficientRegressor(backbone, face_model.layout(extra))
         self.identity_encoder = identity_encoder
         self.metrics = ReconstructionMetrics(face_model, identity_encoder)
+        self.as_marked = MarkedLandmarks(face_model)
         self.make_optimizer, self.schedule = optimizer, schedule
 
     def start_from(self, init_weights: str | None) -> None:
@@ -99,7 +101,8 @@ class FaceModule(LightningModule):
     def evaluate(self, stage: Stage, batch: Any, batch_idx: int) -> None:
         """Count a batch in the metrics; papers log their terms too, and count it in metrics of their own."""
         coefficients = self(batch.image)
-        self.metrics.update(batch, coefficients, self.renderer(coefficients, batch.intrinsics))
+        rendering = self.as_marked(self.renderer(coefficients, batch.intrinsics), coefficients, batch)
+        self.metrics.update(batch, coefficients, rendering)
 
     def predict_step(self, batch: FaceBatch, batch_idx: int) -> Coefficients:
         return self(batch.image)

@@ -119,6 +119,7 @@ def epipolar_loss(
     intrinsics_source: Tensor,
     rotation: Tensor,
     translation: Tensor,
+    counted: Tensor | None = None,
 ) -> Tensor:
     """L_epi, the sum of the landmarks' epipolar distances (MGCNet, equation 5).
 
@@ -132,11 +133,14 @@ def epipolar_loss(
         intrinsics_source: (P, 3, 3) pixels, zero skew.
         rotation: (P, 3, 3) from target to source, see `renderers.camera.relative_pose`.
         translation: (P, 3) decimetres.
+        counted: (P, N) bool, the landmarks that are one point of the face in both views; None: all are.
 
     Returns:
-        (P,) pixels at 224 px, summed over the N landmarks.
+        (P,) pixels at 224 px, summed over the landmarks that count.
     """
     distance = epipolar_distance(
         rays(landmarks_target, intrinsics_target), rays(landmarks_source, intrinsics_source), rotation, translation
     )
+    if counted is not None:
+        distance = torch.where(counted, distance, torch.zeros_like(distance))
     return REFERENCE_FOCAL * distance.sum(dim=-1)

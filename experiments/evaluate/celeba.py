@@ -10,9 +10,9 @@ from rich.table import Table
 from torch import Tensor
 
 from datamodules.batch import MultiViewBatch
+from datamodules.collate import collate_faces
 from datamodules.photo_folder import PreparedFaces
 from datamodules.photo_splits import split_prepared
-from datamodules.prepared_data import collate_faces
 from experiments.evaluate.pictures import cumulative_curve, extremes, labelled
 from experiments.evaluate.predictions import Predictor, ready
 from experiments.evaluate.published import benchmark_table

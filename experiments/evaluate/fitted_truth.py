@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from datamodules.collate import collate_faces
 from datamodules.photo_folder import PreparedFaces
 from datamodules.photos import PhotoIndex, PreparedFace, read_face
-from datamodules.prepared_data import collate_faces
 from experiments.reconstruct.pipeline import fit_settings
-from lightning_modules.components.fitting import FitSettings, fit
+from lightning_modules.components.fitting import fit
 from renderers.atomic_file import written_atomically
 from renderers.cache import cache_dir
 from renderers.morphable_model.model import MorphableModel
@@ -44,11 +44,13 @@ def fitted_coefficients(
         UserError: a photograph's file is missing or damaged.
     """
     layout = face_model.layout()
-    settings = fit_settings(face_model, index.detector)
-    paths = [_path(face_model, settings, root, face) for face in faces]
+    paths = [_path(face_model, root, face) for face in faces]
     vectors = [_read(path, layout.length) for path in paths]
-    missing = [row for row, vector in enumerate(vectors) if vector is None]
-    if missing:
+    for contour in (False, True):
+        missing = [row for row, face in enumerate(faces) if vectors[row] is None and face.contour == contour]
+        if not missing:
+            continue
+        settings = fit_settings(face_model, contour)
         pictures = PreparedFaces(root, [faces[row] for row in missing], index.size, index.size)
         batch = collate_faces([pictures[row] for row in range(len(missing))]).to(face_model.mean_shape.device)
         found = fit(face_model, batch.image, batch.landmarks, batch.skin, batch.intrinsics, settings=settings)
@@ -59,18 +61,19 @@ def fitted_coefficients(
     return torch.stack([vector for vector in vectors if vector is not None])
 
 
-def faces_to_fit(face_model: MorphableModel, root: Path, index: PhotoIndex, faces: Sequence[PreparedFace]) -> int:
+def faces_to_fit(face_model: MorphableModel, root: Path, faces: Sequence[PreparedFace]) -> int:
     """How many of these faces no evaluation has fitted before.
 
     Raises:
         UserError: a photograph's file is missing or damaged.
     """
-    settings, length = fit_settings(face_model, index.detector), face_model.layout().length
-    return sum(_read(_path(face_model, settings, root, face), length) is None for face in faces)
+    length = face_model.layout().length
+    return sum(_read(_path(face_model, root, face), length) is None for face in faces)
 
 
-def _path(face_model: MorphableModel, settings: FitSettings, root: Path, face: PreparedFace) -> Path:
+def _path(face_model: MorphableModel, root: Path, face: PreparedFace) -> Path:
     """Where a face's fit is kept; the name changes with anything that changes it."""
+    settings = fit_settings(face_model, face.contour)
     digest = hashlib.sha256()
     known = {"version": FIT_VERSION, "face_model": face_model.fingerprint(), "settings": asdict(settings)}
     digest.update(json.dumps({**known, "landmarks": face.landmarks}, sort_keys=True).encode())

@@ -11,9 +11,9 @@ from typing import Any, Literal
 from torch import Tensor
 
 from datamodules.batch import FaceBatch
+from datamodules.collate import collate_faces
 from datamodules.photo_folder import PreparedFaces
 from datamodules.photos import PhotoIndex, PreparedFace, prepare_hint
-from datamodules.prepared_data import collate_faces
 from datamodules.synthetic import SceneSettings, SyntheticMultiView
 from experiments.evaluate.fitted_truth import faces_to_fit, fitted_coefficients
 from experiments.evaluate.results import Request
@@ -55,7 +55,7 @@ def find_subjects(face_model: MorphableModel, size: int, request: Request, tell:
     root = training.get("root")
     if isinstance(root, str) and Path(root).resolve() == request.data.resolve():
         tell(f"{request.data} is what this checkpoint was trained on: its figures will be better than on new faces")
-    new = faces_to_fit(face_model, request.data, index, faces)
+    new = faces_to_fit(face_model, request.data, faces)
     if new:
         tell(f"fitting the face model to {new} clean photographs: some seconds each, and only this once")
     return Subjects("fitted", len(faces), _photographs(face_model, size, request.data, index, faces, request))

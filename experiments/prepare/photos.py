@@ -106,6 +106,9 @@ def _prepare(request: _Request, labels: Labels, others: Counter[str], console: C
     todo = _not_done(store, request, labels)
     done = len(labels) - len(todo)
     console.print(f"{len(labels)} photographs in {source}" + (f", {done} of them prepared already" if done else ""))
+    if found is not None:
+        kind = "2d, whose jaw marks the visible contour" if found.contour else "3d, fixed points of the head"
+        console.print(f"landmarks by {found.name}: {kind}")
     if others:
         kinds = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in others.most_common(5))
         console.print(f"other files are left alone: {kinds}")

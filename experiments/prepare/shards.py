@@ -13,7 +13,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from datamodules.photo_splits import group_views, split_prepared
 from datamodules.photos import PhotoIndex, PreparedFace, Split, face_files, prepare_hint
-from datamodules.sharded_faces import IMAGE, LANDMARKS, SKIN, encoded_landmarks
+from datamodules.prepared_data import kind_of
+from datamodules.sharded_faces import CONTOUR_LANDMARKS, IMAGE, KINDS_SETTING, LANDMARKS, SKIN, encoded_landmarks
 from datamodules.shards import (
     Sample,
     ShardFolder,
@@ -51,7 +52,8 @@ def prepare_shards(
     index = _index(source, out)
     parts = sharded_parts(index, val_fraction, views)
     prefixes = {part: "val" if part == "test" and rows == parts["val"] else str(part) for part, rows in parts.items()}
-    settings = {"digest": _digest(parts), "views": views}
+    kinds = sorted({kind_of(face.contour) for _, face in index.faces()})
+    settings = {"digest": _digest(parts), "views": views, KINDS_SETTING: kinds}
     counted = {str(part): (prefixes[part], len(rows)) for part, rows in parts.items()}
     folder = ShardFolder(samples_per_shard, counted, settings, complete=False)
     _begin(folder, out)
@@ -95,7 +97,7 @@ def sharded_parts(index: PhotoIndex, val_fraction: float, views: bool) -> dict[S
 
 def _digest(parts: dict[Split, Rows]) -> str:
     faces = (
-        json.dumps([part, [[face.name, face.checksums, face.landmarks] for face in sample]])
+        json.dumps([part, [[face.name, face.checksums, face.landmarks, face.contour] for face in sample]])
         for part, rows in parts.items()
         for sample in rows
     )
@@ -155,5 +157,6 @@ def encoded(source: Path, faces: tuple[PreparedFace, ...]) -> Sample:
             if not content or (face.checksums and zlib.crc32(content) != face.checksums[number]):
                 raise UserError(f"{path} is missing or damaged: {prepare_hint(source)}")
             sample[f"{view}.{name}"] = content
-        sample[f"{view}.{LANDMARKS}"] = encoded_landmarks(face.landmarks)
+        name = CONTOUR_LANDMARKS if face.contour else LANDMARKS
+        sample[f"{view}.{name}"] = encoded_landmarks(face.landmarks)
     return sample

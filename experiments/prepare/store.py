@@ -19,7 +19,6 @@ from datamodules.photos import (
     PreparedFace,
     PreparedPhoto,
     face_files,
-    photo_from_json,
     photo_to_json,
     read_face,
 )
@@ -166,7 +165,7 @@ def _replayed(path: Path, index: PhotoIndex | None) -> PhotoIndex | None:
                     index = PhotoIndex.from_settings(entry, {})
                 fits = index.settings() == entry
             elif fits and index is not None:
-                index.photos[str(entry["name"])] = photo_from_json(entry["photo"])
+                index.photos[str(entry["name"])] = index.read_photo(entry["photo"])
         except (AttributeError, KeyError, TypeError, ValueError):
             continue
     return index

@@ -111,9 +111,9 @@ class Preparer:
     ) -> tuple[list[PreparedFace], list[tuple[bytes, bytes]], int]:
         """The faces, their files, and how many more were found whose landmarks are doubtful."""
         if annotation.landmarks is not None:
-            found = [_given_face(annotation.landmarks, photo)]
+            found, contour = [_given_face(annotation.landmarks, photo)], annotation.contour
         else:
-            found = self.detector.detect(photo)
+            found, contour = self.detector.detect(photo), self.detector.contour
         if not found:
             raise UserError("no face found")
         sure = [face for face in found if face.doubt is None]
@@ -122,11 +122,13 @@ class Preparer:
         found, doubtful = sure, len(found) - len(sure)
         if self.settings.largest:
             found = [max(found, key=lambda face: face.area)]
-        pairs = [self._face(face_name(name, number), photo, face, annotation) for number, face in enumerate(found)]
+        pairs = [
+            self._face(face_name(name, number), photo, face, annotation, contour) for number, face in enumerate(found)
+        ]
         return [face for face, _ in pairs], [files for _, files in pairs], doubtful
 
     def _face(
-        self, name: str, photo: np.ndarray, face: DetectedFace, annotation: Annotation
+        self, name: str, photo: np.ndarray, face: DetectedFace, annotation: Annotation, contour: bool
     ) -> tuple[PreparedFace, tuple[bytes, bytes]]:
         alignment = align(face.landmarks, self.settings.template, self.settings.size)
         crop, landmarks = alignment.crop(photo), alignment.to_crop(face.landmarks)
@@ -142,6 +144,7 @@ class Preparer:
             landmarks=landmarks.round(3).tolist(),
             matrix=alignment.matrix.tolist(),
             checksums=[zlib.crc32(content) for content in files],
+            contour=contour,
         )
         return prepared, files
 

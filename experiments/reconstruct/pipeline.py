@@ -157,7 +157,7 @@ class Reconstructor:
         self.face_model, self.regressor, self.refine, self.checkpoint = face_model, regressor, refine, checkpoint
         self.refiner, self.detail_size = as_refiner(regressor), detail_size
         self.detector: LandmarkDetector = best_detector(detector)
-        self.settings = settings or fit_settings(face_model, self.detector.name)
+        self.settings = settings or fit_settings(face_model, self.detector.contour)
         self.template = model_template(face_model, CROP_SIZE)
         self.renderer = FaceRenderer(face_model, TEXTURE_SIZE)
 
@@ -265,12 +265,11 @@ class Reconstructor:
         )
 
 
-def fit_settings(face_model: MorphableModel, detector: str) -> FitSettings:
-    """The fitter's settings for a face model and the kind of landmarks that a detector gives."""
-    moving_contour = detector == "dlib"
+def fit_settings(face_model: MorphableModel, contour: bool) -> FitSettings:
+    """The fitter's settings for a face model and for landmarks whose jaw marks the visible contour, or does not."""
     if face_model.expression_names:  # blend weights
-        return FitSettings(expression_deviation=0.35, expression_bounds=(0.0, 1.0), moving_contour=moving_contour)
-    return FitSettings(moving_contour=moving_contour)
+        return FitSettings(expression_deviation=0.35, expression_bounds=(0.0, 1.0), moving_contour=contour)
+    return FitSettings(moving_contour=contour)
 
 
 def regressed_camera(coefficients: Coefficients, size: int) -> Tensor:

@@ -137,7 +137,7 @@ class Finegrained(FaceModule):
         self.regressor.train(not refining)  # A frozen network's batch statistics stand still too.
         with torch.set_grad_enabled(not refining):
             coefficients = self(batch.image)
-            rendering = self.renderer(coefficients, batch.intrinsics)
+            rendering = self.as_marked(self.renderer(coefficients, batch.intrinsics), coefficients, batch)
         if refining:
             terms = self.fine_terms(batch, rendering, self.refine(batch.image, batch.skin, coefficients, rendering))
             loss = weighted_sum(terms, self.fine_weights.terms())
@@ -149,7 +149,7 @@ class Finegrained(FaceModule):
 
     def evaluate(self, stage: Stage, batch: FaceBatch, batch_idx: int) -> None:
         coefficients = self(batch.image)
-        rendering = self.renderer(coefficients, batch.intrinsics)
+        rendering = self.as_marked(self.renderer(coefficients, batch.intrinsics), coefficients, batch)
         face = self.refine(batch.image, batch.skin, coefficients, rendering)
         coarse = self.coarse_terms(batch, coefficients, rendering)
         fine = self.fine_terms(batch, rendering, face)

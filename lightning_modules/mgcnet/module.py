@@ -14,6 +14,7 @@ from datamodules.batch import MultiViewBatch
 from lightning_modules.base import FaceModule, Stage
 from lightning_modules.components.backbones import ResNet
 from lightning_modules.components.distributed import process_count, process_weights
+from lightning_modules.components.marked_landmarks import fixed_points
 from lightning_modules.components.panels import face_panels
 from lightning_modules.components.weighting import weighted_sum
 from losses.encoders import FaceEncoder
@@ -110,9 +111,10 @@ class MGCNet(FaceModule):
         A process may have more groups of views, and so more images, than another.
         """
         targets = batch.targets() if self.identity_views == "targets" else batch.image
-        counts = [len(batch), len(targets), len(batch.pairs()[0])]
-        images, identity, pairs = process_weights(torch.tensor(counts, dtype=torch.float32, device=self.device))
-        own = {"identity": identity, "pixel": pairs, "depth": pairs, "epipolar": pairs}
+        pairs_counted = batch.epipolar_pairs()
+        counts = torch.tensor([len(batch), len(targets), len(pairs_counted), int(pairs_counted.sum())])
+        images, identity, pairs, epipolar = process_weights(counts.to(self.device, torch.float32))
+        own = {"identity": identity, "pixel": pairs, "depth": pairs, "epipolar": epipolar}
         return {name: own.get(name, images) * term for name, term in terms.items()}
 
     def evaluate(self, stage: Stage, batch: MultiViewBatch, batch_idx: int) -> None:
@@ -124,7 +126,7 @@ class MGCNet(FaceModule):
         self, batch: MultiViewBatch, identity: bool = True, multi_view: bool = True
     ) -> tuple[dict[str, Tensor], Tensor, Coefficients, Rendering]:
         coefficients = self(batch.image)
-        rendering = self.renderer(coefficients, batch.intrinsics)
+        rendering = self.as_marked(self.renderer(coefficients, batch.intrinsics), coefficients, batch)
         terms = self.feature_terms(batch, coefficients, rendering, identity)
         if multi_view:
             terms |= self.multi_view_terms(batch, rendering)
@@ -162,9 +164,10 @@ class MGCNet(FaceModule):
         return terms
 
     def multi_view_terms(self, batch: MultiViewBatch, rendering: Rendering) -> dict[str, Tensor]:
-        """The multi-view losses of sections 3.4 to 3.7, each a mean over all (target, source) pairs.
+        """The multi-view losses of sections 3.4 to 3.7, each a mean over the (target, source) pairs that it counts.
 
-        Images that belong to no group of views take no part; without groups every term is 0.
+        Images that belong to no group of views take no part; without groups every term is 0. The epipolar term counts
+        where `batch.epipolar` says so, and without the points of a visible contour, which no two views share.
         """
         weights = self.weights
         if not (weights.pixel or weights.depth or weights.epipolar):
@@ -188,8 +191,13 @@ class MGCNet(FaceModule):
             if weights.depth:
                 terms["depth"] = depth_consistency_loss(view.depth, depth_target, shared).sum() / pairs
         if weights.epipolar:
-            distances = epipolar_loss(batch.landmarks[target], batch.landmarks[source], *cameras, rotation, translation)
-            terms["epipolar"] = distances.sum() / pairs
+            counts = batch.epipolar_pairs()
+            fixed = fixed_points(batch)
+            distances = epipolar_loss(
+                batch.landmarks[target], batch.landmarks[source], *cameras, rotation, translation,
+                counts[:, None] & fixed[target] & fixed[source],
+            )  # fmt: skip
+            terms["epipolar"] = distances.sum() / counts.sum().clamp_min(1)
         return terms
 
     def covisible_map(self, rendering: Rendering, target: Tensor, source: Tensor) -> Tensor:

@@ -161,7 +161,8 @@ class ROGUE(FaceModule):
     def render(self, batch: CorruptedBatch, coefficients: Mapping[str, Coefficients]) -> dict[str, Rendering]:
         """What the coefficients of a batch draw, by their names: all in one pass of the renderer."""
         drawn = self.renderer(self.joined(coefficients.values()), batch.intrinsics.repeat(len(coefficients), 1, 1))
-        return dict(zip(coefficients, drawn.split(len(batch)), strict=True))
+        named = zip(coefficients.items(), drawn.split(len(batch)), strict=True)
+        return {name: self.as_marked(rendering, its, batch) for (name, its), rendering in named}
 
     def guidance_terms(
         self, batch: CorruptedBatch, coefficients: Coefficients, rendering: Rendering, perceptual: bool = True

@@ -134,7 +134,7 @@ class SelfAugmentation(FaceModule):
         step = self.global_step - self.coarse_steps
         if step < 0:
             coefficients = self(batch.image)
-            rendering = self.renderer(coefficients, batch.intrinsics)
+            rendering = self.as_marked(self.renderer(coefficients, batch.intrinsics), coefficients, batch)
             encoder = self.identity_encoder if self.global_step >= self.coarse_identity_start else None
             mask = self.face_mask(batch)
             terms = coarse_terms(batch, coefficients, rendering, mask, self.coarse_weights, encoder)
@@ -155,7 +155,7 @@ class SelfAugmentation(FaceModule):
         terms = likeness_terms(seen.fine.image, drawn, batch.image, wanted, mask, self.weights)
         loss = self.weights.sum(terms)
         self.log_terms(stage, terms, loss, len(batch))
-        self.metrics.update(batch, seen.coefficients, seen.fine)
+        self.metrics.update(batch, seen.coefficients, self.as_marked(seen.fine, seen.coefficients, batch))
         self.refinement.update(batch, "clean", {"coarse": seen.coarse, "fine": seen.fine}, face > 0.5)
         occluded, hidden = self.occluded(batch, batch_idx)
         seen = self.reconstruction(occluded, batch.intrinsics)

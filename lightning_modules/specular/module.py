@@ -99,7 +99,7 @@ class Specular(FaceModule):
         coefficients = self(batch.image)
         if step < 2 * self.lamp_start:
             coefficients = with_held_lamp(coefficients, max(0, step - self.lamp_start) / self.lamp_start)
-        rendering = self.renderer(coefficients, batch.intrinsics)
+        rendering = self.as_marked(self.renderer(coefficients, batch.intrinsics), coefficients, batch)
         terms = self.terms(batch, coefficients, rendering, step >= self.identity_start, step >= self.mouth_start)
         loss = weighted_sum(terms, self.weights.terms())
         self.log_terms("train", terms, loss, len(batch))
@@ -107,7 +107,7 @@ class Specular(FaceModule):
 
     def evaluate(self, stage: Stage, batch: FaceBatch, batch_idx: int) -> None:
         coefficients = self(batch.image)
-        rendering = self.renderer(coefficients, batch.intrinsics)
+        rendering = self.as_marked(self.renderer(coefficients, batch.intrinsics), coefficients, batch)
         terms = self.terms(batch, coefficients, rendering)
         self.log_terms(stage, terms, weighted_sum(terms, self.weights.terms()), len(batch))
         self.metrics.update(batch, coefficients, rendering)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,23 @@ from typing import Any
 import numpy as np
 
 from renderers.errors import UserError
-from renderers.morphable_model.hdf5 import Hdf5Error, read_hdf5
+from renderers.morphable_model.hdf5 import Hdf5Error, read_hdf5, read_hdf5_text
 from renderers.morphable_model.model import LANDMARKS, MorphableModel
 from renderers.morphable_model.open_face import cylindrical_uv, height_fault, towards_viewer
 
 FIELDS = ("mean", "pcaBasis", "pcaVariance")
-CELLS = "shape/representer/cells"
+CELLS, POINTS = "shape/representer/cells", "shape/representer/points"
+NAMED = "metadata/landmarks/json"
+IBUG = {
+    "center.chin.tip": 8, "center.nose.tip": 30, "center.nose.attachement_to_philtrum": 33,
+    "right.eye.corner_outer": 36, "right.eye.corner_inner": 39, "left.eye.corner_inner": 42,
+    "left.eye.corner_outer": 45, "right.lips.corner": 48, "right.lips.philtrum_ridge": 50,
+    "center.lips.upper.outer": 51, "left.lips.philtrum_ridge": 52, "left.lips.corner": 54,
+    "center.lips.lower.outer": 57,
+}  # fmt: skip
+"""The file's names of what is an iBUG point too; right and left are the person's. The inner lips' names are left out:
+where lips touch, a place does not say which of them is meant."""
+NAMED_REACH = 2.0  # millimetres from a named point to its vertex; the points of a wider cropping lie farther off
 MILLIMETRES = 100.0  # in a decimetre
 PAIR = "its face12 part belongs to BFM 2017 face12 (28588 vertices), and not to BFM 2019"
 
@@ -29,8 +41,10 @@ def load_bfm_h5(
     croppings, so every array is held against the others. Basis columns are scaled by the square roots of the variances,
     the neutral mean (shape and expression) is centred on its vertices' mean, and faces are turned to the viewer.
 
-    The file knows no iBUG landmarks and no regions: both are carried over from the embedded default
-    (`transfer.transfer_from_default`), of which `skin` is all but eyes and inner mouth.
+    The file names landmarks, of which `IBUG` are iBUG points, as places on its reference mesh: metadata/landmarks/json
+    holds [{"id": ..., "coordinates": [x, y, z]}, ...], and shape/representer/points (3, V) that mesh. The other points
+    and the regions, of which it knows none, are carried over from the embedded default, which is bent to the named ones
+    (`transfer.transfer_from_default`); `skin` is all but eyes and inner mouth.
 
     Args:
         path: the model's HDF5 file.
@@ -56,7 +70,8 @@ def load_bfm_h5(
     faces = towards_viewer(vertices, _faces(path, arrays[CELLS], len(vertices)))
     count = len(vertices)
     colors = _colors(path, arrays, count) if albedo is None else _read_albedo(Path(albedo), path, count)
-    marks, regions = _landmarks_and_regions(path, vertices, faces, landmarks)
+    chosen = _named_landmarks(path, count) if landmarks is None else _read_landmarks(Path(landmarks), count)
+    marks, regions = _landmarks_and_regions(path, vertices, faces, chosen)
     return MorphableModel(
         name=path.stem,
         mean_shape=vertices,
@@ -168,14 +183,41 @@ def _check_range(path: Path, name: str, mean: np.ndarray) -> None:
 
 
 def _landmarks_and_regions(
-    path: Path, vertices: np.ndarray, faces: np.ndarray, landmarks: str | Path | None
+    path: Path, vertices: np.ndarray, faces: np.ndarray, known: np.ndarray
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     from renderers.morphable_model.default import load_default
     from renderers.morphable_model.transfer import transfer_from_default
 
-    chosen = None if landmarks is None else _read_landmarks(Path(landmarks), len(vertices))
-    found = transfer_from_default(str(path), vertices, faces, load_default(), chosen)
+    found = transfer_from_default(str(path), vertices, faces, load_default(), known)
     return found.landmark_indices, found.regions
+
+
+def _named_landmarks(path: Path, vertices: int) -> np.ndarray:
+    """(68,) the vertices of the iBUG points that the file names, -1 elsewhere.
+
+    Raises:
+        UserError: what names them is damaged, or the reference mesh that they lie on is missing or mis-sized.
+    """
+    found = np.full(LANDMARKS, -1)
+    try:
+        text = read_hdf5_text(path, NAMED)
+        named = {} if text is None else {entry["id"]: entry["coordinates"] for entry in json.loads(text)}
+        places = {IBUG[name]: np.array(place, dtype=np.float64) for name, place in named.items() if name in IBUG}
+        if not all(place.shape == (3,) and np.isfinite(place).all() for place in places.values()):
+            raise ValueError("a place is not three numbers")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        reason = str(error) if isinstance(error, Hdf5Error) else type(error).__name__
+        raise _error(path, f"{NAMED} does not hold landmarks with id and coordinates ({reason[:120]})") from error
+    if not places:
+        return found
+    mesh = _read(path, [POINTS], "a BFM 2017 or 2019 model")[POINTS]
+    if mesh.shape != (3, vertices):
+        raise _error(path, f"{POINTS} has shape {mesh.shape}, expected (3, {vertices})")
+    for point, place in places.items():
+        distances = np.linalg.norm(mesh.T - place, axis=1)
+        if distances.min() <= NAMED_REACH:
+            found[point] = distances.argmin()
+    return found
 
 
 def _read_landmarks(path: Path, vertices: int) -> np.ndarray:

@@ -1,20 +1,26 @@
-"""Arrays of numbers out of an HDF5 file by name, following nothing that leads out of the file."""
+"""Arrays of numbers, and texts, out of an HDF5 file by name, following nothing that leads out of the file."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 LARGEST = 2**31  # bytes of one array; the full head of BFM 2019 takes 280 MB
+LARGEST_TEXT = 2**20  # bytes; the landmarks of BFM 2017 take some ten thousand
 DEFLATE_RATIO = 1040  # zlib packs at most 1032 bytes into one
 FILTERS = (1, 2, 3)  # deflate, shuffle, Fletcher's checksum: every other one may be a plug-in
 
 
 class Hdf5Error(ValueError):
     """Why a file cannot be read, as a clause without the file's name."""
+
+
+class Hdf5MissingError(Hdf5Error):
+    """There is nothing of that name in it."""
 
 
 def read_hdf5(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
@@ -32,15 +38,46 @@ def read_hdf5(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
             that declares more than the file can hold.
         OSError: the file cannot be opened.
     """
+    size = path.stat().st_size
+    with _opened(path) as file:
+        return {name: _read(_find(file, name), name, size) for name in names}
+
+
+def read_hdf5_text(path: Path, name: str) -> str | None:
+    """The text of that name, stored as a string or as its bytes; None where there is nothing of that name.
+
+    Raises:
+        Hdf5Error: as `read_hdf5`, or what is there is no text in UTF-8.
+        OSError: the file cannot be opened.
+    """
+    with _opened(path) as file:
+        try:
+            dataset = _find(file, name)
+        except Hdf5MissingError:
+            return None
+        if dataset.dtype.kind in "iu" and dataset.dtype.itemsize == 1:
+            content = _read(dataset, name, LARGEST_TEXT).tobytes()
+        else:
+            if dataset.size != 1 or dataset.dtype.kind not in "OS" or dataset.dtype.itemsize > LARGEST_TEXT:
+                raise Hdf5Error(f"{name} has shape {dataset.shape} of {dataset.dtype}, expected one text")
+            _check_place(dataset, name)
+            content = np.asarray(dataset[()]).ravel()[0]
+        if not isinstance(content, bytes) or len(content) > LARGEST_TEXT:
+            raise Hdf5Error(f"{name} is no text, or has more than {LARGEST_TEXT} bytes")
+        return content.rstrip(b"\0").decode("utf-8")
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """The file; whatever h5py trips over becomes an `Hdf5Error`."""
     import h5py
 
-    size = path.stat().st_size
     path.open("rb").close()  # what h5py tells of a file that may not be read is no message for people
     if not h5py.is_hdf5(path):
         raise Hdf5Error("it is no HDF5 file, or its beginning is damaged")
     try:
         with h5py.File(path, "r", locking=False) as file:
-            return {name: _read(_find(file, name), name, size) for name in names}
+            yield file
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError) as error:
         if isinstance(error, Hdf5Error):
             raise
@@ -57,7 +94,7 @@ def _find(file: Any, name: str) -> Any:
         way = f"{way}/{part}".lstrip("/")
         if not isinstance(found, h5py.Group) or part not in found.keys():  # noqa: SIM118  (`in` would follow links)
             held = ", ".join(sorted(found)[:8]) if isinstance(found, h5py.Group) else ""
-            raise Hdf5Error(f"no {way} in it, expected {name}; found {held or 'nothing'}")
+            raise Hdf5MissingError(f"no {way} in it, expected {name}; found {held or 'nothing'}")
         if not isinstance(found.get(part, getlink=True), h5py.HardLink):
             raise Hdf5Error(f"{way} is a link, which is not followed")
         found = found[part]
@@ -70,9 +107,8 @@ def _read(dataset: Any, name: str, size: int) -> np.ndarray:
     """The dataset's numbers, after its declared size was held against the file's `size` in bytes."""
     if dataset.dtype.kind not in "iuf":
         raise Hdf5Error(f"{name} holds {dataset.dtype}, not numbers")
+    _check_place(dataset, name)
     properties = dataset.id.get_create_plist()
-    if properties.get_external_count() or dataset.is_virtual:
-        raise Hdf5Error(f"{name} keeps its numbers in another file, which is not followed")
     foreign = [code for k in range(properties.get_nfilters()) if (code := properties.get_filter(k)[0]) not in FILTERS]
     if foreign:
         raise Hdf5Error(f"{name} is packed with filter {foreign[0]}; only deflate and shuffle are read")
@@ -87,3 +123,8 @@ def _read(dataset: Any, name: str, size: int) -> np.ndarray:
         )
     values = np.asarray(dataset[()])
     return values.astype(values.dtype.newbyteorder("="), copy=False)
+
+
+def _check_place(dataset: Any, name: str) -> None:
+    if dataset.id.get_create_plist().get_external_count() or dataset.is_virtual:
+        raise Hdf5Error(f"{name} keeps its numbers in another file, which is not followed")

@@ -21,9 +21,11 @@ PRIORS = np.geomspace(0.1, 3e-6, 24)  # squared decimetres a point that a coeffi
 THINNING = 3  # one in so many vertices of the skin takes part in that fit
 STIFFNESSES = np.geomspace(30.0, 0.3, 6)
 SLIDING = 0.01  # how much less a point is held along the surface than across it
+ANCHOR = 30.0  # how many points of the skin a known landmark counts as
 FACING = 0.5  # least cosine between the normals of two points that may meet
 FARTHEST = 0.3  # decimetres between points that may meet once the pose is found
 WORST = 0.04  # decimetres of root-mean-square distance from the fitted default, above which it is no face
+LEAST_ANCHORS = 4  # known landmarks from which the pose is taken
 MOST_SCALED = 1.4  # how much smaller or larger than the default a face may be
 MISPLACED = 0.15  # decimetres that given landmarks may lie from the default's, on average
 CHECK = "check the `landmarks`: vertex indices from 0 in iBUG order"
@@ -55,6 +57,14 @@ class Transfer:
         """Attributes of the default's vertices (D, ...), colours for example, on the face's: (V, ...)."""
         shares = self.weights.reshape(*self.weights.shape, *(1,) * (attributes.ndim - 1))
         return np.asarray(sum(shares[:, k] * attributes[self.neighbours[:, k]] for k in range(shares.shape[1])))
+
+
+@dataclass(frozen=True)
+class _Anchors:
+    """Known landmarks: vertices (N,) of the default, and the (N, 3) places on the other face where they belong."""
+
+    vertices: np.ndarray
+    places: np.ndarray
 
 
 class _Surface:
@@ -99,8 +109,8 @@ def transfer_from_default(
         vertices: (V, 3) decimetres, x right, y up, z towards the viewer; neutral, and at life size within a fifth.
         faces: (F, 3) counter-clockwise seen from outside; ears, neck and the back of the head may be there or not.
         default: the embedded default face model.
-        landmarks: (68,) the landmarks where they are known: the fit starts from them, and they are kept. Where they are
-            not, the tip of the nose must be the foremost vertex.
+        landmarks: (68,) the vertices of the landmarks that are known, -1 elsewhere: the fit starts from them and holds
+            to them, and they are kept. Without any, the tip of the nose must be the foremost vertex.
 
     Returns:
         Vertex indices of the other face.
@@ -110,52 +120,57 @@ def transfer_from_default(
     """
     surface = _Surface(vertices, faces)
     skin, mark = default.regions["skin"].numpy(), default.landmark_indices.numpy()
-    fitted, scale = _fit_model(surface, default, landmarks)
+    told = np.full(len(mark), -1) if landmarks is None else landmarks
+    known = told >= 0
+    anchors = _Anchors(mark[known], surface.vertices[told[known]])
+    fitted, scale = _fit_model(surface, default, anchors)
     offset, normal, met = surface.meet(fitted[skin], vertex_normals(fitted, default.faces.numpy())[skin])
     across = (offset * normal).sum(axis=1)[met]
     distance = float(np.sqrt((across**2).mean())) if met.any() else np.inf
-    astray = 0.0 if landmarks is None else np.linalg.norm(surface.vertices[landmarks] - fitted[mark], axis=1).mean()
+    astray = float(np.linalg.norm(anchors.places - fitted[anchors.vertices], axis=1).mean()) if known.any() else 0.0
+    remedy = CHECK if known.all() else "give `landmarks`, a text file of 68 vertex indices from 0 in iBUG order"
     if distance > WORST or met.mean() < LEAST_MET or not 1 / MOST_SCALED < scale < MOST_SCALED:
-        remedy = "give `landmarks`, a text file of 68 vertex indices from 0 in iBUG order"
         raise UserError(
             f"{name}: the default face does not fit it, so that its landmarks and regions cannot be found: it lies "
             f"{100 * distance:.1f} mm off, meets it with {met.mean():.0%} of its skin and is scaled by {scale:.2f}; "
-            f"{remedy if landmarks is None else CHECK}"
+            f"{remedy}"
         )
     if astray > MISPLACED:
         raise UserError(
-            f"{name}: the landmarks lie {100 * astray:.0f} mm from where the default face has them; {CHECK}"
+            f"{name}: the landmarks lie {100 * astray:.0f} mm from where the default face has them; {remedy}"
         )
-    bent = _Surface(_bend(surface, fitted, default), default.faces.numpy())
-    if landmarks is None:
-        landmarks = surface.nearest(bent.vertices[mark], bent.normals[mark])
+    bent = _Surface(_bend(surface, fitted, default, anchors), default.faces.numpy())
+    found = surface.nearest(bent.vertices[mark], bent.normals[mark])
+    found[known] = told[known]
     around = bent.around(surface.vertices, surface.normals)
-    return Transfer(landmarks, _regions(surface, bent, default), distance, *around)
+    return Transfer(found, _regions(surface, bent, default), distance, *around)
 
 
-def _fit_model(surface: _Surface, default: MorphableModel, landmarks: np.ndarray | None) -> tuple[np.ndarray, float]:
+def _fit_model(surface: _Surface, default: MorphableModel, anchors: _Anchors) -> tuple[np.ndarray, float]:
     """The default (V, 3) in the pose, size and identity that bring its skin closest (Gauss-Newton), and the size."""
     mean, basis = default.mean_shape.double().numpy(), default.identity_basis.double().numpy()
     faces, skin = default.faces.numpy(), default.regions["skin"].numpy()[::THINNING]
     identity = np.zeros(basis.shape[-1])
-    if landmarks is None:  # the tip of the nose is the foremost point of both
+    if len(anchors.vertices) < LEAST_ANCHORS:  # the tip of the nose is the foremost point of both
         foremost = surface.vertices[surface.vertices[:, 2].argmax()]
         rotation, scale, shift = np.eye(3), 1.0, foremost - mean[mean[:, 2].argmax()]
     else:
-        rotation, scale, shift = _similarity(mean[default.landmark_indices.numpy()], surface.vertices[landmarks])
+        rotation, scale, shift = _similarity(mean[anchors.vertices], anchors.places)
     fitted = scale * mean @ rotation.T + shift
     for prior in PRIORS:
         offset, normal, met = surface.meet(fitted[skin], vertex_normals(fitted, faces)[skin])
         if met.mean() < LEAST_MET / 2:
             break  # no face: what is found is judged by the caller
         chosen, offset, normal = skin[met], offset[met], normal[met]
-        turned = fitted[chosen] - shift
-        modes = scale * (rotation @ basis[chosen])
-        slopes = np.concatenate([modes, _turning(turned), turned[:, :, None], np.zeros((len(chosen), 3, 3))], axis=2)
-        slopes[:, :, -3:] = np.eye(3)
-        across, along = (normal[:, None] @ slopes)[:, 0], slopes.reshape(3 * len(chosen), -1)
+        turned = fitted - shift
+        moving = _slopes(turned[chosen], scale * (rotation @ basis[chosen]))
+        across, along = (normal[:, None] @ moving)[:, 0], moving.reshape(3 * len(chosen), -1)
         system = across.T @ across + SLIDING * along.T @ along
         right = across.T @ (offset * normal).sum(axis=1) + SLIDING * along.T @ offset.ravel()
+        marks = anchors.vertices
+        held = _slopes(turned[marks], scale * (rotation @ basis[marks])).reshape(-1, len(system))
+        system += ANCHOR * held.T @ held
+        right += ANCHOR * held.T @ (anchors.places - fitted[marks]).ravel()
         weight = prior * len(skin) * (np.arange(len(system)) < len(identity)) + 1e-9
         right[: len(identity)] -= prior * len(skin) * identity
         step = np.linalg.solve(system + np.diag(weight), right)
@@ -164,6 +179,12 @@ def _fit_model(surface: _Surface, default: MorphableModel, landmarks: np.ndarray
         scale, shift = scale * float(np.exp(np.clip(step[-4], -0.1, 0.1))), shift + step[-3:]
         fitted = scale * (mean + basis @ identity) @ rotation.T + shift
     return fitted, scale
+
+
+def _slopes(turned: np.ndarray, modes: np.ndarray) -> np.ndarray:
+    """(N, 3, I + 7) how points move with identity, rotation, size and shift, of (N, 3) arms and (N, 3, I) modes."""
+    shifts = np.broadcast_to(np.eye(3), (len(turned), 3, 3))
+    return np.concatenate([modes, _turning(turned), turned[:, :, None], shifts], axis=2)
 
 
 def _turning(points: np.ndarray) -> np.ndarray:
@@ -189,7 +210,7 @@ def _rotation(vector: np.ndarray) -> np.ndarray:
     return np.asarray(Rotation.from_rotvec(vector).as_matrix())
 
 
-def _bend(surface: _Surface, fitted: np.ndarray, default: MorphableModel) -> np.ndarray:
+def _bend(surface: _Surface, fitted: np.ndarray, default: MorphableModel, anchors: _Anchors) -> np.ndarray:
     """(V, 3) the fitted default, moved on smoothly until it lies on the surface."""
     faces, skin = default.faces.numpy(), default.regions["skin"].numpy()
     adjacency = vertex_neighbours(faces, len(fitted))
@@ -202,6 +223,8 @@ def _bend(surface: _Surface, fitted: np.ndarray, default: MorphableModel) -> np.
         # Across the surface alone: where along it a point belongs, its neighbours say.
         across = (offset * normal).sum(axis=1, keepdims=True) * normal
         wanted[skin[met]] = (bent[skin] - fitted[skin] + across)[met]
+        held[anchors.vertices] = ANCHOR
+        wanted[anchors.vertices] = anchors.places - fitted[anchors.vertices]
         system = sparse.diags(held + 1e-4) + stiffness * laplacian
         bent = fitted + np.asarray(splu(system.tocsc()).solve(held[:, None] * wanted))
     return bent

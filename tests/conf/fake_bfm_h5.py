@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,16 +19,29 @@ class FakeFace:
 
     Attributes:
         arrays: the file's arrays by name.
-        landmarks: (68,) the iBUG points' true vertices.
+        landmarks: (68,) the iBUG points' true vertices, or those nearest to them where the mesh is another one.
+        places: (68, 3) millimetres, where they truly are.
         regions: the default's regions, on this face's vertices.
     """
 
     arrays: dict[str, np.ndarray]
     landmarks: np.ndarray
+    places: np.ndarray
     regions: dict[str, np.ndarray]
 
 
-def fake_bfm_h5(seed: int = 0, subdivide: int = 0, identity: float = 0.5, warp: float = 0.0) -> FakeFace:
+# As the files name them, and the iBUG point (from 0) of each; right is the person's, and lies at negative x.
+NAMED_POINTS = {
+    "center.chin.tip": 8, "center.nose.tip": 30, "right.eye.corner_outer": 36, "right.eye.corner_inner": 39,
+    "left.eye.corner_inner": 42, "left.eye.corner_outer": 45, "right.lips.corner": 48, "left.lips.corner": 54,
+    "center.lips.upper.outer": 51, "center.lips.lower.outer": 57, "right.lips.philtrum_ridge": 50,
+    "left.lips.philtrum_ridge": 52, "center.nose.attachement_to_philtrum": 33,
+}  # fmt: skip
+
+
+def fake_bfm_h5(
+    seed: int = 0, subdivide: int = 0, identity: float = 0.5, warp: float = 0.0, other_mesh: bool = False
+) -> FakeFace:
     """A person of the default in millimetres, moved, turned, bent and with the vertices in another order.
 
     Args:
@@ -35,6 +49,7 @@ def fake_bfm_h5(seed: int = 0, subdivide: int = 0, identity: float = 0.5, warp: 
         subdivide: of the default: 4K, 16K or 65K vertices.
         identity: how many standard deviations the person is from the mean.
         warp: millimetres of a smooth displacement that no identity of the default explains.
+        other_mesh: every vertex slides along an edge, so that none is the default's.
     """
     rng = np.random.default_rng(seed)
     model = load_default(subdivide)
@@ -43,19 +58,35 @@ def fake_bfm_h5(seed: int = 0, subdivide: int = 0, identity: float = 0.5, warp: 
     points = 100 * points + warp * _waves(rng, points)
     cosine, sine = np.cos(TURN), np.sin(TURN)
     points = 1.04 * points @ np.array([[1, 0, 0], [0, cosine, -sine], [0, sine, cosine]]) + [3.0, -20.0, 45.0]
+    places, corners = points[model.landmark_indices.numpy()], model.faces.numpy()
+    if other_mesh:
+        neighbour = np.arange(len(points))
+        for one, two in rng.permutation([(0, 1), (1, 2), (2, 0)]):
+            neighbour[corners[:, one]] = corners[:, two]
+        points = points + rng.uniform(0.1, 0.4, (len(points), 1)) * (points[neighbour] - points)
+    nearest = np.linalg.norm(points - places[:, None], axis=2).argmin(axis=1)
     order = rng.permutation(len(points))  # of the file's vertices
     rank = np.argsort(order)
     points, flat = points[order], points[order].ravel()
     expression_mean = rng.normal(0, 0.05, len(flat))
     arrays = {
         "shape/representer/points": points.T.astype(np.float32),
-        "shape/representer/cells": rank[model.faces.numpy()].T.astype(np.int32),
+        "shape/representer/cells": rank[corners].T.astype(np.int32),
         **_part(rng, "shape", flat - expression_mean, IDENTITY, 400.0),
         **_part(rng, "expression", expression_mean, EXPRESSION, 100.0),
         **_part(rng, "color", rng.uniform(0.2, 0.8, len(flat)), COLOR, 4.0),
     }
     regions = {name: np.sort(rank[members.numpy()]) for name, members in model.regions.items()}
-    return FakeFace(arrays, rank[model.landmark_indices.numpy()], regions)
+    return FakeFace(arrays, rank[nearest], places, regions)
+
+
+def named_landmarks(fake: FakeFace) -> str:
+    """What a file has at metadata/landmarks/json: vertices of its reference mesh, and points of a wider cropping."""
+    mesh = fake.arrays["shape/representer/points"].T
+    points = {name: mesh[fake.landmarks[point]].tolist() for name, point in NAMED_POINTS.items()}
+    entries: list[dict[str, object]] = [{"id": name, "coordinates": point} for name, point in points.items()]
+    entries.append({"id": "left.ear.tragus.tip", "coordinates": [200.0, 0.0, -80.0], "description": "of the full head"})
+    return json.dumps(entries)
 
 
 def fake_albedo(vertices: int, seed: int = 0) -> dict[str, np.ndarray]:

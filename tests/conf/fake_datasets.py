@@ -18,6 +18,7 @@ import trimesh
 from PIL import Image
 
 SIDE = 128
+BND_VERTICES = np.arange(83) * 5 % 162  # of BU-3DFE's scans: the vertices that their landmarks are
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,6 +192,7 @@ def write_facescape(root: Path) -> Path:
             save_photo(folder / f"{view}.jpg", view)
             settings |= {f"{view}_K": np.eye(3).tolist(), f"{view}_Rt": np.eye(3, 4).tolist()}
             settings |= {f"{view}_distortion": [0.0] * 5, f"{view}_valid": view != 1}
+            settings |= {f"{view}_width": SIDE, f"{view}_height": SIDE, f"{view}_sn": "0a"}
         (folder / "params.json").write_text(json.dumps(settings))
         save_obj(root / "models_reg" / f"122_{expression}.obj")
     return root
@@ -211,7 +213,9 @@ def write_bu3dfe(root: Path) -> Path:
             f"{points} ] }} texCoord TextureCoordinate {{ point [ 0 0, 1 1 ] }}",
             f"coordIndex [ {indices} ] texCoordIndex [ 0, 1, 0, -1 ] }} }}",
         )
-        save_text(folder / f"{stem}_F3D.bnd", *(f"{k} {x} {y} {z}" for k, (x, y, z) in enumerate(mesh.vertices[:83])))
+        # A line is the number of a vertex, from 0, and its place.
+        marked = zip(BND_VERTICES, mesh.vertices[BND_VERTICES], strict=True)
+        save_text(folder / f"{stem}_F3D.bnd", *(f"{vertex}\t\t{x}\t{y}\t{z}" for vertex, (x, y, z) in marked))
     return root
 
 

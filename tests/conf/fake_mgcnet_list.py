@@ -9,28 +9,30 @@ from PIL import Image
 
 from datamodules.batch import MultiViewBatch
 
+LEFT, TARGET, RIGHT = range(3)  # of the strip's pictures
+
 
 def write_strip(folder: Path, name: str, views: np.ndarray, skin: np.ndarray, landmarks: np.ndarray) -> None:
-    """One sample of the list.
+    """One sample of the list. Its pictures stand left, target, right; its `_cam.txt` tells of target, left, right.
 
     Args:
         folder: where its files go.
         name: what their names begin with.
         views: (3, side, side, 3) uint8, the target in the middle.
-        skin: (3, side, side) uint8.
-        landmarks: (3, 68, 2) pixels as a detector counts them, pixel centres at whole numbers.
+        skin: (3, side, side) uint8, in the same order.
+        landmarks: (3, 68, 2) pixels as a detector counts them, pixel centres at whole numbers, in the same order.
     """
     folder.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.concatenate(list(views), axis=1)).save(folder / f"{name}.jpg", quality=100)
     Image.fromarray(np.concatenate(list(skin), axis=1)).save(folder / f"{name}_skin.jpg", quality=100)
-    lines = ["4700 0 112", "0 4700 112", "0 0 1"]
-    for view, points in enumerate(landmarks):
-        lines += [f"view {view}"] + [f"{x},{y}" for x, y in points]
+    lines = 3 * ["4700.000000,0.,112.000000,0.,4700.000000,112.000000,0.,0.,1."]
+    for view in (TARGET, LEFT, RIGHT):
+        lines += ["68"] + [f"{x:f},{y:f}" for x, y in landmarks[view]]
     (folder / f"{name}_cam.txt").write_text("\n".join(lines) + "\n")
 
 
 def write_list(root: Path, batch: MultiViewBatch, flags: str) -> Path:
-    """A list whose sample k shows the k-th group of `batch`; `flags` says "1" for multi-view and "0" for single."""
+    """A list whose sample k shows the k-th group of `batch`, with the k-th of `flags`: "0", "1" or "2"."""
     images = (batch.image.movedim(1, -1) * 255).round().byte().numpy()
     skin = (batch.skin[:, 0] * 255).round().byte().numpy()
     for index in range(len(flags)):

@@ -44,6 +44,14 @@ def test_a_batch_of_single_views_has_no_pairs() -> None:
         assert single.image[target].shape == (0, 3, 6, 8)
 
 
+def test_each_pair_takes_its_groups_epipolar_gate() -> None:
+    mixed = batch(7, torch.tensor([[1, 2, 3], [4, 5, 6]]))
+    assert mixed.epipolar_pairs().tolist() == [True] * 4  # synthetic and other data without a gate
+    mixed.epipolar = torch.tensor([True, False])
+    assert mixed.epipolar_pairs().tolist() == [True, True, False, False]
+    assert batch(3, torch.zeros(0, 3, dtype=torch.long)).epipolar_pairs().shape == (0,)
+
+
 def test_every_tensor_moves_and_nothing_else_changes() -> None:
     moved = batch(3, torch.tensor([[0, 1, 2]])).to("meta")
     assert isinstance(moved, MultiViewBatch)

@@ -30,7 +30,7 @@ from datamodules import (
 from datamodules.layouts import LAYOUTS, load_layout
 from datamodules.scans import read_scan, read_scan_landmarks
 from renderers.errors import UserError
-from tests.conf.fake_datasets import SIDE, WRITERS, fake_face, head_scan, save_photo, save_text
+from tests.conf.fake_datasets import BND_VERTICES, SIDE, WRITERS, fake_face, head_scan, save_photo, save_text
 
 
 @pytest.fixture(scope="module")
@@ -220,10 +220,10 @@ def test_scan_data_sets_give_subjects(copies: dict[str, Path]) -> None:
         scan = read_scan(subject.scan)
         np.testing.assert_allclose(scan.vertices, head_scan().vertices, atol=1e-6)
         np.testing.assert_array_equal(scan.faces, head_scan().faces)
-    for subject, count in ((faces_now[0], 7), (happy, 83)):
+    for subject, vertices in ((faces_now[0], np.arange(7)), (happy, BND_VERTICES)):
         assert subject.scan_landmarks is not None
         points = read_scan_landmarks(subject.scan_landmarks)
-        np.testing.assert_allclose(points, head_scan().vertices[:count], atol=1e-6)
+        np.testing.assert_allclose(points, head_scan().vertices[vertices], atol=1e-6)
 
 
 def test_micc_with_videos_alone_says_to_extract_frames(tmp_path: Path, copies: dict[str, Path]) -> None:
@@ -263,6 +263,15 @@ def test_now_list_with_a_wrong_row_is_named(copies: dict[str, Path], tmp_path: P
     save_text(root / "imagepathsvalidation.txt", row)
     with pytest.raises(UserError, match=rf"imagepathsvalidation\.txt, line 1: .*{told}"):
         now.read_subjects(root)
+
+
+def test_now_may_be_unpacked_into_the_photographs_archive(copies: dict[str, Path], tmp_path: Path) -> None:
+    root = shutil.copytree(copies["now"], tmp_path / "copy")
+    for name in ("imagepathsvalidation.txt", "scans", "scans_lmks_onlypp"):
+        (root / name).rename(root / "NoW_Dataset" / "final_release_version" / name)
+    moved, found = now.read_subjects(root), now.read_subjects(copies["now"])
+    assert [(s.name, s.group, len(s.images)) for s in moved] == [(s.name, s.group, len(s.images)) for s in found]
+    assert all(s.scan is not None and s.scan.is_file() for s in moved)
 
 
 def test_now_person_without_a_scan_is_named(copies: dict[str, Path], tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from datamodules.mgcnet_list import MGCNetList, collate_views, read_landmarks, read_list
+from datamodules.collate import collate_faces
+from datamodules.mgcnet_list import MGCNetList, read_landmarks, read_list
 from renderers.errors import UserError
 from tests.conf.fake_mgcnet_list import write_strip
 
@@ -27,14 +28,14 @@ def write_sample(root: Path, name: str, side: int = 32, value: int = 0) -> None:
 def root(tmp_path: Path) -> Path:
     for index in range(4):
         write_sample(tmp_path, f"{index:03d}", value=10 * index)
-    (tmp_path / "train.txt").write_text("0 sub 000\n1 sub 001\n1 sub 002\n0 sub 003\n")
+    (tmp_path / "train.txt").write_text("0 sub 000\n1 sub 001\n2 sub 002\n0 sub 003\n")
     return tmp_path
 
 
 def test_mixed_batch_names_only_the_multi_view_rows(root: Path) -> None:
     data = MGCNetList(str(root), size=32, batch_size=3, val_count=1, num_workers=0)
     data.setup("fit")
-    batch = collate_views([data.train_dataloader().dataset[i] for i in range(3)])
+    batch = collate_faces([data.train_dataloader().dataset[i] for i in range(3)])
     assert batch.image.shape == (1 + 3 + 3, 3, 32, 32)
     assert batch.views is not None and batch.views.tolist() == [[1, 2, 3], [4, 5, 6]]
     # The single-view sample gives its middle image alone.
@@ -43,6 +44,31 @@ def test_mixed_batch_names_only_the_multi_view_rows(root: Path) -> None:
     torch.testing.assert_close(batch.skin.mean(dim=(1, 2, 3)), batch.image.mean(dim=(1, 2, 3)), atol=0.01, rtol=0)
     targets, sources = batch.pairs()
     assert targets.tolist() == [2, 2, 5, 5] and sources.tolist() == [1, 3, 4, 6]
+    assert batch.epipolar_pairs().tolist() == [False, False, True, True]
+
+
+def test_the_files_blocks_go_to_the_middle_the_left_and_the_right_picture(tmp_path: Path) -> None:
+    """The release's file written out by hand: its first block is the target's, whose picture stands in the middle."""
+    block = "68\n" + 68 * "{0},{0}\n"
+    (tmp_path / "a_cam.txt").write_text(3 * "4700,0,112,0,4700,112,0,0,1\n" + "".join(block.format(k) for k in "012"))
+    landmarks = read_landmarks(tmp_path / "a_cam.txt")
+    of_target, of_left, of_right = 0.5, 1.5, 2.5
+    assert landmarks[:, 40, 1].tolist() == [of_left, of_target, of_right]
+
+
+def test_every_picture_shows_its_own_landmarks(tmp_path: Path) -> None:
+    """A white pixel of each black view is where all of its landmarks are."""
+    dots = np.array([[3, 5], [16, 20], [27, 9]])
+    views, skin = np.zeros((3, 32, 32, 3), np.uint8), np.zeros((3, 32, 32), np.uint8)
+    for view, (x, y) in zip(views, dots, strict=True):
+        view[y, x] = 255
+    write_strip(tmp_path / "sub", "a", views, skin, np.repeat(dots[:, None].astype(float), 68, axis=1))
+    (tmp_path / "train.txt").write_text("2 sub a\n")
+    data = MGCNetList(str(tmp_path), size=32, num_workers=0)
+    data.setup("fit")
+    sample = data.train_dataloader().dataset[0]
+    for image, (x, y) in zip(sample.image, sample.landmarks[:, 0].floor().long().tolist(), strict=True):
+        assert image[0, y, x] > 0.9
 
 
 def test_landmarks_become_continuous_and_follow_the_size(root: Path) -> None:
@@ -59,7 +85,7 @@ def test_landmarks_become_continuous_and_follow_the_size(root: Path) -> None:
     ("line", "message"),
     [
         ("1 sub", "line 1"),
-        ("7 sub 001", "line 1"),
+        ("3 sub 001", "line 1: .* a flag of 0, 1 or 2"),
         ("", "lists no sample"),
         ("1 .. 001", "line 1: '..' leads out of"),
         ("1 sub ../../001", "leads out of"),
@@ -88,7 +114,7 @@ def test_bad_files_are_named(root: Path) -> None:
     (root / "sub" / "000.jpg").write_bytes(monstrous)
     with pytest.raises(UserError, match=r"000\.jpg: more than .* megapixels"):
         faces[0]
-    points = (root / "sub" / "001_cam.txt").read_text().replace("0.25,", "nan,", 1)
+    points = (root / "sub" / "001_cam.txt").read_text().replace("0.250000,", "nan,", 1)
     (root / "sub" / "001_cam.txt").write_text(points)
     with pytest.raises(UserError, match=r"001_cam\.txt: a landmark is not finite"):
         read_landmarks(root / "sub" / "001_cam.txt")

@@ -77,6 +77,7 @@ def test_no_configuration_is_forgotten() -> None:
         "shared/data_celebamask_hq.yaml",
         "shared/data_lfw.yaml",
         "shared/data_ls3d_w.yaml",
+        "shared/data_mgcnet_list.yaml",
         "shared/data_mgcnet_mix.yaml",
         "shared/data_multi_pie.yaml",
         "shared/data_photos.yaml",
@@ -242,10 +243,11 @@ def test_paper_at_full_size(elsewhere: Path) -> None:
     (elsewhere / "data").mkdir()
     (elsewhere / "data.mat").rename(elsewhere / "data" / "BFM_model_front.mat")
     batch, _ = exact_batch(face_model, faces=3, size=224)
-    write_list(elsewhere / "data" / "mgcnet", batch, flags="011")
+    write_list(elsewhere / "data" / "mgcnet", batch, flags="012")
     little = ["--data.init_args.batch_size=2", "--data.init_args.val_count=1", "--data.init_args.num_workers=0"]
     one_process = ["--trainer.devices=1", "--trainer.strategy=auto", "--trainer.max_steps=1"]
-    command = ["fit", "--config", "experiments/mgcnet/paper.yaml", *little, *one_process]
+    own_list = ["--data", "experiments/shared/data_mgcnet_list.yaml"]
+    command = ["fit", "--config", "experiments/mgcnet/paper.yaml", *own_list, *little, *one_process]
     offline = ["--model.init_args.backbone.init_args.pretrained=false", "--trainer.val_check_interval=1"]
     assert main([*command, *offline]) == 0
     metrics = json.loads((run_folder(elsewhere) / "metrics.json").read_text())
@@ -258,7 +260,10 @@ def test_rogue_paper_at_full_size(elsewhere: Path) -> None:
     (elsewhere / "data").mkdir()
     write_fake_bfm(elsewhere / "data" / "BFM_model_front.mat", full_size=True)
     prepare_two_photographs("data/rogue")
-    little = ["--data.init_args.data.init_args.batch_size=1", "--data.init_args.data.init_args.num_workers=0"]
+    little = [
+        "--data.init_args.data.init_args.root=data/rogue", "--data.init_args.data.init_args.landmarks=2d",
+        "--data.init_args.data.init_args.batch_size=1", "--data.init_args.data.init_args.num_workers=0",
+    ]  # fmt: skip
     one_process = ["--trainer.devices=1", "--trainer.strategy=auto", "--trainer.max_steps=1"]
     offline = ["--model.init_args.backbone.init_args.pretrained=false", "--trainer.val_check_interval=1"]
     command = ["fit", "--config", "experiments/rogue/paper.yaml", *little, *one_process, *offline]
@@ -278,6 +283,7 @@ def test_specular_paper_at_full_size(elsewhere: Path) -> None:
     write_hdf5(elsewhere / "data" / "albedoModel2020_face12_albedoPart.h5", fake_albedo(count))
     prepare_two_photographs("data/specular")
     little = ["--data.init_args.data.init_args.batch_size=1", "--data.init_args.data.init_args.num_workers=0"]
+    little += ["--data.init_args.data.init_args.landmarks=2d"]
     one_process = ["--trainer.devices=1", "--trainer.strategy=auto", "--trainer.max_steps=1"]
     offline = ["--model.init_args.backbone.init_args.pretrained=false", "--trainer.val_check_interval=1"]
     command = ["fit", "--config", "experiments/specular/paper.yaml", *little, *one_process, *offline]
@@ -293,7 +299,8 @@ def test_self_augmentation_paper_at_full_size(elsewhere: Path) -> None:
     (elsewhere / "data").mkdir()
     write_fake_bfm(elsewhere / "data" / "BFM_model_front.mat", full_size=True)
     prepare_two_photographs("data/self_augmentation")
-    little = ["--data.init_args.batch_size=1", "--data.init_args.num_workers=0", "--model.init_args.coarse_steps=0"]
+    little = ["--data.init_args.batch_size=1", "--data.init_args.num_workers=0", "--data.init_args.landmarks=2d"]
+    little += ["--model.init_args.coarse_steps=0"]
     one_process = ["--trainer.devices=1", "--trainer.strategy=auto", "--trainer.max_steps=1"]
     offline = ["--model.init_args.backbone.init_args.pretrained=false", "--trainer.val_check_interval=1"]
     command = ["fit", "--config", "experiments/self_augmentation/paper.yaml", *little, *one_process, *offline]
@@ -318,7 +325,8 @@ def test_finegrained_paper_at_full_size(elsewhere: Path, monkeypatch: pytest.Mon
     (elsewhere / "data" / "vgg_face_dag.pth").touch()
     monkeypatch.setattr("lightning_modules.components.pretrained.load_vgg_face", lambda network, path: None)
     prepare_two_photographs("data/finegrained")
-    little = ["--data.init_args.batch_size=1", "--data.init_args.num_workers=0", "--model.init_args.fine_start=1"]
+    little = ["--data.init_args.batch_size=1", "--data.init_args.num_workers=0", "--data.init_args.landmarks=2d"]
+    little += ["--model.init_args.fine_start=1"]
     one_process = ["--trainer.devices=1", "--trainer.strategy=auto", "--trainer.max_steps=2"]
     each_step = ["--trainer.val_check_interval=1"]
     assert main(["fit", "--config", "experiments/finegrained/paper.yaml", *little, *one_process, *each_step]) == 0

@@ -28,7 +28,8 @@ def processes() -> Processes:
 
 
 class SomeGroups(WrappedFaces):
-    """Of every second face, or so, the target view alone: processes have unequal numbers of groups and of images."""
+    """Of every second face, or so, the target view alone, and the epipolar term in some of the other groups: processes
+    have unequal numbers of images, of groups and of groups that count."""
 
     def on_after_batch_transfer(self, batch: MultiViewBatch, dataloader_idx: int) -> MultiViewBatch:
         assert batch.views is not None and batch.truth is not None
@@ -39,7 +40,9 @@ class SomeGroups(WrappedFaces):
         kept = torch.cat(rows)
         truth = replace(batch.truth, coefficients=batch.truth.coefficients[kept], depth=batch.truth.depth[kept])
         held = {name: getattr(batch, name)[kept] for name in ("image", "landmarks", "skin", "intrinsics")}
-        return MultiViewBatch(**held, truth=truth, views=torch.stack(views) if views else torch.zeros(0, 3).long())
+        counts = batch.truth.coefficients[batch.views[:, 1], 1] > 0
+        groups = torch.stack(views) if views else torch.zeros(0, 3).long()
+        return MultiViewBatch(**held, truth=truth, views=groups, epipolar=counts[whole])
 
 
 def train(

@@ -179,7 +179,7 @@ def test_prepared_photographs_train(prepared: tuple[Path, str, int]) -> None:
 class _Counting:
     """The dlib detector, noting what it was asked; may be interrupted."""
 
-    name = "dlib"
+    name, contour = "dlib", True
 
     def __init__(self, interrupt_at: int | None = None) -> None:
         self.calls, self.interrupt_at, self.detector = 0, interrupt_at, dlib_detector()

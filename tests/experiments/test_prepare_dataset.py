@@ -57,6 +57,15 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def write_mgcnet_list(root: Path) -> None:
+    """Two single views and two groups of three, all of the same photograph."""
+    image = np.stack([fake_face().image] * 3)
+    for number in range(4):
+        skin, points = image[..., 0], np.stack([fake_face().landmarks - 0.5] * 3)
+        write_strip(root / "faces", f"{number}", image, skin, points)
+    save_text(root / "train.txt", *(f"{k % 2} faces {k}" for k in range(4)))
+
+
 @pytest.fixture
 def at_home(house: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(house)
@@ -195,12 +204,29 @@ def little(section: dict[str, Any]) -> dict[str, Any]:
     arguments = dict(section["init_args"])
     if "data" in arguments:
         return {**section, "init_args": {**arguments, "data": little(arguments["data"])}}
-    return {**section, "init_args": {**arguments, "batch_size": 1, "num_workers": 0}}
+    # The copies without landmarks of their own were prepared with dlib.
+    kinds = {"landmarks": "mixed"} if "landmarks" in arguments else {}
+    return {**section, "init_args": {**arguments, **kinds, "batch_size": 1, "num_workers": 0}}
+
+
+def data_of(path: Path) -> dict[str, Any]:
+    """The data section of a paper's YAML, or of a shared one, with the files it names read in."""
+    content = yaml.safe_load(path.read_text())
+    section: Any = content.get("data", content)
+    if isinstance(section, str):
+        return data_of(path.parent / section)
+    inner = section["init_args"].get("data")
+    if isinstance(inner, str):
+        section["init_args"]["data"] = data_of(path.parent / inner)
+    found: dict[str, Any] = section
+    return found
 
 
 @pytest.mark.parametrize("file", sorted(path.name for path in (ROOT / "experiments" / "shared").glob("data_*.yaml")))
 def test_every_shared_data_file_gives_batches(file: str, at_home: Path) -> None:
-    section = yaml.safe_load((ROOT / "experiments" / "shared" / file).read_text())
+    section = data_of(ROOT / "experiments" / "shared" / file)
+    if file == "data_mgcnet_list.yaml":
+        write_mgcnet_list(at_home / "data" / "mgcnet")
     if file == "data_photos.yaml":
         section["init_args"]["root"] = "data/lfw"
     data = built(little(section))
@@ -212,20 +238,14 @@ def test_every_shared_data_file_gives_batches(file: str, at_home: Path) -> None:
         assert isinstance(batch, MultiViewBatch)
         assert batch.image.shape[1:] == (3, size, size) and batch.landmarks.shape[1:] == (68, 2)
     groups = sum(len(batch.views) for batch in batches)
-    assert (groups > 0) == section["init_args"].get("views", False)
+    assert (groups > 0) == section["init_args"].get("views", file == "data_mgcnet_list.yaml")
 
 
 @pytest.mark.parametrize("paper", PAPERS)
 def test_every_papers_data_gives_batches(paper: str, at_home: Path) -> None:
-    if paper == "mgcnet":
-        image = np.stack([fake_face().image] * 3)
-        for number in range(4):
-            skin, points = image[..., 0], np.stack([fake_face().landmarks - 0.5] * 3)
-            write_strip(at_home / "data" / "mgcnet" / "faces", f"{number}", image, skin, points)
-        save_text(at_home / "data" / "mgcnet" / "train.txt", *(f"{k % 2} faces {k}" for k in range(4)))
-    elif not (at_home / "data" / paper).exists():
+    if paper not in ("mgcnet", "rogue") and not (at_home / "data" / paper).exists():
         (at_home / "data" / paper).symlink_to("celeba")
-    section = yaml.safe_load((ROOT / "experiments" / paper / "paper.yaml").read_text())["data"]
+    section = data_of(ROOT / "experiments" / paper / "paper.yaml")
     data = built(little(section))
     data.setup("fit")
     for batch in (next(iter(data.train_dataloader())), next(iter(data.val_dataloader()))):
@@ -250,4 +270,79 @@ def test_mgcnet_takes_a_step_on_real_data_sets(at_home: Path) -> None:
     mix = "--data=" + str(ROOT / "experiments" / "shared" / "data_mgcnet_mix.yaml")
     size = ["--data.init_args.size=64", "--data.init_args.num_workers=0"]
     config = ["--config", str(ROOT / "experiments" / "mgcnet" / "default.yaml")]
-    assert main(["fit", *config, mix, *size, "--trainer.fast_dev_run=true"]) == 0
+    landmarks = "--data.init_args.landmarks=mixed"
+    assert main(["fit", *config, mix, *size, landmarks, "--trainer.fast_dev_run=true"]) == 0
+
+
+def test_each_face_notes_which_landmarks_it_has(house: Path) -> None:
+    """dlib's jaws and pt2d of 300W-LP mark the visible contour; pts_3d, AFLW2000-3D's and LS3D-W's are fixed points."""
+    for name, contour in {"celeba": True, "lfw": True, "now": True, "aflw2000": False, "ls3d-w": False}.items():
+        assert {face.contour for _, face in PhotoIndex.load(house / "data" / name).faces()} == {contour}, name
+    for source, face in PhotoIndex.load(house / "data" / "300w-lp").faces():
+        assert face.contour == ("_Flip" in source)
+
+
+def test_two_kinds_of_landmarks_are_mixed_only_when_asked_for(
+    at_home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from datamodules.photo_folder import PhotoFolder
+
+    def faces(landmarks: Any, *names: str) -> list[bool]:
+        data = PhotoFolder([f"data/{name}" for name in names], SIZE, 1, 0, augment=False, landmarks=landmarks)
+        batches = list(data.predict_dataloader())
+        return [batch.contour is not None and bool(batch.contour.all()) for batch in batches]
+
+    with pytest.raises(UserError, match=r"data/300w-lp has 2d and 3d: .*`landmarks: mixed`"):
+        faces(None, "300w-lp")
+    with pytest.raises(UserError, match=r"data/ls3d-w has 3d; data/lfw has 2d: "):
+        faces(None, "ls3d-w", "lfw")
+    assert faces(None, "lfw") == [True] * 6 and faces("3d", "ls3d-w") == [False] * 5
+    assert sorted(faces("mixed", "ls3d-w", "lfw")) == [False] * 5 + [True] * 6
+    with pytest.warns(UserWarning, match=r"data/300w-lp: 1 of 7 faces are left out, which have no 3d landmarks"):
+        assert faces("3d", "300w-lp") == [False] * 6
+    with pytest.warns(UserWarning, match="6 of 7 faces are left out"):
+        assert faces("2d", "300w-lp") == [True]
+    for paper in ("mgcnet", "rogue"):
+        section = data_of(ROOT / "experiments" / paper / "paper.yaml")
+        stated = section["init_args"].get("data", section)
+        assert stated["init_args"]["landmarks"] == "3d"
+    config = ["--config", str(ROOT / "experiments" / "mgcnet" / "default.yaml"), "--trainer.fast_dev_run=true"]
+    mix = "--data=" + str(ROOT / "experiments" / "shared" / "data_mgcnet_mix.yaml")
+    assert main(["fit", *config, mix, "--data.init_args.size=64"]) == 2
+    told = capsys.readouterr().err
+    assert "data/multi-pie has 2d landmarks, not the 3d that are asked for" in told
+    assert "--detector face-alignment" in told and "Traceback" not in told
+
+
+def test_shards_keep_each_faces_kind(at_home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from datamodules.sharded_faces import ShardedFaces
+
+    out = tmp_path / "shards"
+    assert main(["prepare", "shards", "data/300w-lp", "--out", str(out)]) == 0
+    data = ShardedFaces(str(out), SIZE, 1, 0, augment=False, landmarks="mixed")
+    batches = list(data.predict_dataloader())
+    assert sorted(batch.contour is not None for batch in batches) == [False] * 6 + [True]
+    for landmarks in (None, "3d"):
+        with pytest.raises(UserError, match="landmarks: mixed"):
+            ShardedFaces(str(out), SIZE, 1, 0, landmarks=landmarks).setup()
+    stored = json.loads((out / "shards.json").read_text())
+    for held in (None, 7, ["4d"]):  # none at all: shards of an older version
+        stored["settings"]["landmarks"] = held
+        (out / "shards.json").write_text(json.dumps(stored))
+        with pytest.raises(UserError, match="does not say which landmarks it holds"):
+            ShardedFaces(str(out), SIZE, 1, 0).setup()
+
+
+def test_folders_of_an_older_version_are_read_or_named(at_home: Path, tmp_path: Path) -> None:
+    """Their detector tells which landmarks they hold, and so does a data set whose owner gives one kind."""
+    for name, contour in {"celeba": True, "ls3d-w": False, "300w-lp": None}.items():
+        stored = json.loads((at_home / "data" / name / "index.json").read_text())
+        for photo in stored["photos"].values():
+            for face in photo["faces"]:
+                del face["contour"]
+        (tmp_path / "index.json").write_text(json.dumps(stored))
+        if contour is None:
+            with pytest.raises(UserError, match=r"older version.*prepare them again"):
+                PhotoIndex.load(tmp_path)
+        else:
+            assert {face.contour for _, face in PhotoIndex.load(tmp_path).faces()} == {contour}

@@ -84,6 +84,23 @@ def test_single_views_feed_only_the_2d_terms() -> None:
     torch.testing.assert_close(features["landmark"], of_all.mean())
 
 
+def test_the_epipolar_term_counts_in_the_groups_that_say_so() -> None:
+    """Flags [1, 2]: pixel and depth see both groups, the epipolar term the second alone."""
+    batch, truth = exact_batch(small_face_model(), faces=2, size=SIZE)
+    assert batch.views is not None
+    estimate = replace(truth, angles=truth.angles + 0.1 * torch.randn(6, 3, generator=torch.manual_seed(1)))
+    module = make_module()
+    rendering = module.renderer(estimate, batch.intrinsics)
+    every = module.multi_view_terms(batch, rendering)
+    gated = module.multi_view_terms(replace(batch, epipolar=torch.tensor([False, True])), rendering)
+    second = module.multi_view_terms(replace(batch, views=batch.views[1:]), rendering)
+    torch.testing.assert_close(gated["epipolar"], second["epipolar"])
+    assert gated["epipolar"] != every["epipolar"]
+    torch.testing.assert_close(gated["pixel"], every["pixel"])
+    none = module.multi_view_terms(replace(batch, epipolar=torch.tensor([False, False])), rendering)
+    assert none["epipolar"] == 0 and none["depth"] == every["depth"]
+
+
 @pytest.mark.parametrize("covisible", [True, False])
 def test_a_batch_without_groups_trains_on(covisible: bool) -> None:
     batch, _ = exact_batch(small_face_model(), faces=1, size=SIZE)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +12,20 @@ import torch
 import yaml
 
 from renderers.errors import UserError
-from renderers.morphable_model.bfm_h5 import load_bfm_h5
+from renderers.morphable_model.bfm_h5 import _named_landmarks, load_bfm_h5
 from renderers.morphable_model.load import load_face_model
 from renderers.morphable_model.model import MorphableModel
-from tests.conf.fake_bfm_h5 import ALBEDO, COLOR, EXPRESSION, IDENTITY, FakeFace, fake_albedo, fake_bfm_h5
+from tests.conf.fake_bfm_h5 import (
+    ALBEDO,
+    COLOR,
+    EXPRESSION,
+    IDENTITY,
+    NAMED_POINTS,
+    FakeFace,
+    fake_albedo,
+    fake_bfm_h5,
+    named_landmarks,
+)
 from tests.conf.write_hdf5 import write_hdf5
 
 ROOT = Path(__file__).parents[2]
@@ -55,7 +67,7 @@ def lit(files: Path) -> MorphableModel:
     return load_bfm_h5(files / "model2017-1_face12_nomouth.h5", files / "albedo.h5")
 
 
-def saved(path: Path, content: dict[str, np.ndarray], **changes: object) -> Path:
+def saved(path: Path, content: Mapping[str, object], **changes: object) -> Path:
     members = {key: value for key, value in {**content, **changes}.items() if value is not None}
     return write_hdf5(path / "bad.h5", members)  # type: ignore[arg-type]
 
@@ -209,6 +221,49 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     assert "it is no HDF5 file" in message(path)
     path.write_bytes(bytes(range(256)) * 8)
     assert "it is no HDF5 file" in message(path)
+
+
+class TestNamedLandmarks:
+    NAME = "metadata/landmarks/json"
+
+    def test_are_vertices_of_the_reference_mesh(self, tmp_path: Path) -> None:
+        """The mean may be another face than the mesh that the names lie on: each point is that mesh's vertex."""
+        fake = fake_bfm_h5(6, identity=0.8)
+        moved = fake.arrays["shape/representer/points"] * [[1.1], [0.9], [1.2]] + 7.0
+        arrays = {**fake.arrays, "shape/representer/points": moved}
+        text = named_landmarks(FakeFace(arrays, fake.landmarks, fake.places, fake.regions))
+        model = load_bfm_h5(saved(tmp_path, arrays, **{self.NAME: np.bytes_(text.encode())}))
+        points = list(NAMED_POINTS.values())
+        assert model.landmark_indices[points].tolist() == fake.landmarks[points].tolist()
+
+    def test_those_of_a_wider_cropping_are_passed_over(self, tmp_path: Path, fake: FakeFace) -> None:
+        place = [1.0, 2.0, 999.0]
+        text = json.dumps([{"id": "center.nose.tip", "coordinates": place}, {"id": "glabella", "coordinates": place}])
+        path = saved(tmp_path, fake.arrays, **{self.NAME: text})
+        assert (_named_landmarks(path, fake.arrays["shape/representer/points"].shape[1]) == -1).all()
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "[",
+            "7",
+            "[" * 100_000,
+            '[{"id": [], "coordinates": 1}]',
+            '[{"id": "center.nose.tip"}]',
+            '[{"id": "center.nose.tip", "coordinates": [1, 2]}]',
+            '[{"id": "center.nose.tip", "coordinates": ["x", 2, 3]}]',
+            '[{"id": "center.nose.tip", "coordinates": [NaN, 0, 0]}]',
+        ],
+    )
+    def test_damaged_ones_are_named(self, tmp_path: Path, fake: FakeFace, text: str) -> None:
+        assert "metadata/landmarks/json does not hold" in message(saved(tmp_path, fake.arrays, **{self.NAME: text}))
+
+    def test_a_wrong_reference_mesh_is_named(self, tmp_path: Path, fake: FakeFace) -> None:
+        text, points = named_landmarks(fake), "shape/representer/points"
+        path = saved(tmp_path, fake.arrays, **{self.NAME: text, points: None})
+        assert f"no {points} in it" in message(path)
+        path = saved(tmp_path, fake.arrays, **{self.NAME: text, points: np.zeros((3, 9))})
+        assert f"{points} has shape (3, 9), expected (3, " in message(path)
 
 
 class TestLandmarkFile:

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from renderers.morphable_model.hdf5 import Hdf5Error, read_hdf5
+from renderers.morphable_model.hdf5 import LARGEST_TEXT, Hdf5Error, read_hdf5, read_hdf5_text
 from tests.conf.write_hdf5 import write_hdf5
 
 MATLAB = Path(scipy.io.__file__).parent / "matlab" / "tests" / "data" / "testhdf5_7.4_GLNX86.mat"
@@ -79,6 +79,32 @@ def test_what_is_no_plain_array_of_numbers_is_named(tmp_path: Path) -> None:
     for name in ("text", "pairs", "reference"):
         assert "not numbers" in message(tmp_path / "file.h5", name)
     assert "packed with filter 32000" in message(tmp_path / "file.h5", "lzf")
+
+
+def test_reads_a_text_however_it_is_stored(tmp_path: Path) -> None:
+    text = '[{"id": "center.nose.tip", "é": 1}]'
+    content = text.encode()
+    with h5py.File(tmp_path / "file.h5", "w") as file:
+        file["a/variable"] = text
+        file["a/fixed"] = np.bytes_(content)
+        file["a/one"] = np.array([content])
+        file["a/list"] = np.array([text], dtype=h5py.string_dtype())
+        file["a/padded"] = np.frombuffer(content + b"\0", np.uint8)
+        file["a/signed"] = np.frombuffer(content, np.int8)
+        file["two"] = np.array([content, content])
+        file["numbers"] = np.zeros(3)
+        file["latin"] = np.bytes_(b"\xe9")
+        file["long"] = np.bytes_(b" " * (LARGEST_TEXT + 1))
+        file["link"] = h5py.SoftLink("/a/fixed")
+        file["out"] = h5py.ExternalLink("other.h5", "/x")
+    for name in ("variable", "fixed", "one", "list", "padded", "signed"):
+        assert read_hdf5_text(tmp_path / "file.h5", f"a/{name}") == text
+    assert read_hdf5_text(tmp_path / "file.h5", "a/gone") is None
+    assert read_hdf5_text(tmp_path / "file.h5", "gone/json") is None
+    wrong = {"two": "one text", "numbers": "one text", "long": "one text", "latin": "damaged", "a": "no array"}
+    for name, said in {**wrong, "link": "is a link", "out": "is a link"}.items():
+        with pytest.raises(Hdf5Error, match=said):
+            read_hdf5_text(tmp_path / "file.h5", name)
 
 
 def test_more_is_declared_than_the_file_holds(tmp_path: Path) -> None:

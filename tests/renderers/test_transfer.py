@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 from renderers.errors import UserError
 from renderers.morphable_model.default import load_default
 from renderers.morphable_model.transfer import transfer_from_default
-from tests.conf.fake_bfm_h5 import FakeFace, fake_bfm_h5
+from tests.conf.fake_bfm_h5 import NAMED_POINTS, FakeFace, fake_bfm_h5
 
 
 def surface(fake: FakeFace) -> tuple[np.ndarray, np.ndarray]:
@@ -50,6 +50,21 @@ def test_finds_them_where_no_identity_of_the_default_fits() -> None:
     )
     assert error.mean() < 3
     assert error[17:].mean() < 2
+
+
+def test_named_points_hold_the_others_where_nothing_in_the_surface_shows_them() -> None:
+    """A mesh without one of the default's vertices, bent by 3 mm in each direction: thirteen points are told."""
+    fake = fake_bfm_h5(11, subdivide=1, identity=1.0, warp=3.0, other_mesh=True)
+    points, faces = surface(fake)
+    named = np.full(68, -1)
+    named[list(NAMED_POINTS.values())] = fake.landmarks[list(NAMED_POINTS.values())]
+    mean = {}
+    for name, known in (("untold", None), ("told", named)):
+        found = transfer_from_default("fake", points, faces, load_default(), known).landmark_indices
+        error = np.linalg.norm(100 * points[found] - fake.places, axis=1)
+        mean[name] = error[17:][named[17:] < 0].mean()
+    assert (found[named >= 0] == named[named >= 0]).all()
+    assert mean["told"] < 0.75 * mean["untold"], mean
 
 
 def test_ears_and_neck_take_no_region_but_skin() -> None:

@@ -1,0 +1,62 @@
+"""The drawn face's landmarks, as whoever marked the photograph's means them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from datamodules.batch import FaceBatch
+from lightning_modules.components.landmark_fitting import (
+    JAW,
+    ContourTable,
+    contour_table,
+    gather_vertices,
+    visible_landmarks,
+)
+from renderers.coefficients import Coefficients
+from renderers.face_renderer import Rendering
+from renderers.morphable_model.model import MorphableModel
+
+R = TypeVar("R", bound=Rendering)
+
+
+class MarkedLandmarks(nn.Module):
+    """Moves the jaw's landmarks to the visible contour in the images that are marked so (`FaceBatch.contour`).
+
+    A fixed vertex of the jaw goes out of sight when the head turns, and a mark of the outline then lies centimetres
+    from it: held against each other they would turn the head back. A weight of 0 would leave the cheek's width, which
+    the outline shows, to the pixels alone.
+
+    Args:
+        face_model: the decoder.
+    """
+
+    candidates: Tensor
+    side: Tensor
+
+    def __init__(self, face_model: MorphableModel) -> None:
+        super().__init__()
+        self.face_model = face_model
+        table = contour_table(face_model)
+        self.register_buffer("candidates", table.candidates, persistent=False)
+        self.register_buffer("side", table.side, persistent=False)
+
+    def forward(self, rendering: R, coefficients: Coefficients, batch: FaceBatch) -> R:
+        """The same rendering, whose landmarks are meant as the batch's are."""
+        if batch.contour is None:
+            return rendering
+        table, places = ContourTable(self.candidates, self.side), rendering.vertices_image
+        rows = visible_landmarks(table, self.face_model.landmark_indices, places.detach(), coefficients.angles)
+        moved = gather_vertices(places, rows)[..., :2]
+        return replace(rendering, landmarks=torch.where(batch.contour[:, None, None], moved, rendering.landmarks))
+
+
+def fixed_points(batch: FaceBatch) -> Tensor:
+    """(B, 68) bool: the landmarks of a batch that mark the same point of the head however it is turned."""
+    fixed = torch.ones(batch.landmarks.shape[:2], dtype=torch.bool, device=batch.landmarks.device)
+    if batch.contour is not None:
+        fixed[:, list(JAW)] = ~batch.contour[:, None]
+    return fixed
