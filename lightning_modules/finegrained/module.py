@@ -174,10 +174,8 @@ class Finegrained(FaceModule):
             rendering: what these draw, at H x W.
         """
         chart = self.chart
-        light = coefficients.illumination
-        if self.has_fine_stage:
-            light = refitted_light(image, skin, light, rendering)
-        unwrapped = unwrap_face(chart, image, light, rendering)
+        light = refitted_light(image, skin, coefficients.illumination, rendering)
+        unwrapped = unwrap_face(chart, image, skin, light, rendering)
         photograph, smooth = chart.fill(unwrapped.photograph), chart.bake(rendering.vertex_albedo)
         detail, displacement = torch.zeros_like(smooth), None
         if self.details_albedo_now:
