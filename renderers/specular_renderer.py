@@ -83,7 +83,15 @@ def add_highlights(
 class SpecularRenderer(FaceRenderer):
     """Like `FaceRenderer`, and a light whose highlights the faces show."""
 
-    def forward(self, coefficients: Coefficients, intrinsics: Tensor | None = None) -> SpecularRendering:
+    lambertian = False
+
+    def regressed_intrinsics(self, coefficients: Coefficients, intrinsics: Tensor) -> Tensor:
+        """(B, 3, 3) intrinsics with the regressed focal length."""
+        return zoomed(intrinsics, coefficients.extra["scale"])
+
+    def forward(
+        self, coefficients: Coefficients, intrinsics: Tensor | None = None, size: tuple[int, int] | None = None
+    ) -> SpecularRendering:
         """Draw B faces.
 
         Args:
@@ -91,15 +99,14 @@ class SpecularRenderer(FaceRenderer):
                 `shininess` as `decode_light` and `decode_shininess` read them, and `scale`, the logarithm of what the
                 focal length is multiplied by (f of equation 3).
             intrinsics: (B, 3, 3); the default camera where absent.
+            size: (H, W) of the images; see `FaceRenderer.forward`.
 
         Raises:
             UserError: the face model has no specular albedo.
         """
         extra = coefficients.extra
-        if intrinsics is None:
-            intrinsics = self.intrinsics.expand(len(coefficients.angles), 3, 3)
         return add_highlights(
-            super().forward(coefficients, zoomed(intrinsics, extra["scale"])),
+            super().forward(coefficients, intrinsics, size),
             self.face_model.specular(coefficients.albedo),
             decode_light(extra["light_position"]),
             decode_shininess(extra["shininess"]),
