@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,8 @@ from renderers.interpolation import interpolate
 from renderers.morphable_model.model import MorphableModel
 from renderers.rasterizer import rasterize
 from renderers.reflectance import lambertian
+
+R = TypeVar("R", bound="Rendering")
 
 
 @dataclass
@@ -66,6 +69,18 @@ class Rendering:
             Rendering(**dict(zip(names, part, strict=True)), faces=self.faces, fragments=Fragments(*of_pixels))
             for part, of_pixels in zip(parts, pixels, strict=True)
         ]
+
+    def warped(self: R, matrix: Tensor, size: tuple[int, int]) -> R:
+        """The same faces in other images, none of their pictures drawn yet.
+
+        Args:
+            matrix: (2, 3) affine, from these images' pixels to the others'; it mirrors nothing.
+            size: (H, W) of the others.
+        """
+        linear, shift = matrix[:, :2].T, matrix[:, 2]
+        places = torch.cat([self.vertices_image[..., :2] @ linear + shift, self.vertices_image[..., 2:]], dim=-1)
+        fragments = rasterize(places, self.faces, size)
+        return replace(self, vertices_image=places, landmarks=self.landmarks @ linear + shift, fragments=fragments)
 
     def draw(self, attributes: Tensor) -> Tensor:
         """(B, V, C) vertex attributes -> (B, C, H, W), 0 on background."""

@@ -123,7 +123,7 @@ def write_result(
     for face in sorted(found, key=lambda face: face.alignment.scale, reverse=True):
         matrix = face.alignment.matrix / np.array([*scale, 1.0])
         alignment = Alignment(matrix, face.alignment.size)
-        overlay = draw_on(overlay, face.rendering, alignment, face.rendering.vertex_colors)
+        overlay = draw_on(overlay, face.rendering, alignment)
     beside(picture, overlay).save(folder / "overlay.png")
     (folder / "report.html").write_text(
         report_page(photo, overlay, found, reconstructor.face_model.expression_names, about(photo, reconstructor)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from lightning_modules.base import FaceModule, Stage
 from lightning_modules.components.backbones import ResNet
 from lightning_modules.components.evaluation import SpecularMetrics
 from lightning_modules.components.panels import face_panels
+from lightning_modules.components.reconstruction import Reconstruction
 from lightning_modules.components.weighting import weighted_sum
 from losses.encoders import FaceEncoder
 from losses.identity import identity_loss
@@ -114,6 +115,11 @@ class Specular(FaceModule):
         super().log_metrics(stage)
         self.log_dict({f"{stage}/{name}": value for name, value in self.shine.compute().items()})
         self.shine.reset()
+
+    def refined(self, coarse: Reconstruction, image: Tensor, skin: Tensor) -> Reconstruction:
+        shiny = cast(SpecularRendering, coarse.rendering)
+        lamp = {"light_position": shiny.light_position, "shininess": shiny.shininess}
+        return replace(coarse, maps={"specular_albedo": shiny.vertex_specular_albedo, **lamp})
 
     def terms(
         self,
