@@ -9,7 +9,8 @@ import numpy as np
 
 from datamodules.face_records import Annotation, FaceRecord, Layout
 from datamodules.listings import data_folder, find_file, read_rows
-from datamodules.photos import PhotoLabel, Split, read_photo
+from datamodules.photo_file import read_photo
+from datamodules.photos import PhotoLabel, Split
 from renderers.errors import UserError
 
 TITLE = "CelebAMask-HQ"

@@ -5,35 +5,24 @@ Detectors speak of whole pixels; half a pixel is added here, and nowhere else, t
 
 from __future__ import annotations
 
+import math
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import cv2
 import numpy as np
 
-from datamodules.alignment import transform_points, warp
+from datamodules.alignment import transform_points
+from datamodules.face_points import SURE_SPREAD, TURNS, PointPredictor, corners, face_patch, square_back, turned_picture
 from renderers.errors import UserError
 from renderers.packaged_files import packaged_file
 
-# For each of the 68 points, the one it changes places with when the picture is mirrored.
-MIRROR = np.array(
-    [
-        *range(16, -1, -1),  # jaw
-        *range(26, 16, -1),  # brows
-        *range(27, 31),  # bridge of the nose
-        *range(35, 30, -1),  # nostrils
-        *(45, 44, 43, 42, 47, 46),  # the person's right eye
-        *(39, 38, 37, 36, 41, 40),  # left eye
-        *range(54, 47, -1),  # upper outer lip
-        *range(59, 54, -1),  # lower outer lip
-        *range(64, 59, -1),  # upper inner lip
-        *range(67, 64, -1),  # lower inner lip
-    ]
-)  # fmt: skip
+Confidence = Literal["sure", "doubtful", "not measured"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,12 +32,31 @@ class DetectedFace:
     Attributes:
         box: (4,) left, top, right, bottom.
         landmarks: (68, 2) iBUG points.
-        score: the detector's own confidence, higher is surer.
+        score: the detector's own confidence that this is a face, higher is surer.
+        spread: how far the landmarks move when the detector looks again from a little aside, percent of the landmarks'
+            sqrt(w * h); None where that was not measured.
     """
 
     box: np.ndarray
     landmarks: np.ndarray
     score: float
+    spread: float | None = None
+
+    @property
+    def confidence(self) -> Confidence:
+        """Whether the landmarks can be trusted. Doubtful ones are seldom those of the face."""
+        if self.spread is None:
+            return "not measured"
+        return "sure" if self.spread < SURE_SPREAD else "doubtful"
+
+    @property
+    def doubt(self) -> str | None:
+        """Why the landmarks are doubtful, for people; None where they are not."""
+        if self.spread is None or self.confidence != "doubtful":
+            return None
+        return (
+            f"its landmarks move by {self.spread:.1f} % of the face when the detector looks again: they miss the face"
+        )
 
     @property
     def area(self) -> float:
@@ -65,14 +73,21 @@ class LandmarkDetector(Protocol):
         """Every face of an (H, W, 3) uint8 sRGB image, the surest first; an empty list where there is none."""
         ...
 
+    def smallest_face(self, height: int, width: int) -> float:
+        """Side in pixels of the smallest face box that `detect` looks for in every picture of that size."""
+        ...
+
 
 class DlibDetector:
     """dlib's HOG detector and 68-point predictor, on the CPU, from the files of `face_recognition_models`.
 
-    The HOG detector also answers to things that are no faces, with low scores. Boxes it is sure of are taken; the
-    doubtful ones are shown to dlib's detection network, which looks at the box alone. Small faces are searched for in
-    an enlarged picture, huge pictures are shrunk for the search, and where the HOG detector finds nothing (profiles,
-    mostly) the network searches the whole picture.
+    The predictor was trained on 300-W, whose terms exclude commercial use: see the README's licences.
+
+    The HOG detector finds faces of 80 pixels and more. It searches the shrunk picture, where large faces are clearest,
+    and larger ones up to `finest_scale`, huge ones in pieces; what it finds is merged. It also answers to things that
+    are no faces, with low scores. Boxes it is sure of are taken; the doubtful ones are shown to dlib's detection
+    network, which looks at the box alone. Where all this finds nothing, small pictures are enlarged further, then the
+    picture is turned, and then the network searches the whole picture (for profiles, mostly).
 
     Raises:
         UserError: dlib or its model files are not installed.
@@ -81,10 +96,12 @@ class DlibDetector:
     name = "dlib"
     SURE = 0.9  # HOG score above which a box needs no second opinion
     DOUBTFUL = 0.0  # HOG score below which a box is not even looked at
+    HOG_SIDE = 80  # pixels of the smallest face that HOG finds
     SEARCH_SIDE = 1280  # longest side in pixels of the picture that HOG searches first
-    NETWORK_SIDE = 400  # the same for the network, which is slower
-    FACE_SIDE = 200  # pixels of the face's box where the points are predicted
-    MARGIN = 0.6  # of the box, on each side
+    SEARCH_AREA = 6e6  # square pixels up to which a picture is enlarged for HOG; about half a second on one core
+    TILE_SIDE = 4096  # pixels of the pieces that HOG sees: bounds its memory to about 0.4 GB
+    TILE_OVERLAP = 320  # pixels that these share; faces that do not fit into them are found at the scale below
+    NETWORK_SIDE = 400  # pixels along a side of a square picture that the network searches, which is slower
 
     def __init__(self) -> None:
         try:
@@ -93,7 +110,8 @@ class DlibDetector:
             raise UserError("dlib is not installed: run `make setup`, or `pip install dlib-bin`") from error
         self._dlib = dlib
         self._hog = dlib.get_frontal_face_detector()
-        self._predictor = dlib.shape_predictor(str(packaged_file("shape_predictor_68_face_landmarks.dat")))
+        predictor = str(packaged_file("shape_predictor_68_face_landmarks.dat"))
+        self._points = PointPredictor(dlib, self._hog, predictor)
 
     @cached_property
     def _network(self) -> Any:
@@ -101,58 +119,88 @@ class DlibDetector:
 
     def detect(self, image: np.ndarray) -> list[DetectedFace]:
         """See `LandmarkDetector.detect`."""
-        longest = max(image.shape[:2])
-        first = min(2.0, self.SEARCH_SIDE / longest)
-        found: list[tuple[np.ndarray, float]] = []
-        for scale in (first, min(2 * first, 4.0)):
-            found = self._search(image, scale)
-            if found:
-                break
-        else:
-            found = self._ask_network(image, min(2.0, self.NETWORK_SIDE / longest))
-        faces = [DetectedFace(box, self._points(image, box), score) for box, score in found]
-        return sorted(faces, key=lambda face: -face.score)
+        upright = [(self._points.find(image, box), score) for box, score in self._upright(image)]
+        faces = [DetectedFace(points.box, points.landmarks, score, points.spread) for points, score in upright]
+        # In a picture that lies, HOG sees some of the faces all the same, and others not.
+        if all(abs(points.roll) > 45 for points, _ in upright):
+            faces += self._turned(image)
+        if not faces:
+            height, width = image.shape[:2]
+            found = self._ask_network(image, min(2.0, self.NETWORK_SIDE / math.sqrt(height * width)))
+            faces = [self._face(image, box, score) for box, score in found]
+        # Two boxes may have led to one face, when the picture had to be turned.
+        kept = suppress_overlaps(
+            np.array([face.box for face in faces]), np.array([-(face.spread or 0.0) for face in faces])
+        )
+        return sorted((faces[k] for k in kept), key=lambda face: -face.score)
 
-    def _search(self, image: np.ndarray, scale: float) -> list[tuple[np.ndarray, float]]:
-        """HOG boxes (left, top, right, bottom) with their scores, false ones dropped."""
-        picture, factors = _resized(image, scale)
-        rectangles, scores, _ = self._hog.run(picture, 0, self.DOUBTFUL)
-        boxes = np.array([_corners(r) for r in rectangles]).reshape(-1, 4) / factors
-        kept = suppress_overlaps(boxes, np.array(scores))
+    def _face(self, image: np.ndarray, box: np.ndarray, score: float, turn: float = 0.0) -> DetectedFace:
+        points = self._points.find(image, box, turn)
+        return DetectedFace(points.box, points.landmarks, score, points.spread)
+
+    def smallest_face(self, height: int, width: int) -> float:
+        """See `LandmarkDetector.smallest_face`."""
+        return self.HOG_SIDE / self.finest_scale(height, width)
+
+    def finest_scale(self, height: int, width: int) -> float:
+        """How much a picture is enlarged where the smallest faces are searched for; 1 to 2, and never shrunk."""
+        return min(2.0, max(1.0, math.sqrt(self.SEARCH_AREA / (height * width))))
+
+    def _upright(self, image: np.ndarray) -> list[tuple[np.ndarray, float]]:
+        """HOG's faces at all scales."""
+        height, width = image.shape[:2]
+        finest = self.finest_scale(height, width)
+        scales = [min(finest, side / max(height, width)) for side in (self.SEARCH_SIDE, self.TILE_SIDE)]
+        while scales[-1] < finest:
+            scales.append(min(2 * scales[-1], finest))
+        found = self._search(image, *scales)
+        last = min(4.0, math.sqrt(self.SEARCH_AREA / (height * width)))
+        return found if found or last <= finest else self._search(image, last)
+
+    def _turned(self, image: np.ndarray) -> list[DetectedFace]:
+        """The faces of a picture in which none is upright, by the first turn that shows any."""
+        small, factors = _resized(image, min(2.0, self.SEARCH_SIDE / max(image.shape[:2])))
+        for turn in TURNS:
+            picture, matrix = turned_picture(small, turn)
+            found = self._search(picture, 1.0)
+            if found:
+                return [self._face(image, square_back(box, matrix) / factors, score, turn) for box, score in found]
+        return []
+
+    def _search(self, image: np.ndarray, *scales: float) -> list[tuple[np.ndarray, float]]:
+        """HOG's boxes (left, top, right, bottom) at all the scales with their scores, false ones dropped."""
+        found = [pair for scale in dict.fromkeys(scales) for pair in self._hog_boxes(image, scale)]
+        boxes, scores = np.array([box for box, _ in found]).reshape(-1, 4), np.array([score for _, score in found])
+        kept = suppress_overlaps(boxes, scores)
         return [(boxes[k], scores[k]) for k in kept if scores[k] >= self.SURE or self._confirm(image, boxes[k])]
+
+    def _hog_boxes(self, image: np.ndarray, scale: float) -> Iterator[tuple[np.ndarray, float]]:
+        """What HOG answers at one scale, piece by piece."""
+        picture, factors = _resized(image, scale)
+        tops, lefts = (
+            range(0, max(1, side - self.TILE_OVERLAP), self.TILE_SIDE - self.TILE_OVERLAP) for side in picture.shape[:2]
+        )
+        for top in tops:
+            for left in lefts:
+                tile = np.ascontiguousarray(picture[top : top + self.TILE_SIDE, left : left + self.TILE_SIDE])
+                rectangles, scores, _ = self._hog.run(tile, 0, self.DOUBTFUL)
+                corner = np.array([left, top, left, top])
+                for rectangle, score in zip(rectangles, scores, strict=True):
+                    yield (corners(rectangle) + corner) / factors, score
 
     def _confirm(self, image: np.ndarray, box: np.ndarray) -> bool:
         """Whether the network, too, sees a face in this box."""
         side = 90  # the network's smallest face is 80 pixels wide
-        patch, matrix = _patch(image, box, side, 0.4)
+        patch, matrix = face_patch(image, box, side, 0.4)
         target = transform_points(box.reshape(2, 2), matrix).reshape(4)
-        return any(overlap(_corners(found.rect), target)[0] > 0.3 for found in self._network(patch, 0))
+        return any(overlap(corners(found.rect), target)[0] > 0.3 for found in self._network(patch, 0))
 
     def _ask_network(self, image: np.ndarray, scale: float) -> list[tuple[np.ndarray, float]]:
         picture, factors = _resized(image, scale)
         found = self._network(picture, 0)
-        boxes = np.array([_corners(f.rect) for f in found]).reshape(-1, 4) / factors
+        boxes = np.array([corners(f.rect) for f in found]).reshape(-1, 4) / factors
         scores = np.array([f.confidence for f in found])
         return [(boxes[k], float(scores[k])) for k in suppress_overlaps(boxes, scores)]
-
-    def _points(self, image: np.ndarray, box: np.ndarray) -> np.ndarray:
-        """(68, 2): the mean over small shifts of the box and over the mirrored picture, which halves the jitter."""
-        patch, matrix = _patch(image, box, self.FACE_SIDE, self.MARGIN)
-        side, low = patch.shape[0], round(self.MARGIN * self.FACE_SIDE)
-        mirrored = np.ascontiguousarray(patch[:, ::-1])
-        answers = []
-        for dx, dy in ((0, 0), (6, 0), (-6, 0), (0, 6), (0, -6)):
-            left, top = low + dx, low + dy
-            answers.append(self._predict(patch, left, top))
-            other = self._predict(mirrored, side - left - self.FACE_SIDE, top)
-            answers.append(np.column_stack([side - other[:, 0], other[:, 1]])[MIRROR])
-        inverse = cv2.invertAffineTransform(matrix)
-        return transform_points(np.mean(answers, axis=0), inverse)
-
-    def _predict(self, patch: np.ndarray, left: int, top: int) -> np.ndarray:
-        rectangle = self._dlib.rectangle(left, top, left + self.FACE_SIDE - 1, top + self.FACE_SIDE - 1)
-        parts = self._predictor(patch, rectangle).parts()
-        return np.array([[point.x + 0.5, point.y + 0.5] for point in parts])
 
 
 class FaceAlignmentDetector:
@@ -169,6 +217,7 @@ class FaceAlignmentDetector:
     """
 
     name = "face-alignment"
+    SMALLEST = 16.0  # pixels: the smallest anchor of its face detector (S3FD, Zhang et al. 2017, table 1)
     WEIGHTS = ("3DFAN4-7835d9f11d.pth.tar", "s3fd-619a316812.pth")
 
     def __init__(self, device: str | None = None, download: bool = False) -> None:
@@ -212,6 +261,10 @@ class FaceAlignmentDetector:
         ]
         return sorted(faces, key=lambda face: -face.score)
 
+    def smallest_face(self, height: int, width: int) -> float:
+        """See `LandmarkDetector.smallest_face`."""
+        return self.SMALLEST
+
 
 def best_detector(name: str = "auto") -> LandmarkDetector:
     """The detector of that name.
@@ -250,11 +303,6 @@ def suppress_overlaps(boxes: np.ndarray, scores: np.ndarray) -> list[int]:
     return kept
 
 
-def _corners(rectangle: Any) -> np.ndarray:
-    """dlib's rectangle names its first and last pixel; continuous corners lie at their outer edges."""
-    return np.array([rectangle.left(), rectangle.top(), rectangle.right() + 1, rectangle.bottom() + 1], np.float64)
-
-
 def _resized(image: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:
     """The image at about `scale`, and the exact (4,) factors from its box coordinates to the result's."""
     height, width = image.shape[:2]
@@ -262,18 +310,3 @@ def _resized(image: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:
     interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     picture = cv2.resize(image, size, interpolation=interpolation)
     return picture, np.array([size[0] / width, size[1] / height] * 2)
-
-
-def _patch(image: np.ndarray, box: np.ndarray, side: int, margin: float) -> tuple[np.ndarray, np.ndarray]:
-    """A square patch round a box that is `side` pixels wide in it, with a `margin` of that; the (2, 3) map to it."""
-    centre, width = (box[:2] + box[2:]) / 2, float((box[2:] - box[:2]).mean())
-    scale, half = side / width, side * (0.5 + margin)
-    matrix = np.array([[scale, 0.0, half - scale * centre[0]], [0.0, scale, half - scale * centre[1]]])
-    full = round(2 * half)
-    # Only the neighbourhood is resampled, however large the photograph.
-    reach = width * (0.6 + margin) + 2
-    low = np.maximum(np.floor(centre - reach), 0).astype(int)
-    high = np.minimum(np.ceil(centre + reach), image.shape[1::-1]).astype(int)
-    near = np.ascontiguousarray(image[low[1] : high[1], low[0] : high[0]])
-    local = np.column_stack([matrix[:, :2], matrix @ np.array([*low, 1.0])])
-    return warp(near, local, (full, full), cv2.BORDER_REPLICATE), matrix

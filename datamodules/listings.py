@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
+from datamodules.photo_file import SUFFIXES
 from renderers.errors import UserError
 
 LARGEST_LIST = 256 * 2**20  # bytes; the list of 200,000 photographs takes 3 MB
-IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".webp")
 SHOWN = 6  # entries of a folder that an error message tells
 
 
@@ -108,7 +108,7 @@ def inside(name: str, where: str) -> str:
     return str(path)
 
 
-def pictures(folder: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> list[Path]:
+def pictures(folder: Path, suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
     """The pictures that lie directly in a folder, in order of name; hidden ones are passed over."""
     if not folder.is_dir():
         return []

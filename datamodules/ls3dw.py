@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from datamodules.face_records import Annotation, FaceRecord, Layout
-from datamodules.listings import IMAGE_SUFFIXES, data_folder, mismatch
+from datamodules.listings import data_folder, mismatch
 from datamodules.number_files import arrays_of_shape, read_mat, read_torch7
+from datamodules.photo_file import SUFFIXES
 from datamodules.photos import PhotoLabel
 from renderers.errors import UserError
 
@@ -38,7 +39,7 @@ def read_records(root: Path) -> list[FaceRecord]:
         held = set(files)
         for file in sorted(files):
             stem, suffix = os.path.splitext(file)  # noqa: PTH122  (hundreds of thousands of names)
-            if suffix.lower() in IMAGE_SUFFIXES and any(stem + ending in held for ending in ANNOTATIONS):
+            if suffix.lower() in SUFFIXES and any(stem + ending in held for ending in ANNOTATIONS):
                 path = Path(folder, file)
                 records.append(FaceRecord(path.relative_to(root).as_posix(), _label(path.relative_to(root))))
     if not records:

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 from lightning import LightningDataModule
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.batch import MultiViewBatch
 from datamodules.listings import inside, read_text
+from datamodules.photo_file import open_picture
 from datamodules.sampler import EpochSampler, evaluation_loader, run_seed, training_loader
 from renderers.camera import default_intrinsics
 from renderers.errors import UserError
@@ -85,12 +85,8 @@ def read_landmarks(path: Path) -> np.ndarray:
 
 def _read_strip(path: Path, mode: str) -> np.ndarray:
     """A picture of three square views side by side -> (3, side, side, channels) uint8."""
-    try:
-        with Image.open(path) as picture:
-            pixels = np.asarray(picture.convert(mode))
-    except (OSError, SyntaxError, ValueError, MemoryError, Image.DecompressionBombError) as error:
-        # Pillow's decoders answer a damaged or monstrous file with any of these.
-        raise UserError(f"{path}: not a readable image ({error})") from error
+    with open_picture(path) as picture:
+        pixels = np.asarray(picture.convert(mode))
     height, width = pixels.shape[:2]
     if width != VIEWS * height:
         raise UserError(f"{path}: expected {VIEWS} square views side by side, found {width} x {height} pixels")
@@ -151,7 +147,8 @@ class MGCNetList(LightningDataModule):
     Args:
         root: the folder that holds `train.txt` and its subdirectories.
         size: image side in pixels.
-        batch_size: samples a batch; a multi-view sample brings three images, a single-view one brings one.
+        batch_size: samples a step, of all processes together; a multi-view sample brings three images, a single-view
+            one brings one.
         val_count: samples at the end of the list that are kept for validation.
         num_workers: processes that read images.
     """

@@ -15,7 +15,7 @@ from datamodules.batch import FaceBatch, MultiViewBatch
 from datamodules.photo_splits import group_views, split_prepared
 from datamodules.photos import PhotoIndex, PreparedFace, Split, prepare_hint, read_face
 from datamodules.prepared_data import PreparedData, collate_faces, face_sample, group_sample
-from datamodules.sampler import SeededSampler, SeededSamples, evaluation_loader, training_loader
+from datamodules.sampler import MixedSampler, SeededSampler, SeededSamples, evaluation_loader, training_loader
 from renderers.errors import UserError
 
 
@@ -87,6 +87,8 @@ class PhotoFolder(PreparedData):
             photograph's faces stay together.
         views: whether a training photograph that others show from further left and right comes with them, as a group
             of three (MGCNet, section 4.1); groups are not moved, mirrored or recolored.
+        shares: of every training epoch that each folder of `root` makes up, in proportion to one another, see
+            `MixedSampler`; where None a folder counts as much as it has samples.
     """
 
     def __init__(
@@ -99,8 +101,10 @@ class PhotoFolder(PreparedData):
         augment: bool = True,
         seed: int = 0,
         views: bool = False,
+        shares: list[float] | None = None,
     ) -> None:
         super().__init__(root, size, batch_size, num_workers, augment, seed, views)
+        self.shares = shares
         if not 0 <= val_fraction < 1:
             raise UserError(f"PhotoFolder: val_fraction is {val_fraction}, expected 0 <= val_fraction < 1")
         self.val_fraction = val_fraction
@@ -163,6 +167,9 @@ class PhotoFolder(PreparedData):
         loader: Any
         if train:
             order = SeededSampler(faces, self.seed)
+            if self.shares is not None:
+                sizes = [len(part) for part in faces.datasets]  # type: ignore[arg-type]
+                order = MixedSampler(faces, sizes, self.shares, self.seed)
             loader = training_loader(SeededSamples(faces, self.seed), order, self.batch_size, **self.options())
         else:
             loader = evaluation_loader(faces, self.batch_size, **self.options())

@@ -1,8 +1,7 @@
-"""Photographs on disk: reading any of them as upright sRGB, and the index of a folder of prepared faces."""
+"""The index of a folder of prepared faces, and the pictures in it."""
 
 from __future__ import annotations
 
-import io
 import json
 import zlib
 from collections.abc import Sequence
@@ -12,69 +11,14 @@ from typing import Any, Literal, get_args
 
 import cv2
 import numpy as np
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
+from datamodules.photo_file import decode_png
 from renderers.atomic_file import write_bytes
 from renderers.errors import UserError
 
-SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
-MIN_SIDE = 32  # pixels; no detector finds a face in less
 INDEX_NAME, SKIPPED_NAME, IMAGES, SKIN = "index.json", "skipped.json", "images", "skin"
 INDEX_VERSION = 1
 Split = Literal["train", "val", "test"]
-
-
-def read_photo(path: Path) -> np.ndarray:
-    """A photograph as it is meant to be seen: EXIF orientation and colour profile applied, transparency over white.
-
-    Args:
-        path: a file that Pillow reads; grayscale, palette, CMYK, 16-bit and RGBA files come out as RGB.
-
-    Returns:
-        (H, W, 3) uint8 sRGB.
-
-    Raises:
-        UserError: no such file, or not an image, truncated, too small or too large; the message begins with the path.
-    """
-    try:
-        if path.stat().st_size == 0:
-            raise UserError(f"{path}: the file is empty")
-        with Image.open(path) as opened:
-            opened.load()
-            if min(opened.size) < MIN_SIDE:
-                raise UserError(f"{path}: {opened.width} x {opened.height} pixels is too small to show a face")
-            return np.array(_to_srgb(ImageOps.exif_transpose(opened)))
-    except UnidentifiedImageError:
-        raise UserError(f"{path}: not an image") from None
-    except Image.DecompressionBombError as error:
-        raise UserError(f"{path}: too large an image ({error})") from None
-    except OSError as error:
-        reason = error.strerror or f"damaged or truncated image ({error})"
-        raise UserError(f"{path}: {reason}") from None
-    except (SyntaxError, ValueError, EOFError, MemoryError) as error:
-        # Pillow's decoders answer a damaged file with any of these.
-        raise UserError(f"{path}: damaged image ({error or type(error).__name__})") from None
-
-
-def _to_srgb(image: Image.Image) -> Image.Image:
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        values = np.asarray(image).astype(np.float64)
-        top = 1.0 if image.mode == "F" and values.max() <= 1 else 65535.0
-        image = Image.fromarray((np.clip(values / top, 0, 1) * 255).round().astype(np.uint8))
-    profile = image.info.get("icc_profile")
-    if image.mode in ("P", "PA", "LA", "La", "RGBa") or "transparency" in image.info:
-        image = image.convert("RGBA")
-    if profile and image.mode in ("RGB", "RGBA", "CMYK", "L"):
-        try:
-            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            mode = image.mode if image.mode == "RGBA" else "RGB"
-            image = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode=mode) or image
-        except (ImageCms.PyCMSError, OSError):
-            pass  # a damaged or mismatched profile says nothing; the numbers are taken as sRGB
-    if image.mode == "RGBA":
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
-    return image.convert("RGB")
 
 
 @dataclass(frozen=True)
@@ -125,6 +69,7 @@ class PreparedPhoto:
         faces: the faces found, none where `reason` is given.
         reason: why nothing was prepared.
         label: of a data set's photograph.
+        doubtful: faces that were passed over, beside those that were not, because their landmarks are doubtful.
     """
 
     bytes: int
@@ -132,6 +77,7 @@ class PreparedPhoto:
     faces: list[PreparedFace]
     reason: str | None = None
     label: PhotoLabel | None = None
+    doubtful: int = 0
 
 
 @dataclass
@@ -197,15 +143,24 @@ class PhotoIndex:
         photos = {key: photo_to_json(photo) for key, photo in sorted(self.photos.items())}
         content = {"version": INDEX_VERSION, **self.settings(), "photos": photos}
         write_bytes(root / INDEX_NAME, json.dumps(content).encode())
-        write_bytes(root / SKIPPED_NAME, json.dumps(self.skipped(), indent=1, ensure_ascii=False).encode())
+        skipped = json.dumps(self.skipped(), indent=1, ensure_ascii=False)
+        # A name that is no UTF-8 becomes the escape that JSON has for it.
+        write_bytes(root / SKIPPED_NAME, skipped.encode(errors="backslashreplace"))
 
     def skipped(self) -> dict[str, str]:
-        """The reason of every photograph that gave nothing, by its path."""
-        return {key: photo.reason for key, photo in sorted(self.photos.items()) if photo.reason is not None}
+        """The reason of every photograph that gave nothing, or not all of its faces, by its path."""
+        reasons = {key: photo.reason or _passed_over(photo) for key, photo in sorted(self.photos.items())}
+        return {key: reason for key, reason in reasons.items() if reason is not None}
 
     def faces(self) -> list[tuple[str, PreparedFace]]:
         """Every prepared face with its photograph's path, in order of path."""
         return [(key, face) for key, photo in sorted(self.photos.items()) for face in photo.faces]
+
+
+def _passed_over(photo: PreparedPhoto) -> str | None:
+    if not photo.doubtful:
+        return None
+    return f"{photo.doubtful} of its {photo.doubtful + len(photo.faces)} faces, whose landmarks are doubtful"
 
 
 def photo_to_json(photo: PreparedPhoto) -> dict[str, Any]:
@@ -213,6 +168,8 @@ def photo_to_json(photo: PreparedPhoto) -> dict[str, Any]:
     stored = asdict(photo)
     if photo.label is None:
         del stored["label"]
+    if not photo.doubtful:
+        del stored["doubtful"]
     return stored
 
 
@@ -235,7 +192,8 @@ def photo_from_json(stored: dict[str, Any]) -> PreparedPhoto:
     label = PhotoLabel(**stored["label"]) if stored.get("label") else None
     if label is not None and not _is_label(label):
         raise ValueError(f"label {label}")
-    return PreparedPhoto(int(stored["bytes"]), int(stored["modified_ns"]), faces, stored["reason"], label)
+    size, modified, doubtful = int(stored["bytes"]), int(stored["modified_ns"]), int(stored.get("doubtful", 0))
+    return PreparedPhoto(size, modified, faces, stored["reason"], label, doubtful)
 
 
 def _is_label(label: PhotoLabel) -> bool:
@@ -265,7 +223,7 @@ def read_face(root: Path, name: str, checksums: Sequence[int] = ()) -> tuple[np.
     for number, (file, mode) in enumerate(zip(face_files(root, name), modes, strict=True)):
         content = file.read_bytes() if file.is_file() else b""
         damaged = not content or (checksums and zlib.crc32(content) != checksums[number])
-        pixels = None if damaged else cv2.imdecode(np.frombuffer(content, np.uint8), mode)
+        pixels = None if damaged else decode_png(content, mode)
         if pixels is None:
             raise UserError(f"{file} is missing or damaged: {prepare_hint(root)}")
         pictures.append(pixels)

@@ -79,7 +79,7 @@ class PreparedData(LightningDataModule):
     Args:
         root: a folder, or several that are put together.
         size: image side in pixels; crops of another size are resampled.
-        batch_size: samples a batch.
+        batch_size: samples a step, of all processes together.
         num_workers: processes that read; 0 reads in the trainer's.
         augment: whether training images are augmented.
         seed: of the order and the augmentation.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator, Mapping, Sized
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -37,6 +37,21 @@ def _place_for(samples: Sized, what: str, place: Place | None) -> Place:
     return rank, world
 
 
+def share_of_batch(batch_size: int, processes: int) -> int:
+    """How many of a step's samples each process trains on: `batch_size` is that of all of them together.
+
+    Raises:
+        UserError: the processes cannot have equal shares.
+    """
+    if batch_size % processes:
+        fewer = max(count for count in range(1, processes) if batch_size % count == 0)
+        raise UserError(
+            f"batch_size {batch_size} is that of all processes together and cannot be divided among {processes}: "
+            f"train on {fewer} (--trainer.devices), or give a multiple of {processes} and a learning rate for it"
+        )
+    return batch_size // processes
+
+
 def run_seed() -> int:
     """The seed of this run (`seed_everything`), which Lightning keeps in the environment; 0 outside a run."""
     return int(os.environ.get("PL_GLOBAL_SEED", "0"))
@@ -66,9 +81,12 @@ class EpochSampler(DistributedSampler[int]):
     def __len__(self) -> int:
         return self.count // self.num_replicas
 
+    def order(self) -> np.ndarray:
+        """(samples,) of this epoch, for all processes."""
+        return np.random.default_rng([self.seed, self.epoch]).permutation(self.count)
+
     def __iter__(self) -> Iterator[int]:
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.count)
-        own = order[: len(self) * self.num_replicas][self.rank :: self.num_replicas]
+        own = self.order()[: len(self) * self.num_replicas][self.rank :: self.num_replicas]
         return iter(own[self.skipped :].tolist())
 
 
@@ -101,7 +119,7 @@ class SeededSamples(Dataset[T], Generic[T]):
     """A data set whose samples draw random numbers from torch's generator: sample i of epoch e always draws the same.
 
     So what is drawn depends neither on who reads the sample nor on which ones were read before. Indices carry the
-    epoch: `EpochSampler`'s order goes through `with_epoch`.
+    epoch: `SeededSampler` gives them. An index from the data set's length on is a sample again, which draws anew.
 
     Args:
         samples: the data set.
@@ -120,7 +138,7 @@ class SeededSamples(Dataset[T], Generic[T]):
         try:
             drawn = np.random.SeedSequence([self.seed, epoch, index]).generate_state(1, np.uint64)[0]
             torch.default_generator.manual_seed(int(drawn >> np.uint64(1)))
-            return self.samples[index]
+            return self.samples[index % len(self)]
         finally:
             torch.set_rng_state(state)
 
@@ -130,6 +148,48 @@ class SeededSampler(EpochSampler):
 
     def __iter__(self) -> Iterator[Any]:
         return ((self.epoch, index) for index in super().__iter__())
+
+
+class MixedSampler(SeededSampler):
+    """`SeededSampler` of data sets that stand one behind the other, each with a share of every epoch.
+
+    An epoch is as long as all of them together. A data set with more samples than its share shows others of them in
+    every epoch; one with fewer shows all of them, then again, with numbers that `SeededSamples` knows as repeats.
+
+    Args:
+        samples: of all data sets.
+        sizes: of each.
+        shares: of each, in proportion to one another; 0 leaves one out.
+        seed: beside the epoch.
+        place: of this process; by default what torch.distributed says.
+
+    Raises:
+        UserError: not a share of at least 0 for every data set, none above 0, or one of a data set without samples.
+    """
+
+    def __init__(
+        self, samples: Sized, sizes: Sequence[int], shares: Sequence[float], seed: int, place: Place | None = None
+    ) -> None:
+        super().__init__(samples, seed, place)
+        given = np.array(shares, dtype=np.float64)
+        if len(given) != len(sizes) or not np.isfinite(given).all() or given.min() < 0 or not given.sum():
+            raise UserError(f"shares {list(shares)}: expected one of at least 0 for each of {len(sizes)} data sets")
+        if any(share and not size for share, size in zip(given, sizes, strict=True)):
+            raise UserError(f"shares {list(shares)}: a data set without samples has one, of the sizes {list(sizes)}")
+        self.sizes = list(sizes)
+        exact = given / given.sum() * self.count
+        self.counts = np.floor(exact).astype(int)
+        # The samples that rounding left go where it took most.
+        self.counts[np.argsort(self.counts - exact, kind="stable")[: self.count - self.counts.sum()]] += 1
+
+    def order(self) -> np.ndarray:
+        draw = np.random.default_rng([self.seed, self.epoch])
+        chosen = [np.empty(0, dtype=np.int64)]
+        starts = np.cumsum([0, *self.sizes])
+        for start, size, count in zip(starts, self.sizes, self.counts, strict=False):
+            for turn, taken in enumerate(range(0, count, max(size, 1))):
+                chosen.append(start + turn * self.count + draw.permutation(size)[: count - taken])
+        return draw.permutation(np.concatenate(chosen))
 
 
 class ResumableLoader(DataLoader[T]):
@@ -172,12 +232,18 @@ class ResumableLoader(DataLoader[T]):
 def training_loader(dataset: Dataset[T], sampler: EpochSampler, batch_size: int, **options: Any) -> ResumableLoader[T]:
     """Shuffled batches of this process; a last one that is not full is left out, unless the data set is that small.
 
+    An epoch has as many steps on any number of processes.
+
     Args:
         dataset: of samples.
         sampler: their order.
-        batch_size: samples of one process.
+        batch_size: samples of a step, of all processes together.
         options: further arguments of `DataLoader`.
+
+    Raises:
+        UserError: the processes cannot have equal shares of a batch.
     """
+    batch_size = share_of_batch(batch_size, sampler.num_replicas)
     return ResumableLoader(
         dataset,
         batch_size=batch_size,
@@ -191,7 +257,7 @@ def training_loader(dataset: Dataset[T], sampler: EpochSampler, batch_size: int,
 
 
 def evaluation_loader(dataset: Dataset[T], batch_size: int, **options: Any) -> DataLoader[T]:
-    """Batches of an `EvaluationSampler`; the arguments are those of `training_loader`."""
+    """Batches of an `EvaluationSampler`, each whole on one process; the arguments are those of `training_loader`."""
     sampler = EvaluationSampler(dataset, batch_size)  # type: ignore[arg-type]
     # As in `training_loader`; and loader processes that stay draw a seed once, those of a resumed run once more.
     generator = torch.Generator().manual_seed(sampler.seed)

@@ -13,6 +13,7 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset
 from datamodules.augmentation import GeometryAugmentation
 from datamodules.batch import FaceBatch, MultiViewBatch
 from datamodules.number_files import NPY_ERRORS
+from datamodules.photo_file import decode_png
 from datamodules.photos import Split
 from datamodules.prepared_data import PreparedData, face_sample, group_sample
 from datamodules.sampler import SeededSamples, evaluation_loader, training_loader
@@ -65,7 +66,7 @@ class DecodedFaces(Dataset[FaceBatch]):
 
     def _face(self, sample: Sample, view: int, geometry: GeometryAugmentation | None) -> FaceBatch:
         image, skin = (
-            cv2.imdecode(np.frombuffer(sample[f"{view}.{name}"], np.uint8), mode)
+            decode_png(sample[f"{view}.{name}"], mode)
             for name, mode in ((IMAGE, cv2.IMREAD_COLOR), (SKIN, cv2.IMREAD_GRAYSCALE))
         )
         landmarks = np.load(io.BytesIO(sample[f"{view}.{LANDMARKS}"]), allow_pickle=False)
@@ -84,6 +85,7 @@ class ShardedFaces(PreparedData):
 
     Args:
         root, size, batch_size, num_workers, augment, seed: see `PreparedData`; a folder is the `--out` of the command.
+            Each counts as much as it has samples.
         views: whether a training face's views come with it; the shards must have been written with `--views`.
         streams: how many shards are read side by side, by all processes together: a multiple of their number, so that
             each process, and each machine, reads shards of its own.

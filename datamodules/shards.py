@@ -31,6 +31,8 @@ from renderers.errors import UserError
 INDEX_NAME, SHARDS_VERSION = "shards.json", 1
 TABLE_NAME = "__index__"
 BLOCK = tarfile.BLOCKSIZE
+MOST_SAMPLES, MOST_SHARDS, LARGEST_SHARD = 10**9, 10**6, 10**6
+"""Samples and shards of a part, as their names have digits; samples of a shard, which are shuffled in memory."""
 ENTRY = np.dtype([("offset", "<u8"), ("bytes", "<u4"), ("checksum", "<u4")])
 """Where a sample's members lie in its shard, and their CRC-32."""
 PARTS = ("train", "val", "test")
@@ -71,14 +73,13 @@ class ShardFolder:
                 raise UserError(f"{path}: another version, this program reads {SHARDS_VERSION}")
             parts = {name: (str(prefix), int(count)) for name, (prefix, count) in stored.pop("parts").items()}
             folder = cls(**stored, parts=parts)
-            known = all(prefix in PARTS and count >= 0 for prefix, count in parts.values())
-            if not (
-                known
-                and tuple(parts) == PARTS
-                and isinstance(folder.settings, dict)
-                and int(folder.samples_per_shard) > 0
-            ):
+            if tuple(parts) != PARTS or not isinstance(folder.settings, dict):
                 raise ValueError("what it says makes no sense")
+            if not 1 <= int(folder.samples_per_shard) <= LARGEST_SHARD:
+                raise ValueError(f"{folder.samples_per_shard} samples per shard, of 1 to {LARGEST_SHARD}")
+            for name, (prefix, count) in parts.items():
+                if prefix not in PARTS or not 0 <= count <= min(MOST_SAMPLES, MOST_SHARDS * folder.samples_per_shard):
+                    raise ValueError(f"{count} samples for {name} in shards called {prefix!r}")
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{path} is damaged ({error}): delete {root}, and {shards_hint(root)}") from None
         return folder
@@ -158,15 +159,18 @@ def _read_table(file: BufferedReader, path: Path, count: int) -> np.ndarray:
     Raises:
         UserError: the shard is cut off, or another one than is expected.
     """
-    held = os.pread(file.fileno(), BLOCK + count * ENTRY.itemsize, 0)
+    size = os.fstat(file.fileno()).st_size
+    held = os.pread(file.fileno(), min(size, BLOCK + count * ENTRY.itemsize), 0)
     try:
         header = tarfile.TarInfo.frombuf(held[:BLOCK], tarfile.ENCODING, "surrogateescape")
         right = header.name == TABLE_NAME and header.size == count * ENTRY.itemsize == len(held) - BLOCK
     except tarfile.HeaderError:
         right = False
     table = np.frombuffer(held, ENTRY, offset=BLOCK) if right else np.zeros(0, ENTRY)
+    # Python's numbers: those of the table may be so large that their sum begins at 0 again.
+    whole = right and int(table["offset"].max()) <= size
     ends = table["offset"] + table["bytes"]
-    if not right or (ends[:-1] != table["offset"][1:]).any() or int(ends[-1]) > os.fstat(file.fileno()).st_size:
+    if not whole or (ends[:-1] != table["offset"][1:]).any() or int(ends[-1]) > size:
         raise UserError(f"{path} is damaged, or not a shard of {count} samples: {shards_hint(path.parent)}")
     return table
 
@@ -222,10 +226,11 @@ class ShardedSamples(Dataset[Sample]):
         file, table = self._open(shard)
         offset, size, checksum = table[index - int(self.ends[shard] - self.sizes[shard])].tolist()
         content = os.pread(file.fileno(), size, offset)
-        if zlib.crc32(content) != checksum:
+        members = _members(content) if zlib.crc32(content) == checksum else None
+        if members is None:
             path = self.path(shard)
             raise UserError(f"{path}: sample {index} of its part is damaged: delete it, and {shards_hint(path.parent)}")
-        return _members(content)
+        return members
 
     def _open(self, shard: int) -> tuple[BufferedReader, np.ndarray]:
         if shard in self._held:
@@ -267,16 +272,24 @@ def complete_folder(root: Path) -> ShardFolder:
     return folder
 
 
-def _members(content: bytes) -> Sample:
-    """The contents of consecutive members of a tar file, by what follows the first dot of their names."""
+def _members(content: bytes) -> Sample | None:
+    """The contents of consecutive members of a tar file, by what follows the first dot of their names.
+
+    None where they do not fill the content exactly: a member's size may be anything, even negative.
+    """
     found: Sample = {}
     start = 0
     while start < len(content):
-        header = tarfile.TarInfo.frombuf(content[start : start + BLOCK], tarfile.ENCODING, "surrogateescape")
+        try:
+            header = tarfile.TarInfo.frombuf(content[start : start + BLOCK], tarfile.ENCODING, "surrogateescape")
+        except tarfile.HeaderError:
+            return None
         start += BLOCK
+        if not 0 <= header.size <= len(content) - start:
+            return None
         found[header.name.partition(".")[2]] = content[start : start + header.size]
         start += header.size + -header.size % BLOCK
-    return found
+    return found if start == len(content) else None
 
 
 def digest(lines: Iterable[str]) -> str:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 import shutil
 import tempfile
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,11 +33,14 @@ from renderers.morphable_model.model import MorphableModel
 from renderers.morphable_model.sampling import sample_shape_coefficients
 from renderers.specular_renderer import add_highlights
 
+logger = logging.getLogger(__name__)
+
 GENERATION_VERSION = 1
 CHUNK = 64  # identities drawn at once
 DEPTH_UNIT = 20.0 / 65535  # decimetres a step of the 16-bit depth maps: 0.03 mm
 HIGHLIGHTS = ("light_position", "shininess", "diffuse", "specular")  # the fields of `Truth` for faces that have them
 DETAIL = ("vertex_albedo", "normals")  # likewise
+STORED = ("image", "landmarks", "skin", "coefficients", "depth")  # the files of every cache
 DETAIL_SIZE = 128  # texels along each side of the maps
 NORMAL_UNIT = 1 / 32767  # of a stored normal's component
 LATER_SETTINGS = ("side_light", "specular", "texture_detail", "displacement")
@@ -188,7 +193,11 @@ class SyntheticFaces(Dataset[MultiViewBatch]):
         skin = torch.zeros(face_model.vertex_count, 1)
         skin[face_model.regions["skin"]] = 1
         self.skin = skin
-        self.detail = FacialDetail(face_model, DETAIL_SIZE) if settings.detailed else None
+
+    @cached_property
+    def detail(self) -> FacialDetail | None:
+        """Built when the first face is drawn: faces that are in a cache do not need it."""
+        return FacialDetail(self.face_model, DETAIL_SIZE) if self.settings.detailed else None
 
     def __len__(self) -> int:
         return self.count
@@ -258,11 +267,20 @@ class SyntheticFaces(Dataset[MultiViewBatch]):
 
 
 class CachedFaces(Dataset[MultiViewBatch]):
-    """The faces of `SyntheticFaces`, read from memory-mapped files (8-bit colour and skin, 16-bit depth)."""
+    """The faces of `SyntheticFaces`, read from memory-mapped files (8-bit colour and skin, 16-bit depth).
 
-    def __init__(self, folder: Path, size: int) -> None:
-        self.arrays = {path.stem: np.load(path, mmap_mode="r") for path in folder.glob("*.npy")}
-        self.size = size
+    Args:
+        folder: what `write_cache` wrote.
+        faces: what was written.
+
+    Raises:
+        DamagedCacheError: a file is missing, cut short, or holds another number of faces.
+    """
+
+    def __init__(self, folder: Path, faces: SyntheticFaces) -> None:
+        shape = (len(faces), faces.settings.views)
+        self.arrays = {name: _mapped(folder / f"{name}.npy", shape) for name in _stored(faces)}
+        self.size = faces.size
 
     def __len__(self) -> int:
         return len(self.arrays["image"])
@@ -285,6 +303,26 @@ class CachedFaces(Dataset[MultiViewBatch]):
             truth=Truth(rows["coefficients"], rows["depth"].float() * DEPTH_UNIT, **extra),
             views=torch.arange(len(image)).view(len(indices), -1),
         )
+
+
+class DamagedCacheError(Exception):
+    """A file of a cache is not what was written; the message names it."""
+
+
+def _stored(faces: SyntheticFaces) -> list[str]:
+    """The names of the files that hold these faces; training never reads the truth of detail."""
+    names = [*STORED, *(HIGHLIGHTS if faces.settings.specular else ())]
+    return names + list(DETAIL if faces.settings.detailed and faces.split != "train" else ())
+
+
+def _mapped(path: Path, shape: tuple[int, int]) -> np.ndarray:
+    try:
+        array: np.ndarray = np.load(path, mmap_mode="r")
+    except (OSError, ValueError, EOFError) as error:
+        raise DamagedCacheError(f"{path}: missing, damaged or cut short ({type(error).__name__})") from error
+    if array.shape[:2] != shape:
+        raise DamagedCacheError(f"{path}: holds {array.shape[:2]} faces and views where {shape} were drawn")
+    return array
 
 
 def _encode(batch: MultiViewBatch, faces: int, training: bool) -> dict[str, np.ndarray]:
@@ -340,12 +378,12 @@ def write_cache(faces: SyntheticFaces, folder: Path) -> None:
 class SyntheticMultiView(LightningDataModule):
     """Views of synthetic faces, drawn once and cached on disk, so that the trainer never waits for data.
 
-    Yields `MultiViewBatch` with `batch_size * settings.views` images.
+    Yields `MultiViewBatch` with `batch_size * settings.views` images; of many processes each has its share.
 
     Args:
         face_model: draws the faces.
         size: image side in pixels.
-        batch_size: faces (not images) a batch.
+        batch_size: faces (not images) a step, of all processes together.
         train_faces, val_faces, test_faces: identities in each split; they never meet.
         seed: item `index` of a split is a function of (seed, split, index) alone.
         settings: what the scenes vary over.
@@ -407,15 +445,21 @@ class SyntheticMultiView(LightningDataModule):
         for split in SPLITS[:2]:
             self._draw(split)
 
-    def _draw(self, split: Split) -> Path:
+    def _draw(self, split: Split) -> CachedFaces:
+        """A split's faces, drawn if they are not in the cache, or if what is there is damaged."""
         folder = self.folder(split)
-        if not folder.is_dir():
-            count = self.counts[split]
-            write_cache(SyntheticFaces(self.face_model, split, count, self.size, self.seed, self.settings), folder)
-        return folder
+        faces = SyntheticFaces(self.face_model, split, self.counts[split], self.size, self.seed, self.settings)
+        if folder.is_dir():
+            try:
+                return CachedFaces(folder, faces)
+            except DamagedCacheError as error:
+                logger.warning("%s; drawing these faces again", error)
+                shutil.rmtree(folder, ignore_errors=True)
+        write_cache(faces, folder)
+        return CachedFaces(folder, faces)
 
     def _loader(self, split: Split) -> DataLoader[MultiViewBatch]:
-        faces = CachedFaces(self._draw(split), self.size)
+        faces = self._draw(split)
         # `CachedFaces` builds whole batches.
         options: dict[str, Any] = {"num_workers": self.num_workers, "collate_fn": _as_it_is}
         if split == "train":

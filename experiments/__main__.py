@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import errno
 import importlib
+import io
 import os
 import re
 import signal
@@ -84,6 +85,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in arguments or os.environ.get("MONOFACE_DEBUG", "") not in ("", "0")
     arguments = [argument for argument in arguments if argument != "--debug"]
     use_large_pages()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a file's name may be no UTF-8
     restored = _terminate_as_interrupt()
     try:
         return run(arguments)
@@ -174,7 +178,9 @@ def _one_line(message: str) -> str:
     """A data worker wraps an error into a whole traceback: keep what was said last."""
     if message.startswith("Caught "):
         message = re.split(r"\n[\w.]*UserError: ", message)[-1]
-    return " ".join(message.split())
+    # What a file says of itself may be meant for the terminal.
+    shown = "".join(c if c.isprintable() or c.isspace() else c.encode("unicode_escape").decode() for c in message)
+    return " ".join(shown.split())
 
 
 if __name__ == "__main__":

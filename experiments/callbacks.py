@@ -26,6 +26,7 @@ from experiments.random_state import (
     restore_random_state,
 )
 from experiments.run_folder import Metrics, RunFolder, keep_as
+from experiments.stored_module import Plan
 from renderers.atomic_file import written_atomically
 from renderers.errors import UserError
 
@@ -46,20 +47,20 @@ class LastCheckpoint(Checkpoint):
 
     Args:
         folder: the run's folder.
-        config: YAML text of the `model` section (class_path and init_args), which makes the file self-contained.
+        plan: what the file says of its module, which makes it self-contained.
         every: steps between two checkpoints; 0 keeps to epochs and validations.
     """
 
-    def __init__(self, folder: RunFolder, config: str, every: int = 0) -> None:
+    def __init__(self, folder: RunFolder, plan: Plan, every: int = 0) -> None:
         self.path, self.previous = folder.checkpoint, folder.previous_checkpoint
-        self.config, self.every = config, every
+        self.plan, self.every = plan, every
         self.saved_step = -1
         self._gathered: list[RandomState] | None = None
         self._restored: list[RandomState] = []
         self._signals = DeferredSignals()
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        checkpoint[CONFIG_KEY] = self.config
+        checkpoint[CONFIG_KEY] = self.plan
         # Whoever else saves by this trainer knows its own process alone.
         checkpoint[RANDOM_KEY] = self._gathered or [random_state()]
         # A batch in whose middle the run was interrupted is given once more.
@@ -68,7 +69,7 @@ class LastCheckpoint(Checkpoint):
             loader["batches"] = progress.processed
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        self._restored = checkpoint.get(RANDOM_KEY, [])
+        self._restored = list(checkpoint.get(RANDOM_KEY, []))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._signals.hold(trainer)

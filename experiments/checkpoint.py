@@ -2,58 +2,52 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments.precheck import short_message, unwrapped
+from experiments.plain_yaml import parse_yaml
+from experiments.stored_module import Builder, Plan, Trust, describe, plain_plan
 from lightning_modules.components.checkpoint_file import load_weights, read_checkpoint
+from lightning_modules.components.pretrained import a_checkpoint_follows
 from renderers.errors import UserError
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule
 
 CONFIG_KEY = "monoface_model"
-"""Where a checkpoint keeps the YAML text of its module: class_path and init_args."""
+"""Where a checkpoint keeps the plan of its module; those of earlier versions keep YAML: class_path and init_args."""
 
 
-def stored_model(contents: dict[str, Any], path: Path) -> dict[str, Any]:
-    """The `model` section (class_path, init_args) that a checkpoint was trained with.
+def stored_plan(contents: dict[str, Any], path: Path) -> Plan:
+    """What a checkpoint says of its module.
 
     Raises:
-        UserError: the checkpoint does not say.
+        UserError: the checkpoint does not say, or says something else than names and plain values.
     """
-    import yaml
-
-    text = contents.get(CONFIG_KEY)
-    try:
-        section = yaml.safe_load(text) if isinstance(text, str) else None
-    except yaml.YAMLError:
-        section = None
-    if not isinstance(section, dict) or "class_path" not in section:
-        raise UserError(
-            f"checkpoint {path}: it does not say which module it holds; `python -m experiments fit` writes that"
-        )
-    return section
+    place, told = f"checkpoint {path}", contents.get(CONFIG_KEY)
+    return describe(parse_yaml(told, place), place) if isinstance(told, str) else plain_plan(told, place)
 
 
-def load_module(path: Path) -> LightningModule:
+def load_module(path: Path, trust: Trust = Trust()) -> LightningModule:  # noqa: B008
     """The trained module of a checkpoint, in eval mode on the CPU.
 
     Args:
         path: a file that `python -m experiments fit` wrote.
+        trust: what the file may name beside the project's own parts and files in `data/`.
 
     Raises:
-        UserError: not such a file, or made for another face model or another version of its module.
+        UserError: not such a file, or made for another face model or another version of its module; or it names what
+            it may not.
     """
+    from lightning.pytorch import LightningModule
+
     contents = read_checkpoint(path)
-    section = stored_model(contents, path)
-    section.get("init_args", {}).pop("init_weights", None)  # Where training started from may be long gone.
-    module = _instantiate(section, path)
+    builder = Builder(f"checkpoint {path}", trust)
+    with a_checkpoint_follows():
+        module = builder.build(stored_plan(contents, path), LightningModule)
     load_weights(module, contents, path)
     return module.eval()
 
@@ -70,8 +64,8 @@ def newest_whole(paths: Sequence[Path], tell: Callable[[str], None]) -> Path | N
     """
     for path in paths:
         try:
-            _check_sums(path)
             read_checkpoint(path)
+            _check_sums(path)
         except UserError as error:
             tell(f"warning: {error}; trying the one before")
             continue
@@ -90,25 +84,3 @@ def _check_sums(path: Path) -> None:
         raise UserError(f"checkpoint {path}: damaged, or not a checkpoint ({type(error).__name__})") from error
     if damaged is not None:
         raise UserError(f"checkpoint {path}: damaged: {damaged} in it is not what was written")
-
-
-def _instantiate(section: dict[str, Any], path: Path) -> LightningModule:
-    from jsonargparse import ArgumentError, ArgumentParser
-    from lightning.pytorch import LightningModule
-
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(LightningModule, "model", fail_untyped=False)
-    try:
-        # jsonargparse warns on stderr about arguments that it drops; the error below says what matters.
-        with contextlib.redirect_stderr(io.StringIO()):
-            config = parser.parse_object({"model": section})
-    except ArgumentError as error:
-        raise UserError(
-            f"checkpoint {path}: another version of {section['class_path']} wrote it: {short_message(str(error))}"
-        ) from error
-    try:
-        module = parser.instantiate(config).model
-    except ValueError as error:
-        raise unwrapped(error) from None
-    assert isinstance(module, LightningModule)
-    return module

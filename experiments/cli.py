@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
+import reprlib
 import signal
 import threading
+import traceback
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,12 +30,16 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from rich.console import Console
 from rich.table import Table
 
+from datamodules.sampler import share_of_batch
 from experiments.callbacks import FiniteGuard, LastCheckpoint, MetricsRecord, Panels, validation_metrics
-from experiments.checkpoint import CONFIG_KEY, newest_whole
+from experiments.checkpoint import CONFIG_KEY, newest_whole, stored_plan
 from experiments.papers import EXPERIMENTS
+from experiments.plain_yaml import read_yaml
 from experiments.precheck import short_message, unwrapped
 from experiments.run_folder import Metrics, RunFolder, choose_folder, write_json, write_text
+from experiments.stored_module import Plan, describe
 from lightning_modules.components.checkpoint_file import mismatch, read_checkpoint
+from lightning_modules.components.pretrained import a_checkpoint_follows
 from renderers.atomic_file import written_atomically
 from renderers.coefficients import Coefficients
 from renderers.errors import UserError
@@ -96,12 +103,13 @@ class CommandLine(LightningCLI):
         )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        self.config = parser.parse_args(args)
+        try:
+            self.config = parser.parse_args(args)
+        except RecursionError:
+            raise UserError("a configuration is nested too deeply, or a file that it includes") from None
         # An image is drawn at the size at which it is read. Not `link_arguments`: it fails where an argument's
         # class_path is a function, as the face model's is.
-        data, model = self.settings.data, self.settings.model
-        while "data" in data.get("init_args", {}):
-            data = data.init_args.data  # one that wraps another
+        data, model = self._data(), self.settings.model
         if "size" in data.get("init_args", {}) and "image_size" in model.get("init_args", {}):
             model.init_args.image_size = data.init_args.size
 
@@ -110,6 +118,13 @@ class CommandLine(LightningCLI):
         """The chosen command's configuration."""
         settings: Namespace = self.config[self.config.subcommand]
         return settings
+
+    def _data(self) -> Namespace:
+        """The configuration of the data module that reads the faces, which others may wrap."""
+        data: Namespace = self.settings.data
+        while "data" in data.get("init_args", {}):
+            data = data.init_args.data
+        return data
 
     def _parse_ckpt_path(self) -> None:
         """Reads the checkpoint before anything is built; unlike Lightning's own, the command's arguments win."""
@@ -122,9 +137,8 @@ class CommandLine(LightningCLI):
             return
         self.resumed = Path(given)
         contents = read_checkpoint(self.resumed)
-        stored = contents.get(CONFIG_KEY)
-        if isinstance(stored, str):
-            for line in differences(yaml.safe_load(stored), yaml.safe_load(self.model_text())):
+        if CONFIG_KEY in contents:
+            for line in differences(stored_plan(contents, self.resumed), self.model_plan()):
                 _tell(f"warning: {self.resumed}: {line}; the command's value is used")
 
     def _find_resume(self) -> None:
@@ -158,11 +172,11 @@ class CommandLine(LightningCLI):
         dumped = yaml.safe_load(self._parser(self.config.subcommand).dump(settings, skip_unset=False))
         return {name: dumped[name] for name in ("model", "data", "seed_everything")}
 
-    def model_text(self) -> str:
-        """YAML of the model's class_path and init_args alone, those that follow from the data's among them."""
+    def model_plan(self) -> Plan:
+        """What a checkpoint says of the model, with the arguments that follow from the data's."""
         parser = self._parser(self.config.subcommand)
         dumped = yaml.safe_load(parser.dump(self.settings, skip_unset=False, skip_link_targets=False))
-        return yaml.safe_dump(dumped["model"], sort_keys=False)
+        return describe(dumped["model"], "model")
 
     def before_instantiate_classes(self) -> None:
         settings = self.settings
@@ -178,6 +192,10 @@ class CommandLine(LightningCLI):
         self.wandb_mode = wandb_mode(settings.wandb)
         self.wandb_run: Any = None
         self.dry = bool(settings.trainer.fast_dev_run)
+
+    def instantiate_classes(self) -> None:
+        with a_checkpoint_follows() if self.resumed else contextlib.nullcontext():
+            super().instantiate_classes()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         given = {**self._get(self.config_init, "trainer", default={}), **kwargs}
@@ -196,6 +214,8 @@ class CommandLine(LightningCLI):
             "default_root_dir": given["default_root_dir"] or str(self.folder.path),
             # The initial metrics come from a whole validation before training.
             "num_sanity_val_steps": 0,
+            # torch has it for CUDA alone.
+            "sync_batchnorm": given["sync_batchnorm"] and given["accelerator"] != "cpu" and torch.cuda.is_available(),
             # A metric that is reset in inference mode holds tensors that training's validations may not change.
             "inference_mode": given["inference_mode"] and self.subcommand != "fit",
         }
@@ -214,7 +234,7 @@ class CommandLine(LightningCLI):
         if self.subcommand == "fit":
             own.append(Panels(None if self.dry else self.folder))
             if given["enable_checkpointing"] is not False and not self.dry:
-                own.append(LastCheckpoint(self.folder, self.model_text(), self.settings.checkpoint_every))
+                own.append(LastCheckpoint(self.folder, self.model_plan(), self.settings.checkpoint_every))
         return own
 
     def _open_wandb(self) -> None:
@@ -241,6 +261,8 @@ class CommandLine(LightningCLI):
             self.trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
             _tell("fast_dev_run: a batch went through training and validation; nothing was written")
             return
+        # Before a whole validation, and not when its first batch is asked for.
+        share_of_batch(self._data().get("init_args", {}).get("batch_size", 0), self.trainer.world_size)
         with self.recorded():
             validates = self.trainer.limit_val_batches != 0
             if validates and ckpt_path is None:
@@ -383,9 +405,9 @@ def differences(stored: dict[str, Any], given: dict[str, Any], prefix: str = "")
     for name in dict.fromkeys([*stored, *given]):
         there, here = stored.get(name), given.get(name)
         if isinstance(there, dict) and isinstance(here, dict):
-            yield from differences(there, here, f"{prefix}{name}.")
+            yield from differences(there, here, prefix if name == "arguments" else f"{prefix}{name}.")
         elif there != here:
-            yield f"trained with {prefix}{name}={there}, the command says {here}"
+            yield f"trained with {prefix}{name}={reprlib.repr(there)}, the command says {reprlib.repr(here)}"
 
 
 def newest_run(runs: Path, wanted: dict[str, Any]) -> RunFolder | None:
@@ -393,9 +415,8 @@ def newest_run(runs: Path, wanted: dict[str, Any]) -> RunFolder | None:
     found: list[tuple[int, Path]] = []
     for path in runs.glob("*/config.yaml"):
         try:
-            held = yaml.safe_load(path.read_text(encoding="utf-8"))
-            started = path.stat().st_mtime_ns
-        except (OSError, UnicodeDecodeError, yaml.YAMLError):
+            held, started = read_yaml(path), path.stat().st_mtime_ns
+        except (OSError, UserError):
             continue
         if isinstance(held, dict) and all(name in held and held[name] == value for name, value in wanted.items()):
             found.append((started, path.parent))
@@ -414,6 +435,25 @@ def _is_first() -> bool:
 
 def _tell(line: str) -> None:
     Console(stderr=True, soft_wrap=True).print(f"monoface: {line}", markup=False, highlight=False)
+
+
+@contextlib.contextmanager
+def _readable_training_state() -> Iterator[None]:
+    """Lightning trusts what a checkpoint says of its training; where that is damaged, a line says so."""
+    try:
+        yield
+    except (UserError, OSError):
+        raise
+    except Exception as error:
+        called = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
+        reading = any(
+            Path(code.co_filename).name == "checkpoint_connector.py" and re.match("_?(resume|restore)", code.co_name)
+            for code in called
+        )
+        if not reading or "loading state_dict" in str(error):
+            raise
+        reason = f"what it says of its training cannot be read ({type(error).__name__})"
+        raise UserError(f"the checkpoint to go on from is damaged: {reason}") from error
 
 
 def _quiet() -> None:
@@ -446,7 +486,8 @@ def main(args: list[str]) -> int:
     _quiet()
     on_interrupt = signal.getsignal(signal.SIGINT)
     try:
-        CommandLine(args)
+        with _readable_training_state():
+            CommandLine(args)
     except ArgumentError as error:
         raise UserError(short_message(str(error))) from error
     except MisconfigurationException as error:

@@ -79,14 +79,14 @@ def _dress_photograph(args: argparse.Namespace) -> int:
     from skimage.data import astronaut
 
     from datamodules.landmarks import best_detector
-    from datamodules.photos import read_photo
+    from datamodules.photo_file import read_photo
     from renderers.atomic_file import written_atomically
     from renderers.errors import UserError
 
     photograph = astronaut() if str(args.image) == "astronaut" else read_photo(args.image)
-    faces = [face.landmarks for face in best_detector().detect(photograph)]
+    faces = [face.landmarks for face in best_detector().detect(photograph) if face.doubt is None]
     if not faces:
-        raise UserError(f"{args.image}: no face found to put {args.kind} on")
+        raise UserError(f"{args.image}: no face found whose landmarks are sure enough to put {args.kind} on")
     output = args.output or Path(f"{args.image.stem}-{args.kind}.png")
     with written_atomically(output) as temporary:
         Image.fromarray(dress(photograph, faces, args.kind, args.seed)).save(temporary, format="PNG")

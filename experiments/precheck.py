@@ -16,9 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from experiments.papers import papers_with
+from experiments.plain_yaml import read_yaml
 from renderers.errors import UserError
 
 TRAINER = "lightning.pytorch.trainer.trainer.Trainer"
@@ -83,13 +82,7 @@ def _options(arguments: list[str]) -> Iterator[tuple[str, str | None]]:
 
 
 def _check_file(path: Path, classes: dict[str, str]) -> None:
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not a text file"
-        raise UserError(f"--config {path}: {reason}") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"--config {path}: not YAML: {' '.join(str(error).split())}") from None
+    tree = read_yaml(path, f"--config {path}")
     if not isinstance(tree, dict):
         raise UserError(f"--config {path}: expected a mapping of names to values")
     for part in ("model", "data"):

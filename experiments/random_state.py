@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from lightning.pytorch import Trainer
 
+from renderers.errors import UserError
+
 RANDOM_KEY = "monoface_random"
 """Where a checkpoint keeps a list of `RandomState`, one of each process."""
 
@@ -29,13 +31,21 @@ def random_state() -> RandomState:
 
 
 def restore_random_state(state: RandomState) -> None:
-    """Draws go on from there; the state of CUDA only on as many devices as it was taken on."""
-    torch.set_rng_state(state["torch"])
-    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(state["cuda"])
-    name, key, *rest = state["numpy"]
-    np.random.set_state((name, key.numpy().astype(np.uint32), *rest))  # noqa: NPY002
-    random.setstate(state["python"])
+    """Draws go on from there; the state of CUDA only on as many devices as it was taken on.
+
+    Raises:
+        UserError: it is no such state.
+    """
+    try:
+        torch.set_rng_state(state["torch"])
+        if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all(state["cuda"])
+        name, key, *rest = state["numpy"]
+        np.random.set_state((name, key.numpy().astype(np.uint32), *rest))  # noqa: NPY002
+        random.setstate(state["python"])
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError) as error:
+        reason = f"its random state cannot be read ({type(error).__name__})"
+        raise UserError(f"the checkpoint to go on from is damaged: {reason}") from error
 
 
 def part_random_state(rank: int) -> None:

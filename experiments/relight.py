@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from experiments.sheet import SUPERSAMPLE, portrait
+from experiments.stored_module import Trust, add_trust_arguments
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -43,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--image", type=Path, metavar="PHOTO",
         help="the photograph that --checkpoint looks at (default: scikit-image's astronaut)",
     )  # fmt: skip
+    add_trust_arguments(parser)
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help="a .gif, .webp or .png (default: runs/relight/NAME.gif)"
     )
@@ -77,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
     if args.checkpoint is None:
         renderer, coefficients = random_face(args.seed)
     else:
-        renderer, coefficients = photographed_face(args.image, args.checkpoint)
+        renderer, coefficients = photographed_face(args.image, args.checkpoint, Trust.of(args))
     frames = draw_frames(renderer, coefficients, args.frames, args.size)
     with written_atomically(out) as temporary:
         save_animation(frames, temporary, FORMATS[out.suffix.lower()])
@@ -103,12 +105,13 @@ def random_face(seed: int) -> tuple[SpecularRenderer, Coefficients]:
     return SpecularRenderer(face_model), coefficients
 
 
-def photographed_face(image: Path | None, checkpoint: Path) -> tuple[SpecularRenderer, Coefficients]:
+def photographed_face(image: Path | None, checkpoint: Path, trust: Trust) -> tuple[SpecularRenderer, Coefficients]:
     """A checkpoint's renderer, and what its network answers for the surest face of a photograph (B = 1).
 
     Args:
         image: the photograph; scikit-image's astronaut where absent.
         checkpoint: of a module whose `renderer` is a `SpecularRenderer`.
+        trust: what the checkpoint may name beside the project's own.
 
     Raises:
         UserError: a photograph or a checkpoint that cannot be read, no face, or a module without highlights.
@@ -121,7 +124,7 @@ def photographed_face(image: Path | None, checkpoint: Path) -> tuple[SpecularRen
 
     # A picture that cannot be read is told before anything is loaded.
     photo = default_photo() if image is None else open_photo(image)
-    module = load_module(checkpoint)
+    module = load_module(checkpoint, trust)
     if not isinstance(module, FaceModule) or not isinstance(module.renderer, SpecularRenderer):
         raise UserError(
             f"checkpoint {checkpoint}: holds a {type(module).__name__}, which knows no highlights; `make "

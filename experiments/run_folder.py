@@ -138,6 +138,6 @@ def read_json(path: Path) -> dict[str, Any]:
     """A JSON object, or an empty one where there is no file or it is not whole."""
     try:
         read = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return read if isinstance(read, dict) else {}

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from experiments.papers import paper_folder
+from experiments.plain_yaml import read_yaml
 from experiments.run_folder import read_json, write_json, write_text
 from experiments.run_pool import PooledRun, RunPool, is_done, last_line, positive, source_stamp
 from renderers.errors import UserError
@@ -130,14 +130,14 @@ def read_spec(paper: str) -> TableSpec:
     folder = paper_folder(paper, "table.yaml")
     path = folder / "table.yaml"
     try:
-        tree: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = read_yaml(path)
         rows = tuple(
             Row(str(row["name"]), tuple(row.get("overrides") or ()), dict(row.get("paper") or {}))
             for row in tree["rows"]
         )
         config, metrics = folder / tree["config"], tuple(tree["metrics"])
         parts = tuple((str(title), str(word)) for title, word in (tree.get("parts") or {"": ""}).items())
-    except (yaml.YAMLError, KeyError, TypeError) as error:
+    except (KeyError, TypeError) as error:
         raise UserError(f"{path}: {type(error).__name__}: {' '.join(str(error).split())}") from error
     slugs = [row.slug for row in rows]
     if len(set(slugs)) != len(slugs) or not all(slugs):

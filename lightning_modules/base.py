@@ -18,10 +18,10 @@ from lightning_modules.components.backbones import CoefficientRegressor, ImageEn
 from lightning_modules.components.checkpoint_file import load_weights, read_initial_weights
 from lightning_modules.components.evaluation import ReconstructionMetrics
 from lightning_modules.components.reconstruction import Reconstruction
-from lightning_modules.components.schedule import cosine_factor
+from lightning_modules.components.schedule import Schedule, learning_rate_factor
 from losses.encoders import FaceEncoder
 from renderers.coefficients import Coefficients
-from renderers.errors import UserError
+from renderers.errors import UserError, within
 from renderers.face_renderer import FaceRenderer
 from renderers.morphable_model.model import MorphableModel
 
@@ -31,18 +31,24 @@ Stage = Literal["train", "val", "test"]
 class FaceModule(LightningModule):
     """A backbone that regresses coefficients, a renderer that draws them, and the metrics every paper reports.
 
+    Attributes:
+        decay_steps: of the schedule `decay`.
+
     Args:
         face_model: the decoder.
         backbone: image encoder.
         identity_encoder: frozen face-recognition network, for the identity terms and the identity metric.
         image_size: side of the square images, pixels.
         optimizer: from parameters to an optimizer.
-        schedule: `cosine` warms up and then falls to 0 at the last step.
+        schedule: of the learning rate in each of `stage_starts`, see `learning_rate_factor`: `cosine` warms up and then
+            falls to 0 at the stage's last step.
         renderer: what draws its coefficients; a `FaceRenderer` by default.
         extra: lengths of the coefficients that the paper adds, by name.
         init_weights: (of every paper) a checkpoint of the module, or a Deep3D-style one for its regressor, to start
             from with a new optimizer and schedule.
     """
+
+    decay_steps = 1
 
     def __init__(
         self,
@@ -51,13 +57,13 @@ class FaceModule(LightningModule):
         identity_encoder: FaceEncoder,
         image_size: int,
         optimizer: Callable[[Iterable], Optimizer],
-        schedule: Literal["constant", "cosine"] = "constant",
+        schedule: Schedule = "constant",
         renderer: FaceRenderer | None = None,
         extra: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__()
         self.face_model = face_model
-        self.image_size = image_size
+        self.image_size = within("image_size", image_size, 8, 2048)
         self.renderer = renderer or FaceRenderer(face_model, image_size)
         self.regressor = CoefficientRegressor(backbone, face_model.layout(extra))
         self.identity_encoder = identity_encoder
@@ -182,12 +188,21 @@ class FaceModule(LightningModule):
     def configure_optimizers(self) -> Any:
         return self.scheduled(self.make_optimizer([p for p in self.parameters() if p.requires_grad]))
 
+    def stage_starts(self) -> tuple[int, ...]:
+        """The first steps of the stages, in each of which the learning rate's schedule starts anew."""
+        return (0,)
+
+    def rate_factor(self, step: int, total: int) -> float:
+        """What the learning rate is multiplied by at a step of so many, on any number of processes."""
+        return learning_rate_factor(self.schedule, step, self.stage_starts(), total, self.decay_steps)
+
     def scheduled(self, optimizer: Optimizer) -> dict[str, Any]:
         """The optimizer with this module's schedule, as Lightning takes it."""
         if self.schedule == "constant":
             return {"optimizer": optimizer}
         total = int(self.trainer.estimated_stepping_batches)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: cosine_factor(step, total))
+        # A function and no object, whose numbers a checkpoint would keep.
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.rate_factor(step, total))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -195,7 +210,9 @@ class FaceModule(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         made_for, mine = checkpoint.get("face_model"), self.face_model
-        if made_for is not None and made_for["fingerprint"] != mine.fingerprint():
+        if not isinstance(made_for, Mapping) or not {"name", "fingerprint"} <= made_for.keys():
+            raise UserError("damaged: the checkpoint does not say for which face model it was made")
+        if made_for["fingerprint"] != mine.fingerprint():
             raise UserError(
                 f"the checkpoint was made for face model {made_for['name']} ({made_for['fingerprint']}), "
                 f"this run uses {mine.name} ({mine.fingerprint()}): give the face model it was trained with"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from losses.photometric import color_distance
 from renderers.camera import REFERENCE_FOCAL
 from renderers.view_synthesis import rays
 
@@ -22,19 +23,25 @@ def _covisible_mean(error: Tensor, covisible: Tensor) -> Tensor:
     return kept.sum(dim=1) / covisible.flatten(1).sum(dim=1).clamp_min(1)
 
 
-def pixel_consistency_loss(synthesized: Tensor, target_image: Tensor, covisible: Tensor) -> Tensor:
+def pixel_consistency_loss(
+    synthesized: Tensor, target_image: Tensor, covisible: Tensor, euclidean: bool = False
+) -> Tensor:
     """L_pixel = 1/|C| sum_C |I_synthesized - I_t| (MGCNet, equation 3).
 
-    A pixel's error is the mean of its channels' absolute errors.
+    A pixel's error is the mean of its channels' absolute errors, or as in the paper's release their Euclidean distance.
 
     Args:
         synthesized: (P, C, H, W) the target view made from the source view's photograph, in [0, 1].
         target_image: (P, C, H, W) the target view's photograph, in [0, 1].
         covisible: (P, 1, H, W) bool.
+        euclidean: whether a pixel's error is a Euclidean distance.
 
     Returns:
-        (P,) in [0, 1]; 0 for a pair without a covisible pixel.
+        (P,) in [0, 1], or in [0, sqrt(3)] of RGB where Euclidean; 0 for a pair without a covisible pixel.
     """
+    if euclidean:
+        kept = torch.where(covisible, synthesized, target_image)
+        return _covisible_mean(color_distance(kept, target_image), covisible)
     return _covisible_mean((synthesized - target_image).abs().mean(dim=1, keepdim=True), covisible)
 
 

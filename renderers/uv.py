@@ -16,6 +16,7 @@ from torch.nn.functional import grid_sample, pad
 
 from renderers.camera import CAMERA_DISTANCE, NEAR
 from renderers.constants import constant
+from renderers.errors import within
 from renderers.face_renderer import Rendering
 from renderers.fixed_sum import FixedSum
 from renderers.interpolation import make_fragments
@@ -58,7 +59,7 @@ class UVChart(nn.Module):
 
     def __init__(self, face_model: MorphableModel, size: int = 256) -> None:
         super().__init__()
-        self.size = size
+        self.size = within("the chart's size", size, 2, 4096)
         device = face_model.uv.device
         uv, faces = face_model.uv.cpu(), face_model.faces.cpu()
         corners, weights, mask = _rasterize_chart(uv, faces, face_model.mean_shape.cpu(), size)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datamodules.landmarks import MIRROR
+from datamodules.face_points import MIRROR
 
 # Landmarks of the default face model's mean face on the picture's left and in the middle; millimetres.
 _LEFT_LANDMARKS = {

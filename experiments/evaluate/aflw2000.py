@@ -11,7 +11,7 @@ from rich.table import Table
 from torch import Tensor
 
 from datamodules.aflw2000 import AFLWAnnotation, read_annotation, read_records
-from datamodules.photos import read_photo
+from datamodules.photo_file import read_photo
 from experiments.evaluate.pictures import cumulative_curve, extremes
 from experiments.evaluate.predictions import Crop, Predictor, ready
 from experiments.evaluate.published import Figure, benchmark_table
@@ -23,7 +23,7 @@ from losses.landmark import LANDMARKS
 from losses.metrics import YawBinnedNME, inner_mouth_error, landmark_nme
 from losses.metrics.landmark import YAW_BINS, yaw_bin
 from losses.metrics.similarity import umeyama
-from renderers.errors import UserError
+from renderers.errors import UserError, reason
 
 BALANCED = "mean of the bins"
 CAPTION = (
@@ -89,9 +89,11 @@ def _faces(
         for path in paths:
             bar.update(task, description=path.name)
             try:
-                yield path, *_face(predictor, path)
-            except UserError as error:
-                left_out[path.stem] = str(error)
+                face = _face(predictor, path)
+            except Exception as error:
+                left_out[path.stem] = reason(error)
+            else:
+                yield path, *face
             bar.advance(task)
 
 

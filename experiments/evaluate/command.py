@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
+from experiments.stored_module import Trust, add_trust_arguments
 from renderers.errors import UserError
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     listed = "; ".join(f"{name}: {entry.line}" for name, entry in SUITES.items())
     parser.add_argument("--suite", required=True, choices=tuple(SUITES), metavar="NAME", help=listed)
     parser.add_argument("--checkpoint", required=True, type=Path, metavar="FILE", help="what `fit` wrote")
+    add_trust_arguments(parser)
     parser.add_argument(
         "--data", type=Path, metavar="FOLDER",
         help="a benchmark's folder as its owner distributes it; for celeba and rogue photographs prepared by "
@@ -90,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
     from experiments.evaluate.results import EVERYONE, Request, write_results
     from lightning_modules.base import FaceModule
 
-    module = load_module(args.checkpoint)
+    module = load_module(args.checkpoint, Trust.of(args))
     if not isinstance(module, FaceModule):
         raise UserError(f"checkpoint {args.checkpoint}: holds a {type(module).__name__}, which reconstructs no faces")
     entry = SUITES[args.suite]

@@ -22,7 +22,7 @@ from renderers.atomic_file import written_atomically
 from renderers.cache import cache_dir
 from renderers.morphable_model.model import MorphableModel
 
-FIT_VERSION = 1
+FIT_VERSION = 2
 """Raise it with every change of the fitter that changes its answers: older fits are then made anew."""
 
 

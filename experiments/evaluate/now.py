@@ -19,7 +19,7 @@ from experiments.run_folder import write_text
 from lightning_modules.base import FaceModule
 from losses.metrics import PooledDistances
 from losses.metrics.scan import NOW_LANDMARKS, PredictedFace, now_errors
-from renderers.errors import UserError
+from renderers.errors import reason
 
 PREDICTIONS = "predictions"  # the folder that is handed in to the benchmark
 CURVE_LIMIT, CURVE_STEP = 7.0, 10  # millimetres, and thousandths of one between the curve's points
@@ -50,8 +50,8 @@ def evaluate(module: FaceModule, request: Request, tell: Callable[[str], None]) 
             export_prediction(face, request.output / PREDICTIONS / name)
         try:
             errors = now_errors(face, scan)
-        except UserError as error:
-            measured.left_out[name] = str(error)
+        except Exception as error:
+            measured.left_out[name] = reason(error)
             continue
         measured.add(group, name, errors)
         for key in (ALL, group):

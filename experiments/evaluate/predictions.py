@@ -12,7 +12,7 @@ from torch import Tensor
 
 from datamodules.alignment import Alignment, align, model_template
 from datamodules.landmarks import LandmarkDetector, best_detector
-from datamodules.photos import read_photo
+from datamodules.photo_file import read_photo
 from experiments.reconstruct.pipeline import CROP_SIZE
 from lightning_modules.base import FaceModule
 from losses.metrics.geometry import MILLIMETRES
@@ -74,7 +74,7 @@ class Predictor:
         return Crop(pixels.permute(2, 0, 1).float() / 255, alignment)
 
     def find(self, path: Path) -> Crop:
-        """The largest face of a photograph.
+        """The largest face of a photograph, of those whose landmarks are sure where there are any.
 
         Raises:
             UserError: a file that is no photograph, or one without a face.
@@ -83,7 +83,7 @@ class Predictor:
         found = self.detector.detect(photo)
         if not found:
             raise UserError(f"{path}: no face found")
-        return self.crop(photo, max(found, key=lambda face: face.area).landmarks)
+        return self.crop(photo, max(found, key=lambda face: (face.doubt is None, face.area)).landmarks)
 
     def draw(self, images: Tensor) -> Rendering:
         """(B, 3, S, S) crops -> their faces, drawn into these crops.

@@ -21,7 +21,7 @@ from experiments.reconstruct.results import progress_bar
 from lightning_modules.base import FaceModule
 from lightning_modules.components.panels import face_panels
 from losses.metrics.scan import INNER_LANDMARKS, NOW_LANDMARKS, PredictedFace, ScanErrors, ScannedFace
-from renderers.errors import UserError
+from renderers.errors import UserError, reason
 
 KNOWN_LANDMARKS = (len(NOW_LANDMARKS), len(INNER_LANDMARKS), 68)
 ALL = "all"
@@ -89,8 +89,8 @@ class ScanBenchmark:
         for group, name, face, scan in self.predictions(predictor, request, measured):
             try:
                 measured.add(group, name, self.measure(face, scan))
-            except UserError as error:
-                measured.left_out[name] = str(error)
+            except Exception as error:  # one scan must not cost all others
+                measured.left_out[name] = reason(error)
         return self.evaluation(predictor, measured, tell)
 
     def predictions(
@@ -111,8 +111,8 @@ class ScanBenchmark:
                 try:
                     face = self._predict(predictor, subject, name, request.batch_size, measured)
                     scan = scans.read(subject)
-                except UserError as error:
-                    measured.left_out[name] = str(error)
+                except Exception as error:
+                    measured.left_out[name] = reason(error)
                 else:
                     yield self._group(subject), name, face, scan
                 bar.advance(task)
@@ -142,8 +142,8 @@ class ScanBenchmark:
         for image in subject.images[: self.views]:
             try:
                 crops.append(predictor.find(image))
-            except UserError as error:
-                reasons.append(str(error))
+            except Exception as error:
+                reasons.append(reason(error))
             else:
                 measured.images.setdefault(name, image)
         if not crops:
@@ -173,8 +173,8 @@ class ScanBenchmark:
         """
         tell_left_out(measured.left_out, tell)
         if not measured.sets:
-            reason = next(iter(measured.left_out.values()), "there are no subjects")
-            raise UserError(f"nothing could be measured: {reason}")
+            why = next(iter(measured.left_out.values()), "there are no subjects")
+            raise UserError(f"nothing could be measured: {why}")
         unit = f"{self.headline.removesuffix('_mm')} of a subject, mm"
         own = [cumulative_curve(group, unit, metrics[self.headline]) for group, metrics in measured.sets.items()]
         panels = self.panels(predictor, measured)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from torch import Tensor
 
 from datamodules.batch import FaceBatch
@@ -18,7 +17,9 @@ from datamodules.prepared_data import collate_faces
 from datamodules.synthetic import SceneSettings, SyntheticMultiView
 from experiments.evaluate.fitted_truth import faces_to_fit, fitted_coefficients
 from experiments.evaluate.results import Request
+from experiments.plain_yaml import read_yaml
 from experiments.run_folder import RunFolder
+from experiments.stored_module import Builder
 from renderers.errors import UserError
 from renderers.morphable_model.model import MorphableModel
 
@@ -67,11 +68,11 @@ def training_data(checkpoint: Path) -> dict[str, Any]:
     """
     folder = RunFolder.of_checkpoint(checkpoint)
     try:
-        section = yaml.safe_load(folder.config.read_text(encoding="utf-8"))["data"] if folder else None
+        section = read_yaml(folder.config)["data"] if folder else None
         arguments = section["init_args"] if section else {}
         while isinstance(arguments.get("data"), dict):
             arguments = arguments["data"]["init_args"]
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, AttributeError):
+    except (UserError, KeyError, TypeError, AttributeError):
         return {}
     return arguments if isinstance(arguments, dict) else {}
 
@@ -82,7 +83,11 @@ def scene_settings(training: dict[str, Any]) -> SceneSettings:
     if not isinstance(told, dict):
         return SceneSettings(views=1)
     known = {field.name for field in dataclasses.fields(SceneSettings)} - {"views", "view_gap"}
-    return SceneSettings(views=1, **{name: value for name, value in told.items() if name in known})
+    kept = {name: value for name, value in told.items() if name in known}
+    settings: SceneSettings = Builder("the settings of the checkpoint's data").build(
+        {**kept, "views": 1}, SceneSettings
+    )
+    return settings
 
 
 def _synthetic(face_model: MorphableModel, size: int, request: Request, settings: SceneSettings) -> Subjects:

@@ -11,13 +11,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import yaml
 from jsonargparse import ArgumentParser
 from lightning.pytorch import LightningModule
 from torch import nn
 
 from experiments import table
 from experiments.papers import paper_folder
+from experiments.plain_yaml import read_yaml
 from experiments.run_folder import read_json
 from lightning_modules.components.evaluation import NamedMetrics
 from renderers.errors import UserError
@@ -65,7 +65,7 @@ def _terms(weights: Any) -> list[str]:
 
 def load_default(folder: Path) -> LightningModule:
     """The untrained module of a paper's default.yaml."""
-    section = yaml.safe_load((folder / "default.yaml").read_text(encoding="utf-8"))["model"]
+    section = read_yaml(folder / "default.yaml")["model"]
     given = section.get("init_args", {})
     for name, value in given.items():
         if isinstance(value, str) and (folder / value).is_file():

@@ -123,8 +123,8 @@ def read_kind(kind: str, path: Path, albedo: Path | None = None, landmarks: Path
         raise UserError(f"{path}: not of the kind {kind}, which is {KINDS[kind]}")
     if (albedo or landmarks) and kind in ("bfm2009", "ict"):
         raise UserError("--albedo and --landmarks go with bfm2017 and bfm2019 alone; leave them out")
-    extra = (None if file is None else str(file) for file in (albedo, landmarks))
-    model = load_face_model(str(path), 0, *extra)
+    first, second = (None if file is None else str(file) for file in (albedo, landmarks))
+    model = load_face_model(str(path), 0, first, second)
     size = (model.vertex_count, len(model.faces))
     other = next((name for name, sizes in PUBLISHED.items() if size in sizes and name != kind), None)
     if other or (model.name == "bfm2009") != (kind == "bfm2009") or (model.name == "ict-facekit") != (kind == "ict"):

@@ -15,7 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from datamodules.alignment import default_template
 from datamodules.face_records import Layout
 from datamodules.landmarks import LandmarkDetector, best_detector
-from datamodules.photos import INDEX_NAME, SUFFIXES, PhotoIndex, PhotoLabel
+from datamodules.photo_file import SUFFIXES
+from datamodules.photos import INDEX_NAME, PhotoIndex, PhotoLabel
 from experiments.prepare.pool import prepared_outcomes, process_count
 from experiments.prepare.preview import draw_preview
 from experiments.prepare.store import JOURNAL_NAME, PreparedStore, load_index, remove_leftovers
@@ -155,6 +156,7 @@ def find_photos(source: Path, out: Path) -> tuple[list[str], Counter[str]]:
     others: Counter[str] = Counter()
     for folder, folders, files in os.walk(inside):
         here = Path(folder)
+        others["linked folders"] += sum((here / name).is_symlink() for name in folders)
         folders[:] = sorted(name for name in folders if not name.startswith(".") and here / name != outside)
         for name in files:
             if name.startswith("."):
@@ -165,7 +167,7 @@ def find_photos(source: Path, out: Path) -> tuple[list[str], Counter[str]]:
                 others[Path(name).suffix.lower()] += 1
     if not names:
         raise UserError(f"{source} holds no photographs ({', '.join(SUFFIXES)})")
-    return sorted(names), others
+    return sorted(names), +others  # without what there is none of
 
 
 def _open_store(request: _Request, console: Console) -> tuple[PreparedStore, LandmarkDetector | None]:
@@ -269,7 +271,9 @@ def _report_skipped(index: PhotoIndex, out: Path, console: Console) -> None:
     skipped = index.skipped()
     if not skipped:
         return
-    console.print(f"[yellow]skipped {len(skipped)} of {len(index.photos)} photographs:")
+    empty, doubtful = sum(not p.faces for p in index.photos.values()), sum(p.doubtful for p in index.photos.values())
+    told = f", and {doubtful} faces of others, whose landmarks are doubtful" if doubtful else ""
+    console.print(f"[yellow]skipped {empty} of {len(index.photos)} photographs{told}:")
     for name, reason in list(skipped.items())[:LISTED]:
         console.print(f"  {name}: {reason}", markup=False, highlight=False)
     if len(skipped) > LISTED:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import track
 from scipy.stats import rankdata
 
-from datamodules.photos import SUFFIXES, read_photo
+from datamodules.photo_file import SUFFIXES, read_photo
 from datamodules.skin_classifier import SkinClassifier, fit_classifier
 from renderers.errors import UserError
 

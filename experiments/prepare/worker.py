@@ -20,9 +20,10 @@ import numpy as np
 from datamodules.alignment import Alignment, align, warp
 from datamodules.face_records import Annotation, Layout
 from datamodules.landmarks import DetectedFace, FaceAlignmentDetector, LandmarkDetector, best_detector
-from datamodules.photos import PhotoLabel, PreparedFace, PreparedPhoto, read_photo
+from datamodules.photo_file import read_photo
+from datamodules.photos import PhotoLabel, PreparedFace, PreparedPhoto
 from datamodules.skin import skin_probability
-from renderers.errors import UserError
+from renderers.errors import UserError, reason
 
 GIVEN = "given"  # stands in the place of a detector's name where a data set brings its own landmarks
 SMALLEST = 8.0  # pixels that given landmarks must at least be apart
@@ -90,18 +91,16 @@ class Preparer:
         try:
             size, modified = stamp(self.settings.source, name, self.settings.layout)
             photo, annotation = read_photo(path), self._annotation(name)
-            faces, files = self._faces(name, photo, annotation)
+            faces, files, doubtful = self._faces(name, photo, annotation)
             if label is not None and annotation.yaw is not None:
                 label = replace(label, yaw=annotation.yaw)
-        except UserError as error:
-            reason = str(error).removeprefix(f"{path}: ")
         except FileNotFoundError:
-            reason = "no such file"
-        except (OSError, ValueError, MemoryError, cv2.error) as error:
-            reason = f"{type(error).__name__}: {error}"
+            told = "no such file"
+        except Exception as error:  # dlib and torch, too, answer some pictures with errors of their own
+            told = reason(error).removeprefix(f"{path}: ")
         else:
-            return Outcome(name, PreparedPhoto(size, modified, faces, label=label), files)
-        return Outcome(name, PreparedPhoto(size, modified, [], " ".join(reason.split()), label), [])
+            return Outcome(name, PreparedPhoto(size, modified, faces, label=label, doubtful=doubtful), files)
+        return Outcome(name, PreparedPhoto(size, modified, [], told, label), [])
 
     def _annotation(self, name: str) -> Annotation:
         layout = self.settings.layout
@@ -109,17 +108,22 @@ class Preparer:
 
     def _faces(
         self, name: str, photo: np.ndarray, annotation: Annotation
-    ) -> tuple[list[PreparedFace], list[tuple[bytes, bytes]]]:
+    ) -> tuple[list[PreparedFace], list[tuple[bytes, bytes]], int]:
+        """The faces, their files, and how many more were found whose landmarks are doubtful."""
         if annotation.landmarks is not None:
             found = [_given_face(annotation.landmarks, photo)]
         else:
             found = self.detector.detect(photo)
         if not found:
             raise UserError("no face found")
+        sure = [face for face in found if face.doubt is None]
+        if not sure:
+            raise UserError("; ".join(f"doubtful face: {face.doubt}" for face in found))
+        found, doubtful = sure, len(found) - len(sure)
         if self.settings.largest:
             found = [max(found, key=lambda face: face.area)]
         pairs = [self._face(face_name(name, number), photo, face, annotation) for number, face in enumerate(found)]
-        return [face for face, _ in pairs], [files for _, files in pairs]
+        return [face for face, _ in pairs], [files for _, files in pairs], doubtful
 
     def _face(
         self, name: str, photo: np.ndarray, face: DetectedFace, annotation: Annotation
@@ -165,7 +169,7 @@ def _aligned_mask(mask: np.ndarray, size: tuple[int, ...], alignment: Alignment)
 def face_name(photo: str, number: int) -> str:
     """A file name that is readable, plain ASCII, and different for every (photograph, face number)."""
     stem = re.sub(r"[^A-Za-z0-9]+", "-", Path(photo).stem).strip("-")[:40]
-    return f"{stem or 'photo'}-{hashlib.sha256(photo.encode()).hexdigest()[:10]}-{number}"
+    return f"{stem or 'photo'}-{hashlib.sha256(os.fsencode(photo)).hexdigest()[:10]}-{number}"
 
 
 def _png(pixels: np.ndarray) -> bytes:

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from experiments.stored_module import Trust, add_trust_arguments
 from renderers.errors import UserError
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--detail-size", type=int, choices=(256, 512, 1024), metavar="256|512|1024",
         help="texels of the albedo, normal and displacement maps, of a checkpoint that finds detail (default: 512)",
     )  # fmt: skip
+    add_trust_arguments(parser)
     parser.add_argument("--no-fit", action="store_true", help="take the checkpoint's answer as it is, do not optimize")
 
 
@@ -41,21 +43,26 @@ def run(args: argparse.Namespace) -> int:
         UserError: no such file, not an image, no face, an output folder that is not ours, a checkpoint of another face
             model.
     """
-    from experiments.reconstruct.output import check_replaceable
+    from datamodules.file_names import printable
+    from experiments.reconstruct.output import check_replaceable, check_results_folder
 
     image: Path | None = args.image
     if image is not None and not image.exists():
         raise UserError(f"{image}: no such file or folder; give IMAGE=photo.jpg or a folder of photographs")
-    out = args.out or Path("runs") / "reconstruct" / (image.resolve().stem if image else "astronaut")
-    check_replaceable(out)
+    is_folder = image is not None and image.is_dir()
+    out = args.out or Path("runs") / "reconstruct" / (printable(image.resolve().stem) if image else "astronaut")
+    check = check_results_folder if is_folder else check_replaceable
+    check(out)
     if image is not None and image.resolve().is_relative_to(out.resolve()):
         raise UserError(f"{out}: the output folder would replace the input {image}; choose another OUT")
 
     from experiments.reconstruct.pipeline import default_photo, open_photo
-    from experiments.reconstruct.results import photo_paths, reconstruct_folder, reconstruct_photo
+    from experiments.reconstruct.results import reconstruct_photo
 
-    if image is not None and image.is_dir():
-        photo_paths(image)
+    if image is not None and is_folder:
+        from experiments.reconstruct.folder import look_into, reconstruct_folder
+
+        look_into(image, out)  # An empty folder is told before anything is loaded.
         reconstruct_folder(image, out, _reconstructor(args))
         return 0
     # A picture that cannot be read is told before anything is loaded.
@@ -76,7 +83,7 @@ def _reconstructor(args: argparse.Namespace) -> Reconstructor:
     from experiments.checkpoint import load_module
     from lightning_modules.base import FaceModule
 
-    module = load_module(args.checkpoint)
+    module = load_module(args.checkpoint, Trust.of(args))
     if not isinstance(module, FaceModule):
         raise UserError(f"checkpoint {args.checkpoint}: holds a {type(module).__name__}, which reconstructs no faces")
     if args.face_model is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,11 @@ import torch
 from torch import Tensor
 
 from datamodules.alignment import Alignment, align, model_template
+from datamodules.file_names import printable
 from datamodules.landmarks import DetectedFace, LandmarkDetector, best_detector
-from datamodules.photos import read_photo
+from datamodules.photo_file import read_photo
 from datamodules.skin import skin_probability
+from experiments.reconstruct.camera import camera_record
 from experiments.reconstruct.detail import DEFAULT_SIZE, FaceDetail, face_detail
 from experiments.reconstruct.export import FaceMesh, face_mesh
 from experiments.reconstruct.texture import TEXTURE_SIZE, bake_texture
@@ -63,11 +65,13 @@ class ReconstructedFace:
             model space, decimetres, to photograph pixels x, y.
         rendering: B = 1, in that crop.
         landmarks: (68, 2) projected, photograph pixels.
+        landmark_vertices: (68,) the vertices that these are the images of.
         pose_degrees: pitch, yaw and roll in the photograph.
         mesh: textured, millimetres.
         seconds: wall time by stage; of the detection, which all faces share, an equal part.
         history: energy and its parts by iteration; empty without refinement.
         detail: where the checkpoint's paper finds it.
+        number: of the face in its photograph, from 1.
     """
 
     detected: DetectedFace
@@ -76,11 +80,13 @@ class ReconstructedFace:
     projection: np.ndarray
     rendering: Rendering
     landmarks: np.ndarray
+    landmark_vertices: np.ndarray
     pose_degrees: dict[str, float]
     mesh: FaceMesh
     seconds: dict[str, float]
     history: dict[str, list[float]]
     detail: FaceDetail | None = None
+    number: int = 1
 
     @property
     def landmark_nme(self) -> float:
@@ -92,12 +98,17 @@ class ReconstructedFace:
     def record(self) -> dict[str, Any]:
         """What `reconstruction.json` says about this face."""
         return {
+            "number": self.number,
             "box": _rounded(self.detected.box, 2),
             "detector_score": round(self.detected.score, 4),
+            "confidence": self.detected.confidence,
+            "landmark_spread": None if self.detected.spread is None else round(self.detected.spread, 4),
             "landmarks_detected": _rounded(self.detected.landmarks, 3),
             "landmarks_projected": _rounded(self.landmarks, 3),
+            "landmark_vertices": self.landmark_vertices.tolist(),
             "landmark_nme": round(self.landmark_nme, 4),
             "pose_degrees": {name: round(value, 3) for name, value in self.pose_degrees.items()},
+            "camera": camera_record(self.projection),
             "coefficients": {name: _rounded(value[0], 6) for name, value in self.coefficients.named().items()},
             "crop_from_photo": _rounded(self.alignment.matrix * (CROP_SIZE / self.alignment.size), 6),
             "seconds": {stage: round(value, 3) for stage, value in self.seconds.items()},
@@ -146,7 +157,7 @@ class Reconstructor:
         self.renderer = FaceRenderer(face_model, TEXTURE_SIZE) if module is None else module.renderer
 
     def reconstruct(self, photo: Photo, tell: Progress = lambda stage: None) -> list[ReconstructedFace]:
-        """Every face of a photograph, the detector's surest first.
+        """Every face of a photograph, numbered from left to right.
 
         Args:
             photo: any size.
@@ -159,13 +170,22 @@ class Reconstructor:
         clock = time.perf_counter()
         found = self.detector.detect(photo.pixels)
         if not found:
-            raise UserError(f"{photo.source}: no face found; try a sharper, more frontal or larger picture")
+            size = f"{self.smallest_face(photo):.0f} px"
+            raise UserError(
+                f"{photo.source}: no face found (none smaller than {size} is looked for); try a sharper, more frontal "
+                "or larger picture"
+            )
+        found.sort(key=lambda face: (face.box[0] + face.box[2], face.box[1]))
         seconds = (time.perf_counter() - clock) / len(found)
         faces = []
         for number, face in enumerate(found, start=1):
             tell(f"fitting face {number} of {len(found)}")
-            faces.append(self._face(photo, face, {"detect": seconds}))
+            faces.append(replace(self._face(photo, face, {"detect": seconds}), number=number))
         return faces
+
+    def smallest_face(self, photo: Photo) -> float:
+        """Side in pixels of the smallest face box that is looked for in a photograph."""
+        return self.detector.smallest_face(*photo.pixels.shape[:2])
 
     def _face(self, photo: Photo, face: DetectedFace, seconds: dict[str, float]) -> ReconstructedFace:
         clock = time.perf_counter()
@@ -193,11 +213,13 @@ class Reconstructor:
             weight = torch.from_numpy(skin).float()[None, None]
             result = fit(self.face_model, image, target, weight, camera, initial, self.settings, self.renderer)
             coefficients, projected, history = result.coefficients, result.landmarks, result.history
+            rows = result.landmark_vertices
             seconds |= result.seconds
         else:
             assert initial is not None
             contour = contour_table(self.face_model) if self.settings.moving_contour else None
-            coefficients, projected = initial, project_landmarks(self.renderer, initial, camera, contour)
+            coefficients = initial
+            projected, rows = project_landmarks(self.renderer, initial, camera, contour)
 
         clock = time.perf_counter()
         large = Alignment(alignment.matrix * (TEXTURE_SIZE / CROP_SIZE), TEXTURE_SIZE)
@@ -221,6 +243,7 @@ class Reconstructor:
             projection=projection,
             rendering=rendering,
             landmarks=alignment.to_photo(projected[0].double().numpy()),
+            landmark_vertices=rows[0].numpy(),
             pose_degrees=photo_pose(coefficients, alignment),
             mesh=face_mesh(self.face_model, rendering, texture),
             seconds=seconds,
@@ -263,7 +286,7 @@ def open_photo(path: Path) -> Photo:
     Raises:
         UserError: no such file, not an image, a damaged one, or one too large to open safely.
     """
-    return Photo(path.stem, str(path), read_photo(path))
+    return Photo(printable(path.stem), printable(str(path)), read_photo(path))
 
 
 def default_photo() -> Photo:

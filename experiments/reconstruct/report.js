@@ -32,7 +32,7 @@ function showLandmarks() {
       const place = { x: left, y: top, width: right - left, height: bottom - top, rx: radius * 4 };
       svg("rect", { ...place, class: chosen }, layer).addEventListener("click", () => showFace(number));
       const label = { x: left + radius * 3, y: top + radius * 13, "font-size": radius * 12, class: "number" };
-      svg("text", label, layer).textContent = number + 1;
+      svg("text", label, layer).textContent = face.number;
     }
   });
 }
@@ -126,7 +126,7 @@ function start() {
   document.body.classList.toggle("wide", data.width > 1.5 * data.height);
   data.faces.forEach((face, number) => {
     const tab = document.createElement("button");
-    tab.textContent = `Face ${number + 1}`;
+    tab.textContent = `Face ${face.number}`;
     tab.addEventListener("click", () => showFace(number));
     $("#tabs").append(tab);
   });

@@ -43,10 +43,11 @@ def report_page(
     chips = {
         "faces" if len(errors) > 1 else "face": str(len(errors)),
         "landmark NME": f"{np.mean(errors):.2f} %",
+        "landmarks": ", ".join(dict.fromkeys(face.detected.confidence for face in reconstructed)),
         "seconds": f"{sum(sum(face.seconds.values()) for face in reconstructed):.0f}",
     }
     height, width = photo.pixels.shape[:2]
-    folders = [face_folder(number, len(reconstructed)) for number in range(len(reconstructed))]
+    folders = [face_folder(face.number, len(reconstructed)) for face in reconstructed]
     data = {
         "width": width,
         "height": height,
@@ -72,17 +73,23 @@ def report_page(
 
 
 def face_folder(number: int, count: int) -> str:
-    """Where a face's meshes lie, relative to the report: beside it, or in `face_N/` when there are several."""
-    return "" if count == 1 else f"face_{number + 1}/"
+    """Where the meshes of face `number` of `count` lie, relative to the report: beside it, or in `face_N/`.
+
+    Of a sequence's frames, one may show none but face 2.
+    """
+    return "" if number == count == 1 else f"face_{number}/"
 
 
-def index_page(title: str, done: Sequence[tuple[str, str, str]], skipped: Mapping[str, str]) -> str:
+def index_page(
+    title: str, done: Sequence[tuple[str, str, str]], skipped: Mapping[str, str], passed_over: Mapping[str, int]
+) -> str:
     """The page that links all reports of a folder.
 
     Args:
         title: the folder's name.
         done: for each photograph its report's folder, a line about it, and its thumbnail as a data URI.
         skipped: file name -> reason.
+        passed_over: what else the folder holds -> how many.
     """
     cards = "\n".join(
         f'<a class="card" href="{quote(folder)}/report.html"><img src="{thumbnail}" alt="">'
@@ -94,7 +101,10 @@ def index_page(title: str, done: Sequence[tuple[str, str, str]], skipped: Mappin
     return _fill(
         "index.html",
         title=html.escape(title),
-        chips=_chips({"reconstructed": str(len(done)), "skipped": str(len(skipped))}),
+        chips=_chips(
+            {"reconstructed": str(len(done)), "skipped": str(len(skipped))}
+            | {f"{kind}, not looked at": str(count) for kind, count in passed_over.items()}
+        ),
         cards=cards,
         skipped=table if skipped else "",
         style=_template("report.css"),
@@ -112,6 +122,7 @@ def _face_data(photo: Photo, face: ReconstructedFace, folder: str, expression_na
     drawn = face.alignment.crop(draw_on(photo.pixels, rendering, face.alignment))
     points = np.concatenate([face.detected.landmarks, face.landmarks])
     return {
+        "number": face.number,
         "folder": folder,
         "box": face.detected.box.round(1).tolist(),
         "size": float(np.ptp(points, axis=0).max()),
@@ -148,6 +159,7 @@ def _figures(face: ReconstructedFace, expression_names: Sequence[str]) -> list[t
     strongest = sorted(zip(weights, expression_names, strict=False), reverse=True)[:3]
     return [
         ("Landmark NME", f"{face.landmark_nme:.2f} %"),
+        ("Landmarks", face.detected.confidence + ("" if face.detected.doubt is None else f": {face.detected.doubt}")),
         *((name.capitalize(), f"{value:+.1f}°") for name, value in face.pose_degrees.items()),
         *[("Expression", ", ".join(f"{name} {weight:.2f}" for weight, name in strongest))][: len(strongest)],
         ("Box", f"{right - left:.0f} x {bottom - top:.0f} px at {left:.0f}, {top:.0f}"),

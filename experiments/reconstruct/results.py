@@ -1,10 +1,11 @@
-"""From reconstructed faces to the files of a result, for one photograph or a folder of them."""
+"""From reconstructed faces to the files of a result."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from datamodules.alignment import Alignment, warp
+from experiments.reconstruct.camera import CONVENTIONS
 from experiments.reconstruct.detail import write_detail
 from experiments.reconstruct.export import beside, draw_on, write_glb, write_obj
 from experiments.reconstruct.output import replacing, write_marker
-from experiments.reconstruct.pipeline import Photo, ReconstructedFace, Reconstructor, open_photo
-from experiments.reconstruct.report import face_folder, index_page, report_page, thumbnail
-from renderers.errors import UserError
+from experiments.reconstruct.pipeline import Photo, ReconstructedFace, Reconstructor
+from experiments.reconstruct.report import face_folder, report_page
 
 OVERLAY_SIDE = 2048  # pixels; larger photographs are shrunk for overlay.png
 
@@ -34,9 +35,12 @@ def reconstruct_photo(photo: Photo, out: Path, reconstructor: Reconstructor) -> 
         found = reconstructor.reconstruct(photo, lambda stage: bar.update(task, description=stage))
         bar.update(task, description="writing")
         write_result(folder, photo, found, reconstructor)
-    print(f"landmark NME  {nme_line(found)}")
-    for number, face in enumerate(found):
-        place = out / face_folder(number, len(found))
+    print(f"faces         {len(found)}; none smaller than {reconstructor.smallest_face(photo):.0f} px was looked for")
+    print(f"landmark NME  {nme_line((face.landmark_nme, face.detected.confidence) for face in found)}")
+    for face in found:
+        if face.detected.doubt is not None:
+            print(f"doubtful      face {face.number}: {face.detected.doubt}; look at the overlay")
+        place = out / face_folder(face.number, len(found))
         print(f"mesh          {place / 'mesh.glb'}")
         if face.detail is not None:
             print(f"detail        {place / 'detail' / 'mesh.glb'}, and its maps beside it")
@@ -44,74 +48,27 @@ def reconstruct_photo(photo: Photo, out: Path, reconstructor: Reconstructor) -> 
     print(f"report        {out / 'report.html'}")
 
 
-def reconstruct_folder(source: Path, out: Path, reconstructor: Reconstructor) -> None:
-    """Reconstruct every photograph of a folder into folders of `out`; what cannot be is listed with its reason.
-
-    Raises:
-        UserError: an empty folder, one in which nothing could be reconstructed, or `out` cannot be written.
-    """
-    paths = photo_paths(source)
-    done: list[tuple[str, str, str]] = []
-    records: dict[str, dict[str, Any]] = {}
-    skipped: dict[str, str] = {}
-    with replacing(out) as folder, progress_bar(len(paths)) as (bar, task):
-        for path, name in result_names(paths).items():
-            bar.update(task, description=path.name)
-            try:
-                photo = open_photo(path)
-                found = reconstructor.reconstruct(photo)
-            except UserError as error:
-                skipped[path.name] = str(error).removeprefix(f"{path}: ")
-            else:
-                (folder / name).mkdir()
-                overlay = write_result(folder / name, photo, found, reconstructor)
-                count = "1 face" if len(found) == 1 else f"{len(found)} faces"
-                done.append((name, f"{count}, NME {nme_line(found)}", thumbnail(overlay)))
-                records[path.name] = {"folder": name, "landmark_nme": [round(face.landmark_nme, 4) for face in found]}
-            bar.advance(task)
-        for name, reason in skipped.items():
-            print(f"skipped       {name}: {reason}")
-        if not done:
-            raise UserError(f"{source}: none of its {len(paths)} files could be reconstructed")
-        (folder / "index.html").write_text(index_page(source.resolve().name, done, skipped), encoding="utf-8")
-        write_marker(folder, "index.json", {"source": str(source), "photos": records, "skipped": skipped})
-    mean = np.mean([error for record in records.values() for error in record["landmark_nme"]])
-    print(f"reconstructed {len(done)} of {len(paths)} files, mean landmark NME {mean:.2f} %")
-    print(f"reports       {out / 'index.html'}")
-
-
-def photo_paths(source: Path) -> list[Path]:
-    """The visible files of a folder, frame 2 before frame 10.
-
-    Raises:
-        UserError: there are none.
-    """
-    paths = [path for path in source.iterdir() if path.is_file() and not path.name.startswith(".")]
-    if not paths:
-        raise UserError(f"{source}: no files in this folder; put photographs or video frames into it")
-    return sorted(paths, key=lambda path: [int(p) if p.isdigit() else p for p in re.split(r"(\d+)", path.name)])
-
-
-def result_names(paths: list[Path]) -> dict[Path, str]:
-    """Each photograph's folder: its name without the ending, or with it where two photographs differ in that alone."""
-    stems = [path.stem.lower() for path in paths]
-    reserved = {"index"}
-    return {
-        path: path.name.replace(".", "_") if stems.count(stem) > 1 or stem in reserved else path.stem
-        for path, stem in zip(paths, stems, strict=True)
-    }
-
-
 def write_result(
-    folder: Path, photo: Photo, found: list[ReconstructedFace], reconstructor: Reconstructor
+    folder: Path,
+    photo: Photo,
+    found: list[ReconstructedFace],
+    reconstructor: Reconstructor,
+    more: Mapping[str, Any] | None = None,
 ) -> np.ndarray:
     """Write meshes, overlay, report and `reconstruction.json` into `folder`.
+
+    Args:
+        folder: empty.
+        photo: the photograph.
+        found: its faces.
+        reconstructor: what found them.
+        more: what else `reconstruction.json` is to say.
 
     Returns:
         The photograph with all faces drawn on it, (H, W, 3) uint8, at most `OVERLAY_SIDE` pixels.
     """
-    for number, face in enumerate(found):
-        place = folder / face_folder(number, len(found))
+    for face in found:
+        place = folder / face_folder(face.number, len(found))
         place.mkdir(exist_ok=True)
         write_obj(face.mesh, place)
         write_glb(face.mesh, place / "mesh.glb")
@@ -125,33 +82,59 @@ def write_result(
         alignment = Alignment(matrix, face.alignment.size)
         overlay = draw_on(overlay, face.rendering, alignment)
     beside(picture, overlay).save(folder / "overlay.png")
-    (folder / "report.html").write_text(
-        report_page(photo, overlay, found, reconstructor.face_model.expression_names, about(photo, reconstructor)),
-        encoding="utf-8",
-    )
-    model = reconstructor.face_model
-    content: dict[str, object] = {
-        "version": project_version(),
+    page = report_page(photo, overlay, found, reconstructor.face_model.expression_names, about(photo, reconstructor))
+    (folder / "report.html").write_text(page, encoding="utf-8", errors="backslashreplace")
+    content: dict[str, Any] = {
         "source": photo.source,
         "photo_size": [photo.pixels.shape[1], photo.pixels.shape[0]],
-        "face_model": {"name": model.name, "fingerprint": model.fingerprint()},
-        "expression_names": list(model.expression_names),
-        "checkpoint": reconstructor.checkpoint,
-        "detector": reconstructor.detector.name,
-        "refined": reconstructor.refine,
-        "faces": [face.record() for face in found],
+        **made_with(reconstructor),
+        **(more or {}),
+        "expression_names": list(reconstructor.face_model.expression_names),
+        "conventions": CONVENTIONS,
+        "face_count": len(found),
+        "smallest_face": round(reconstructor.smallest_face(photo), 1),
+        "faces": [face.record() | {"folder": face_folder(face.number, len(found))} for face in found],
     }
-    write_marker(folder, "reconstruction.json", content)
+    write_marker(folder, content)
     return overlay
 
 
-def _shrunk(pixels: np.ndarray) -> tuple[np.ndarray, tuple[float, float]]:
-    """The picture at no more than `OVERLAY_SIDE`, and its pixels (x, y) per photograph pixel."""
-    height, width = pixels.shape[:2]
+def made_with(reconstructor: Reconstructor) -> dict[str, Any]:
+    """All that a result depends on but the photograph, as `reconstruction.json` states it."""
+    model, checkpoint = reconstructor.face_model, reconstructor.checkpoint
+    return {
+        "version": project_version(),
+        "face_model": {"name": model.name, "fingerprint": model.fingerprint()},
+        "checkpoint": checkpoint,
+        "checkpoint_stamp": stamp(Path(checkpoint)) if checkpoint else None,
+        "detector": reconstructor.detector.name,
+        "refined": reconstructor.refine,
+        "fit": json.loads(json.dumps(asdict(reconstructor.settings))),
+        "detail_size": reconstructor.detail_size,
+    }
+
+
+def stamp(path: Path) -> list[int] | None:
+    """Bytes and modification time in nanoseconds, by which a changed file is known; None where there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return [status.st_size, status.st_mtime_ns]
+
+
+def overlay_size(height: int, width: int) -> tuple[int, int]:
+    """(height, width) of a photograph in its overlay: at most `OVERLAY_SIDE`."""
     factor = min(1.0, OVERLAY_SIDE / max(height, width))
-    size = (max(1, round(height * factor)), max(1, round(width * factor)))
+    return max(1, round(height * factor)), max(1, round(width * factor))
+
+
+def _shrunk(pixels: np.ndarray) -> tuple[np.ndarray, tuple[float, float]]:
+    """The picture as the overlay shows it, and its pixels (x, y) per photograph pixel."""
+    height, width = pixels.shape[:2]
+    size = overlay_size(height, width)
     scale = (size[1] / width, size[0] / height)
-    if factor == 1.0:
+    if size == (height, width):
         return pixels, scale
     return warp(pixels, np.array([[scale[0], 0, 0], [0, scale[1], 0]]), size), scale
 
@@ -166,14 +149,15 @@ def about(photo: Photo, reconstructor: Reconstructor) -> dict[str, str]:
         "Face model": f"{model.name} ({model.fingerprint()})",
         "Checkpoint": reconstructor.checkpoint or "none: optimization from the mean face",
         "Refined by optimization": "yes" if reconstructor.refine else "no",
-        "Landmark detector": reconstructor.detector.name,
+        "Landmark detector": f"{reconstructor.detector.name}; no face smaller than "
+        f"{reconstructor.smallest_face(photo):.0f} px is looked for",
         "monoface": project_version(),
     }
 
 
-def nme_line(found: list[ReconstructedFace]) -> str:
-    """The NME of every face, in percent."""
-    return ", ".join(f"{face.landmark_nme:.2f} %" for face in found)
+def nme_line(faces: Iterable[tuple[float, str]]) -> str:
+    """The NME of every face, in percent, and whether the landmarks that it compares with can be trusted."""
+    return ", ".join(f"{error:.2f} % ({confidence})" for error, confidence in faces)
 
 
 def project_version() -> str:
@@ -187,7 +171,7 @@ def project_version() -> str:
 @contextmanager
 def progress_bar(total: int | None = None) -> Iterator[tuple[Progress, TaskID]]:
     """A rich progress bar on stderr that leaves nothing behind; none where stderr is no terminal."""
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         yield bar, bar.add_task("", total=total)

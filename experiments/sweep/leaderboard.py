@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from experiments.run_folder import read_json, write_json, write_text
+from experiments.stored_module import Builder
 from experiments.sweep.spec import Parameters, SweepSpec, engine
 from renderers.errors import UserError
 
@@ -48,7 +51,8 @@ class Leaderboard:
         settings: a digest of `sweep.yaml` and the configuration.
 
     Raises:
-        UserError: the folder holds the runs of a sweep with other settings, which these cannot be compared with.
+        UserError: the folder holds the runs of a sweep with other settings, which these cannot be compared with, or
+            something else than runs.
     """
 
     def __init__(self, folder: Path, spec: SweepSpec, settings: str) -> None:
@@ -59,7 +63,22 @@ class Leaderboard:
                 f"{folder} holds a sweep with other settings (its sweep.yaml or configuration has changed since): "
                 "move that folder away, or choose another --runs_dir"
             )
-        self.entries = sorted((Entry(**run) for run in kept.get("runs", [])), key=lambda entry: entry.name)
+        runs = kept.get("runs", [])
+        self.entries = sorted(
+            (self._entry(run) for run in (runs if isinstance(runs, list) else [runs])), key=lambda entry: entry.name
+        )
+
+    def _entry(self, run: object) -> Entry:
+        """A run as the file tells it. Its name is a folder that may be emptied, and its parameters become a command."""
+        builder, drawn = Builder(str(self.json)), self.spec.tree["parameters"]
+        entry: Entry = builder.build(run, Entry)
+        fits = re.fullmatch(r"run_\d{3,}", entry.name) and entry.parameters.keys() == set(self.spec.parameters)
+        for name, value in entry.parameters.items() if fits else ():
+            listed = drawn[name].get("values", [drawn[name].get("value")])
+            fits = fits and (isinstance(value, (int, float, NoneType)) or value in listed)
+        if not fits:
+            raise UserError(f"{self.json}: {entry.name[:50]!r} is no run of this sweep: move {self.folder} away")
+        return entry
 
     @property
     def json(self) -> Path:
@@ -150,13 +169,13 @@ def short_names(names: Sequence[str]) -> dict[str, str]:
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:
-    """The validations in a run's history, one a step, in order; a line that is still being written is left out."""
+    """The validations in a run's history, one a step, in order; a line that is not whole is left out."""
     validations: dict[int, dict[str, Any]] = {}
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     for line in lines:
         try:
             validation = json.loads(line)
-        except ValueError:
+            validations[int(validation["step"])] = validation
+        except (ValueError, TypeError, KeyError, RecursionError):
             continue
-        validations[int(validation["step"])] = validation
     return [validations[step] for step in sorted(validations)]

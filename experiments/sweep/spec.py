@@ -10,9 +10,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import yaml
-
 from experiments.papers import EXPERIMENTS, paper_folder
+from experiments.plain_yaml import read_yaml
 from experiments.precheck import check_arguments
 from renderers.errors import UserError
 
@@ -76,10 +75,7 @@ def read_spec(paper: str) -> SweepSpec:
     """
     folder = paper_folder(paper, "sweep.yaml")
     path = folder / "sweep.yaml"
-    try:
-        tree: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    tree = read_yaml(path)
     if not isinstance(tree, dict) or not {"command", "metric", "parameters", "project"} <= set(tree):
         raise UserError(f"{path}: expected the keys project, command, metric and parameters")
     try:

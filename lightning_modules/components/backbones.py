@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import get_model, get_model_weights
+from torchvision.models import get_model
 
+from lightning_modules.components.pretrained import VGG_FACE_MEAN, imagenet_network, vgg_face_network
 from renderers.coefficients import CoefficientLayout, Coefficients
+from renderers.errors import UserError
 
 FEATURES: Mapping[int, int] = {18: 512, 34: 512, 50: 2048}
 # Output units of the head: how far one unit of the last layer moves a coefficient. What the pose can explain it should
@@ -68,7 +70,7 @@ class ResNet(ImageEncoder):
 
     Args:
         depth: 18, 34 or 50 layers.
-        pretrained: start from torchvision's ImageNet weights, which it fetches; random where they cannot be had.
+        pretrained: start from torchvision's ImageNet weights, which it fetches; an error where they cannot be had.
         stages: how many of the four stages; in small images the last one, which holds three quarters of the weights,
             has next to no pixels left (2 x 2 of 64 x 64).
         normalize: take ImageNet's mean and deviation out of the image first; Deep3D-style checkpoints were trained
@@ -91,7 +93,7 @@ class ResNet(ImageEncoder):
             self.std.fill_(1)
         name = f"resnet{depth}"
         self.features = FEATURES[depth]
-        self.network = _pretrained(name) if pretrained else get_model(name)
+        self.network = imagenet_network(name) if pretrained else get_model(name)
         self.network.fc = nn.Identity()
         if stages == 3:
             self.network.layer4 = nn.Identity()
@@ -104,29 +106,35 @@ class VGG(ImageEncoder):
     """A torchvision VGG without its last layer, the network of VGG-Face: (B, 3, H, W) sRGB in [0, 1] -> (B, 4096).
 
     Args:
-        depth: 11, 13, 16 or 19 layers; VGG-Face has 16.
-        pretrained: start from torchvision's ImageNet weights, which it fetches; random where they cannot be had.
+        depth: 11, 13, 16 or 19 layers.
+        pretrained: start from torchvision's ImageNet weights, which it fetches; an error where they cannot be had.
         mixed_precision: see `ImageEncoder`.
+        vgg_face: start from this file of VGG-Face's weights instead, see `load_vgg_face`; 16 layers.
+
+    Raises:
+        UserError: weights that cannot be had, or arguments that exclude each other.
     """
 
     def __init__(
-        self, depth: Literal[11, 13, 16, 19] = 16, pretrained: bool = False, mixed_precision: bool = False
+        self,
+        depth: Literal[11, 13, 16, 19] = 16,
+        pretrained: bool = False,
+        mixed_precision: bool = False,
+        vgg_face: str | None = None,
     ) -> None:
         super().__init__(mixed_precision)
-        name = f"vgg{depth}"
-        network: Any = _pretrained(name) if pretrained else get_model(name)
+        network: Any
+        if vgg_face is not None:
+            if pretrained or depth != 16:
+                raise UserError("VGG: vgg_face has 16 layers and goes without pretrained, which is ImageNet's")
+            network = vgg_face_network(Path(vgg_face).expanduser())
+            self.mean.copy_(torch.tensor(VGG_FACE_MEAN).view(1, 3, 1, 1) / 255)
+            self.std.fill_(1 / 255)
+        else:
+            network = imagenet_network(f"vgg{depth}") if pretrained else get_model(f"vgg{depth}")
         self.features = network.classifier[-1].in_features
         network.classifier[-1] = nn.Identity()
         self.network = network.to(memory_format=torch.channels_last)
-
-
-def _pretrained(name: str) -> nn.Module:
-    """The network with its ImageNet weights, or a warning and random ones where they cannot be fetched."""
-    try:
-        return get_model(name, weights=get_model_weights(name).DEFAULT)
-    except OSError as error:
-        warnings.warn(f"{name}: could not fetch ImageNet weights ({error}); starting from random ones", stacklevel=2)
-        return get_model(name)
 
 
 class CoefficientRegressor(nn.Module):

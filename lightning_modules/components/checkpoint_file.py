@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,10 @@ def read_initial_weights(module: LightningModule, path: Path) -> dict[str, Any]:
     regressor = module.regressor
     assert isinstance(regressor, CoefficientRegressor)
     weights = regressor_weights(contents[NETWORK], regressor, path)
-    return {"state_dict": {**module.state_dict(), **{f"regressor.{name}": value for name, value in weights.items()}}}
+    state = {**module.state_dict(), **{f"regressor.{name}": value for name, value in weights.items()}}
+    started: dict[str, Any] = {"state_dict": state}
+    module.on_save_checkpoint(started)  # Such a file names no face model: what fits in size is taken to be this one's.
+    return started
 
 
 def load_weights(module: LightningModule, contents: dict[str, Any], path: Path) -> None:
@@ -77,11 +81,45 @@ def _read(path: Path) -> Any:
     if not path.is_file():
         raise UserError(f"checkpoint {path}: no such file")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except PermissionError:
+        _check_members(path)
+        contents = torch.load(path, map_location="cpu", weights_only=True)
+    except (PermissionError, UserError):
         raise
     except Exception as error:  # Whatever torch's reader stumbles over in a file that is not its own.
         raise UserError(f"checkpoint {path}: damaged, or not a checkpoint ({type(error).__name__})") from error
+    _check_tensors(contents, path)
+    return contents
+
+
+def _check_members(path: Path) -> None:
+    """Torch writes its archives uncompressed; of compressed ones, a small file may fill the memory."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+    if any(
+        member.compress_type != zipfile.ZIP_STORED or member.compress_size != member.file_size for member in members
+    ):
+        raise UserError(f"checkpoint {path}: it is compressed, which torch's own files never are; it was not read")
+    if sum(member.file_size for member in members) > path.stat().st_size:
+        raise UserError(f"checkpoint {path}: damaged: it claims to hold more than the file's size")
+
+
+def _check_tensors(contents: Any, path: Path) -> None:
+    """Whether every tensor is made of numbers that stand in the file."""
+    size, waiting, seen, storages = path.stat().st_size, [contents], set(), {}
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, Tensor):
+            plain = item.layout == torch.strided and item.device.type == "cpu" and not item.is_quantized
+            if not plain or item.is_nested or item.numel() * item.element_size() > item.untyped_storage().nbytes():
+                raise UserError(f"checkpoint {path}: damaged: it holds a tensor whose numbers are not in the file")
+            storages[item.untyped_storage().data_ptr()] = item.untyped_storage().nbytes()
+        elif isinstance(item, (dict, list, tuple)) and id(item) not in seen:
+            seen.add(id(item))
+            waiting += item.values() if isinstance(item, dict) else item
+    if sum(storages.values()) > size:
+        raise UserError(f"checkpoint {path}: damaged: it claims to hold more numbers than the file's size")
 
 
 def _checked(contents: Any, path: Path) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Analysis by synthesis: fits a face model to photographs by optimization, no network needed.
 
 Three stages, batched over faces: (a) rigid pose from the landmarks, (b) identity, expression and pose as the maximum a
-posteriori of the landmarks (Levenberg-Marquardt), (c) illumination and albedo by least squares, then everything
-together on the pixels (Adam). ROGUE takes its ground truth from here, `reconstruct` its result.
+posteriori of the landmarks (Levenberg-Marquardt), (c) illumination and albedo by least squares, the lids by trial, then
+everything together on the pixels (Adam). ROGUE takes its ground truth from here, `reconstruct` its result.
 """
 
 from __future__ import annotations
@@ -22,14 +22,16 @@ from lightning_modules.components.landmark_fitting import (
     rigid_pose,
     visible_landmarks,
 )
+from lightning_modules.components.lid_fitting import fit_lids
 from losses.photometric import render_loss
 from renderers.camera import euler_to_rotation, project_by, transform
 from renderers.coefficients import Coefficients
 from renderers.errors import UserError
 from renderers.face_renderer import FaceRenderer, Rendering, mean_coefficients
 from renderers.illumination import AMBIENT, irradiance, spherical_harmonics_basis
-from renderers.morphable_model.model import MorphableModel
+from renderers.morphable_model.model import LANDMARKS, MorphableModel
 
+LIDS = ("eyeBlink", "eyeSquint")  # how the names of the expressions that close the eyes begin
 TYPICAL_COLOR_ERROR = 0.05  # of a fitted face, in [0, 1]
 
 
@@ -41,7 +43,8 @@ class FitSettings:
         landmark_noise: standard deviation of a detected landmark, as a share of sqrt(box w * h) of the landmarks.
         identity_deviation: standard deviation of the identity prior, in coefficients.
         expression_deviation: the same for the expression.
-        expression_bounds: soft bounds for models whose expressions are blend weights; none where absent.
+        lid_deviation: the same for the expressions that close the eyes (`LIDS`), which are often 1 and not only near 0.
+        expression_bounds: least and most for models whose expressions are blend weights; none where absent.
         moving_contour: whether the jaw landmarks of the side that turns away mark the visible contour, as dlib's do,
             and not fixed points of the head.
         landmark_rounds: rounds of contour, robust weights and a few Levenberg-Marquardt steps.
@@ -55,6 +58,7 @@ class FitSettings:
     landmark_noise: float = 0.02
     identity_deviation: float = 1.0
     expression_deviation: float = 1.0
+    lid_deviation: float = 1.0
     expression_bounds: tuple[float, float] | None = None
     moving_contour: bool = True
     landmark_rounds: int = 6
@@ -72,6 +76,7 @@ class FitResult:
         coefficients: of B faces, detached.
         landmarks: (B, 68, 2) pixels of the input images: the fitted face's landmarks; with `moving_contour`, those of
             the jaw's far side lie on the visible contour.
+        landmark_vertices: (B, 68) the vertices that `landmarks` are the images of.
         history: by name, one value per photometric iteration, mean over faces: `energy`, `photometric` (mean colour
             error), `landmark` (mean point distance in percent of sqrt(box w * h)).
         seconds: wall time of the stages `pose`, `landmarks` and `photometric`.
@@ -79,6 +84,7 @@ class FitResult:
 
     coefficients: Coefficients
     landmarks: Tensor
+    landmark_vertices: Tensor
     history: dict[str, list[float]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -86,8 +92,8 @@ class FitResult:
 @torch.no_grad()
 def project_landmarks(
     renderer: FaceRenderer, coefficients: Coefficients, intrinsics: Tensor, contour: ContourTable | None = None
-) -> Tensor:
-    """(B, 68, 2) pixels: the face's landmarks, as a renderer's camera sees them.
+) -> tuple[Tensor, Tensor]:
+    """(B, 68, 2) pixels: the face's landmarks, as a renderer's camera sees them; and the (B, 68) vertices they show.
 
     Args:
         renderer: of the faces.
@@ -101,7 +107,7 @@ def project_landmarks(
     intrinsics = renderer.regressed_intrinsics(coefficients, intrinsics)
     vertices_image = project_by(renderer.camera, vertices, translation, intrinsics)
     rows = visible_landmarks(contour, face_model.landmark_indices, vertices_image, coefficients.angles)
-    return gather_vertices(vertices_image, rows)[..., :2]
+    return gather_vertices(vertices_image, rows)[..., :2], rows
 
 
 def fit(
@@ -142,9 +148,8 @@ def fit(
             target=landmarks,
             intrinsics=renderer.regressed_intrinsics(start, intrinsics),
             camera=renderer.camera,
-            noise=settings.landmark_noise,
-            identity_deviation=settings.identity_deviation,
-            expression_deviation=settings.expression_deviation,
+            noise=image.new_full((len(image), LANDMARKS), settings.landmark_noise),
+            deviation=_prior_deviation(face_model, settings).to(image),
             expression_bounds=settings.expression_bounds,
         )
         contour = contour_table(face_model) if settings.moving_contour else None
@@ -156,10 +161,15 @@ def fit(
     small = _Pictures.shrunk(image, skin, intrinsics, settings.photometric_size)
     if renderer.lambertian:
         coefficients = _fit_colors(renderer, problem, small, coefficients, settings)
+    if settings.photometric_iterations:
+        plain = FaceRenderer(face_model, small.size, camera=renderer.camera).to(image.device)
+        coefficients, problem = fit_lids(
+            plain, problem, small.image, small.skin, small.scale, coefficients, settings.photometric_noise
+        )
     coefficients, history = _fit_pixels(renderer, problem, contour, small, coefficients, settings)
-    projected = project_landmarks(renderer, coefficients, intrinsics, contour)
+    projected, vertices = project_landmarks(renderer, coefficients, intrinsics, contour)
     seconds["photometric"] = time.perf_counter() - clock
-    return FitResult(coefficients, projected, history, seconds)
+    return FitResult(coefficients, projected, vertices, history, seconds)
 
 
 def _check(
@@ -189,6 +199,15 @@ def _check(
     extent = landmarks.amax(dim=1) - landmarks.amin(dim=1)
     if batch and extent.min() < 1:
         raise UserError("cannot fit: the landmarks of a face span less than one pixel")
+
+
+def _prior_deviation(face_model: MorphableModel, settings: FitSettings) -> Tensor:
+    """(I + E,)"""
+    identity = torch.full((face_model.identity_size,), settings.identity_deviation)
+    expression = torch.full((face_model.expression_size,), settings.expression_deviation)
+    lids = [row for row, name in enumerate(face_model.expression_names) if name.startswith(LIDS)]
+    expression[lids] = settings.lid_deviation
+    return torch.cat([identity, expression])
 
 
 def _plausible(start: Coefficients, settings: FitSettings) -> Coefficients:
@@ -318,7 +337,8 @@ def _fit_pixels(
     rate = settings.learning_rate
     rates = {"identity": rate, "expression": rate * settings.expression_deviation, "albedo": rate}
     rates |= {"angles": rate / 10, "illumination": rate / 3, "translation": rate / 10}
-    vector = layout.join(start)
+    low, high = problem.bounds(list(layout.sizes.values()), list(layout.sizes).index("expression"))
+    vector = layout.join(start).clamp(low, high)
     steps = torch.cat([vector.new_full((size,), rates[name]) for name, size in layout.sizes.items()])
     # Adam is invariant to scale, so one parameter in units of its own step replaces six groups.
     scaled = (vector / steps).requires_grad_()
@@ -330,7 +350,8 @@ def _fit_pixels(
     history: dict[str, list[float]] = {"energy": [], "photometric": [], "landmark": []}
     best, best_energy = vector.clone(), vector.new_full((len(vector),), torch.inf)
     for iteration in range(total + 1):
-        coefficients = replace(layout.split(scaled * steps), extra=start.extra)
+        vector = (scaled * steps).clamp(low, high)
+        coefficients = replace(layout.split(vector), extra=start.extra)
         rendering = renderer(coefficients, pictures.intrinsics, pictures.size)
         photometric = render_loss(rendering.image, pictures.image, rendering.mask, pictures.skin)
         places = rendering.vertices_image
@@ -339,7 +360,7 @@ def _fit_pixels(
         energy = photometric / settings.photometric_noise + problem.energy(points, coefficients)
         with torch.no_grad():
             better = energy < best_energy
-            best = torch.where(better[:, None], scaled * steps, best)
+            best = torch.where(better[:, None], vector, best)
             best_energy = torch.where(better, energy, best_energy)
             distance = problem.distance(points)
             for name, value in {"energy": energy, "photometric": photometric, "landmark": distance}.items():
@@ -349,4 +370,6 @@ def _fit_pixels(
             energy.sum().backward()
             optimizer.step()
             schedule.step()
+            with torch.no_grad():
+                scaled.clamp_(low / steps, high / steps)
     return replace(layout.split(best).detach(), extra=start.extra), history

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -15,7 +15,6 @@ from renderers.morphable_model.model import MorphableModel
 
 # The jaw without the chin: landmarks that slide along the cheek when the head turns, and their sign of x.
 JAW = (0, 1, 2, 3, 4, 5, 11, 12, 13, 14, 15, 16)
-BOUND_SLACK = 0.1  # how far beyond its bound an expression weight goes for one standard deviation
 ROBUST_SCALE = 3.0  # landmarks further off than this many deviations lose weight
 
 
@@ -90,16 +89,17 @@ class LandmarkProblem:
         target: (B, 68, 2) pixels.
         intrinsics: (B, 3, 3) pixels.
         camera: which projects the faces.
-        noise, identity_deviation, expression_deviation, expression_bounds: see `FitSettings`.
+        noise: (B, 68) standard deviation of each landmark, as a share of `box`.
+        deviation: (I + E,) that of the prior, identity and then expression.
+        expression_bounds: (least, most) that every expression coefficient may be; none where absent.
     """
 
     mean: Coefficients
     target: Tensor
     intrinsics: Tensor
     camera: Camera
-    noise: float
-    identity_deviation: float
-    expression_deviation: float
+    noise: Tensor
+    deviation: Tensor
     expression_bounds: tuple[float, float] | None
 
     @property
@@ -108,31 +108,35 @@ class LandmarkProblem:
         extent = self.target.amax(dim=1) - self.target.amin(dim=1)
         return extent.prod(dim=1).sqrt()
 
+    @property
+    def pixels(self) -> Tensor:
+        """(B, 68) standard deviation of each landmark, pixels."""
+        return self.box[:, None] * self.noise
+
     def distance(self, points: Tensor) -> Tensor:
         """(B,) mean point distance in percent of the box."""
         return 100 * (points - self.target).norm(dim=-1).mean(dim=-1) / self.box
 
-    def prior_with_jacobian(self, identity: Tensor, expression: Tensor) -> tuple[Tensor, Tensor]:
-        """Residuals (B, R) of unit deviation and their derivative (B, R, I + E) by identity and expression."""
-        weights = torch.cat([identity, expression], dim=-1)
-        mean = torch.cat([self.mean.identity, self.mean.expression], dim=-1)
-        deviation = weights.new_tensor(
-            [self.identity_deviation] * identity.shape[-1] + [self.expression_deviation] * expression.shape[-1]
-        )
-        values, slopes = [(weights - mean) / deviation], [torch.diag_embed((1 / deviation).expand_as(weights))]
+    def bounds(self, layout_sizes: Sequence[int], expression: int) -> tuple[Tensor, Tensor]:
+        """Least and most (P,) of a vector whose parts have these sizes, the expression being part `expression`."""
+        low = [torch.full((size,), -torch.inf) for size in layout_sizes]
+        high = [-part for part in low]
         if self.expression_bounds is not None:
-            low, high = self.expression_bounds
-            for beyond, sign in ((torch.relu(low - expression), -1.0), (torch.relu(expression - high), 1.0)):
-                values.append(beyond / BOUND_SLACK)
-                step = sign / BOUND_SLACK * (beyond > 0).to(weights.dtype)
-                slopes.append(torch.nn.functional.pad(torch.diag_embed(step), (identity.shape[-1], 0)))
-        return torch.cat(values, dim=-1), torch.cat(slopes, dim=-2)
+            low[expression].fill_(self.expression_bounds[0])
+            high[expression].fill_(self.expression_bounds[1])
+        device = self.target.device
+        return torch.cat(low).to(device), torch.cat(high).to(device)
+
+    def prior(self, identity: Tensor, expression: Tensor) -> Tensor:
+        """(B, I + E) residuals of unit deviation."""
+        weights = torch.cat([identity, expression], dim=-1)
+        return (weights - torch.cat([self.mean.identity, self.mean.expression], dim=-1)) / self.deviation
 
     def energy(self, points: Tensor, coefficients: Coefficients) -> Tensor:
         """(B,) negative log posterior of landmarks (B, 68, 2) and of all coefficients, albedo and light included."""
-        offset = (points - self.target).norm(dim=-1) / (self.noise * self.box[:, None])
+        offset = (points - self.target).norm(dim=-1) / self.pixels
         robust = torch.nn.functional.huber_loss(offset, torch.zeros_like(offset), "none", ROBUST_SCALE).sum(dim=-1)
-        prior = self.prior_with_jacobian(coefficients.identity, coefficients.expression)[0].square().sum(dim=-1)
+        prior = self.prior(coefficients.identity, coefficients.expression).square().sum(dim=-1)
         prior = prior + (coefficients.albedo - self.mean.albedo).square().sum(dim=-1)
         light = coefficients.illumination.unflatten(-1, (3, 9))
         chroma = (light - light.mean(dim=1, keepdim=True)).square().sum(dim=(1, 2))
@@ -186,7 +190,9 @@ def fit_landmarks(
     """
     sizes = [6, face_model.identity_size, face_model.expression_size]
     basis = face_model.shape_basis.T.unflatten(0, (-1, 3))
-    box = (problem.noise * problem.box).double()
+    pixels = problem.pixels.double()
+    by_weights = torch.nn.functional.pad(torch.diag(1 / problem.deviation.double()), (6, 0))
+    bounds = problem.bounds(sizes, expression=2)
     cameras, target = problem.intrinsics.double(), problem.target.double()
     x = torch.cat([start.angles, start.translation, start.identity, start.expression], dim=-1).double()
     for _ in range(rounds):
@@ -194,9 +200,9 @@ def fit_landmarks(
         posed = transform(face_model.shape(identity, expression), euler_to_rotation(pose[:, :3]), pose[:, 3:])
         vertices_image = project_by(problem.camera, posed, pose[:, 3:], problem.intrinsics)
         rows = visible_landmarks(contour, face_model.landmark_indices, vertices_image, pose[:, :3])
-        offset = (gather_vertices(vertices_image, rows)[..., :2] - target).norm(dim=-1) / box[:, None]
+        offset = (gather_vertices(vertices_image, rows)[..., :2] - target).norm(dim=-1) / pixels
         # Iteratively reweighted least squares for Huber's loss.
-        weight = (ROBUST_SCALE / offset.clamp_min(ROBUST_SCALE)).sqrt() / box[:, None]
+        weight = (ROBUST_SCALE / offset.clamp_min(ROBUST_SCALE)).sqrt() / pixels
         base, span = face_model.mean_shape[rows].double(), basis[rows].double()
 
         def linearize(
@@ -206,12 +212,11 @@ def fit_landmarks(
             points = base + torch.einsum("bnck,bk->bnc", span, x[:, 6:])
             projected, by_pose, by_point = project_with_jacobian(points, pose, cameras, problem.camera)
             slope = torch.cat([by_pose, by_point @ span], dim=-1) * weight[:, :, None, None]
-            prior, by_weights = problem.prior_with_jacobian(identity, expression)
-            by_x = torch.nn.functional.pad(by_weights, (6, 0))
             value = (projected - target) * weight[..., None]
-            return torch.cat([value.flatten(1), prior], dim=1), torch.cat([slope.flatten(1, 2), by_x], dim=1)
+            values = torch.cat([value.flatten(1), problem.prior(identity, expression)], dim=1)
+            return values, torch.cat([slope.flatten(1, 2), by_weights.expand(len(x), -1, -1)], dim=1)
 
-        x = levenberg_marquardt(linearize, x, iterations=5)
+        x = levenberg_marquardt(linearize, x, iterations=5, bounds=bounds)
     pose, identity, expression = (part.to(start.identity.dtype) for part in x.split(sizes, dim=-1))
     return replace(start, angles=pose[:, :3], translation=pose[:, 3:], identity=identity, expression=expression)
 
@@ -254,25 +259,37 @@ def project_with_jacobian(
     return projected[..., :2], torch.cat([by_angles, by_translation], dim=-1), by_posed @ rotation[:, None]
 
 
-def levenberg_marquardt(linearize: Callable[[Tensor], tuple[Tensor, Tensor]], start: Tensor, iterations: int) -> Tensor:
+def levenberg_marquardt(
+    linearize: Callable[[Tensor], tuple[Tensor, Tensor]],
+    start: Tensor,
+    iterations: int,
+    bounds: tuple[Tensor, Tensor] | None = None,
+) -> Tensor:
     """Nonlinear least squares, batched: each problem has its own damping and takes only steps that lower its cost.
 
     Args:
         linearize: (B, P) -> residuals (B, R) and their Jacobian (B, R, P).
         start: (B, P).
         iterations: steps tried.
+        bounds: (P,) least and most that the parameters may be. One that stands at its bound and would leave it is held
+            there while the others take their step (a projected step).
 
     Returns:
         (B, P)
     """
-    x = start
+    low, high = bounds or (torch.tensor(-torch.inf), torch.tensor(torch.inf))
+    low, high = low.to(start), high.to(start)
+    x = start.clamp(low, high)
     value, slope = linearize(x)
     damping = torch.full((len(x), 1), 1e-3, dtype=x.dtype, device=x.device)
     for _ in range(iterations):
-        normal = slope.transpose(1, 2) @ slope
         gradient = (slope.transpose(1, 2) @ value.unsqueeze(-1)).squeeze(-1)
+        held = ((x <= low) & (gradient > 0)) | ((x >= high) & (gradient < 0))
+        gradient, free = gradient.masked_fill(held, 0), slope.masked_fill(held[:, None], 0)
+        normal = free.transpose(1, 2) @ free
         diagonal = torch.diagonal(normal, dim1=1, dim2=2)
-        trial = x - torch.linalg.solve(normal + torch.diag_embed(damping * diagonal + 1e-9), gradient)
+        step = torch.linalg.solve(normal + torch.diag_embed(damping * diagonal + 1e-9), gradient)
+        trial = (x - step).clamp(low, high)
         trial_value, trial_slope = linearize(trial)
         better = (trial_value.square().sum(dim=1) < value.square().sum(dim=1))[:, None]
         x, value = torch.where(better, trial, x), torch.where(better, trial_value, value)

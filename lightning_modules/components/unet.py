@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from renderers.errors import within
+
 SLOPE = 0.1  # of the leaky rectifiers
 
 
@@ -35,6 +37,9 @@ class Encoder(nn.Module):
 
     def __init__(self, inputs: Sequence[int], widths: Sequence[int]) -> None:
         super().__init__()
+        within("scales of channels", len(widths), 1, 8)
+        for width in widths:
+            within("channels", width, 1, 1024)
         before = [0, *widths[:-1]]
         pairs = zip(inputs, before, widths, strict=True)
         self.blocks = nn.ModuleList(ConvolutionBlock(joins + above, width) for joins, above, width in pairs)

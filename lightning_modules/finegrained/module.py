@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -15,7 +15,6 @@ from lightning_modules.base import FaceModule, Stage
 from lightning_modules.components.backbones import ImageEncoder
 from lightning_modules.components.panels import light_picture
 from lightning_modules.components.reconstruction import Reconstruction
-from lightning_modules.components.schedule import staged_factor
 from lightning_modules.components.weighting import weighted_sum
 from lightning_modules.finegrained.metrics import StageMetrics
 from lightning_modules.finegrained.network import AlbedoModule, DisplacementModule, UnwrappedFace, unwrap_face
@@ -270,14 +269,8 @@ class Finegrained(FaceModule):
             flipped = chart.mirror(torch.cat([target, visibility], dim=1))
         return detailed_albedo_loss(face.albedo, target, visibility, flipped[:, :3], flipped[:, 3:]).mean()
 
-    def scheduled(self, optimizer: Optimizer) -> dict[str, Any]:
-        configured = super().scheduled(optimizer)
-        if "lr_scheduler" in configured:
-            total = int(self.trainer.estimated_stepping_batches)
-            boundary = min(self.fine_start, total) if self.has_fine_stage else total
-            scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: staged_factor(step, boundary, total))
-            configured["lr_scheduler"]["scheduler"] = scheduler
-        return configured
+    def stage_starts(self) -> tuple[int, ...]:
+        return (0, self.fine_start) if self.has_fine_stage else (0,)
 
     @torch.no_grad()
     def panels(self, batch: FaceBatch) -> dict[str, Tensor]:

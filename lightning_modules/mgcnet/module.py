@@ -67,6 +67,7 @@ class MGCNet(FaceModule):
         multi_view_start: the training step from which the multi-view terms count. Untrained, every view is given one
             pose, where the epipolar term vanishes and holds it: the 2D terms must part the poses first.
         covisible: restrict the multi-view terms to the covisible map of section 3.4; else to the target's whole face.
+        pixel_distance: of the pixel term: the mean over the channels, or `euclidean` as in the paper's release.
     """
 
     landmark_weights: Tensor
@@ -82,6 +83,7 @@ class MGCNet(FaceModule):
         identity_start: int = 0,
         multi_view_start: int = 0,
         covisible: bool = True,
+        pixel_distance: Literal["mean", "euclidean"] = "mean",
         optimizer: Callable[[Iterable], Optimizer] = Adam,
         schedule: Literal["constant", "cosine"] = "constant",
         init_weights: str | None = None,
@@ -90,7 +92,7 @@ class MGCNet(FaceModule):
         self.weights = weights
         self.identity_views: Literal["all", "targets"] = identity_views
         self.identity_start, self.multi_view_start = identity_start, multi_view_start
-        self.covisible = covisible
+        self.covisible, self.euclidean_pixels = covisible, pixel_distance == "euclidean"
         self.register_buffer("landmark_weights", landmark_weights(), persistent=False)
         self.start_from(init_weights)
 
@@ -180,7 +182,9 @@ class MGCNet(FaceModule):
             view = synthesize_view(batch.image[source], depth_source, depth_target, *cameras, rotation, translation)
             shared = view.inside & self.covisible_map(rendering, target, source)
             if weights.pixel:
-                terms["pixel"] = pixel_consistency_loss(view.image, batch.image[target], shared).sum() / pairs
+                wanted = batch.image[target]
+                distances = pixel_consistency_loss(view.image, wanted, shared, self.euclidean_pixels)
+                terms["pixel"] = distances.sum() / pairs
             if weights.depth:
                 terms["depth"] = depth_consistency_loss(view.depth, depth_target, shared).sum() / pairs
         if weights.epipolar:

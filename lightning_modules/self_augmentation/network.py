@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from lightning_modules.components.distributed import summed_over_processes
 from lightning_modules.components.graph import SpectralNetwork, scaled_laplacian, upsampling
+from renderers.errors import within
 from renderers.fixed_sum import FixedSum
 from renderers.morphable_model.mesh_edit import vertex_neighbours
 from renderers.morphable_model.model import MorphableModel
@@ -119,6 +120,14 @@ class FineModel(nn.Module):
         coarsening: int = 4,
     ) -> None:
         super().__init__()
+        bounds = {
+            "channels": (channels, 256),
+            "order": (order, 16),
+            "hidden": (hidden, 4096),
+            "coarsening": (coarsening, 4096),
+        }
+        for name, (value, most) in bounds.items():
+            within(name, value, 1, most)
         self.laplacian = FixedSum(scaled_laplacian(_neighbours(face_model)))
         self.mesh_refiner = SpectralNetwork(3, 3, channels, order)
         self.decoder = FAIDDecoder(face_model, features, channels, order, hidden, coarsening)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from losses.encoders.dlib_weights import BLOCKS, CHIP_SIZE, FEATURES, DlibWeights, parse_weights
 from losses.encoders.encoder import FaceEncoder
-from renderers.errors import UserError
+from renderers.errors import UserError, within
 from renderers.packaged_files import packaged_file
 
 WEIGHTS = "dlib_face_recognition_resnet_model_v1.dat"
@@ -97,8 +97,7 @@ class DlibEncoder(FaceEncoder):
     """
 
     def __init__(self, chip_size: int = CHIP_SIZE, weights: str | Path | None = None) -> None:
-        if chip_size < SMALLEST_CHIP:
-            raise UserError(f"chip_size {chip_size} is too small for the dlib encoder: give {SMALLEST_CHIP} or more")
+        within("chip_size", chip_size, SMALLEST_CHIP, 1024)
         path = packaged_file(WEIGHTS) if weights is None else Path(weights)
         try:
             parsed = parse_weights(path.read_bytes())

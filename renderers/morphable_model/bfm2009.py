@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -22,9 +23,10 @@ RAW_KEYS = ("shapeMU", "shapePC", "shapeEV", "texMU", "texPC", "texEV")
 IDENTITY, EXPRESSION, TEXTURE = 80, 64, 80  # of 199, 79 and 199 modes
 MICROMETRES = 1e5  # in a decimetre
 MOST_MODES = 1000
+Mesh = Literal["front", "trimmed"]
 
 
-def load_bfm2009(path: str | Path) -> MorphableModel:
+def load_bfm2009(path: str | Path, expressions: int | None = None) -> MorphableModel:
     """Read `BFM_model_front.mat`: Basel Face Model 2009 cropped to the face, with FaceWarehouse expressions.
 
     The file holds meanshape, meantex (1, 3V), idBase, texBase (3V, 80), exBase (3V, 64), tri (F, 3), keypoints (1, 68),
@@ -34,6 +36,7 @@ def load_bfm2009(path: str | Path) -> MorphableModel:
 
     Args:
         path: the .mat file (MATLAB 5 format, not 7.3).
+        expressions: how many of the expressions to keep, the strongest first; all where None.
 
     Returns:
         The model "bfm2009": 80 identity, 64 expression and 80 albedo coefficients in standard deviations, texture
@@ -43,10 +46,16 @@ def load_bfm2009(path: str | Path) -> MorphableModel:
         UserError: no such file, not a MATLAB 5 file, cut short, or arrays missing, mis-sized or out of range.
     """
     path = Path(path)
-    return _front_model(path, _read(path, KEYS))
+    arrays = _read(path, KEYS)
+    if expressions is not None:
+        basis = _matrix(path, "exBase", arrays["exBase"], (None, None))
+        if not 1 <= expressions <= basis.shape[1]:
+            raise UserError(f"{path}: expressions={expressions}, the file holds 1 to {basis.shape[1]}")
+        arrays["exBase"] = basis[:, :expressions]
+    return _model(path, arrays)
 
 
-def load_bfm2009_folder(folder: str | Path) -> MorphableModel:
+def load_bfm2009_folder(folder: str | Path, expressions: int | None = None, mesh: Mesh = "front") -> MorphableModel:
     """Compose the model of `BFM_model_front.mat` out of the files that its owners distribute.
 
     The folder holds `01_MorphableModel.mat` (shapeMU, texMU (3N, 1), shapePC, texPC (3N, 199), shapeEV, texEV (199, 1),
@@ -57,38 +66,74 @@ def load_bfm2009_folder(folder: str | Path) -> MorphableModel:
 
     Args:
         folder: where the six files lie.
+        expressions: how many of the K expressions to keep, the strongest first; 64 where None.
+        mesh: the front model's V vertices, or all n of the trimmed one, with ears and neck, and with those of the
+            triangles tl (F, 3) of `01_MorphableModel.mat` whose vertices are left. Both have one origin, the same
+            landmarks and the same regions.
 
     Returns:
-        What `load_bfm2009` reads from the composed file, to the bit.
+        What `load_bfm2009` reads from the composed file, to the bit; or the trimmed mesh with the same contents.
 
     Raises:
         UserError: a file is absent, damaged or of another layout, or the files do not go together.
     """
     folder = Path(folder)
+    if expressions is not None and expressions < 1:
+        raise UserError(f"{folder}: expressions={expressions}, at least 1 is needed")
     missing = [name for name in RAW_FILES if not (folder / name).is_file()]
     if missing:
         raise UserError(f"{folder}: no {', '.join(missing)} in it; BFM 2009 is made of {', '.join(RAW_FILES)}")
     model, trimmed, front = folder / MODEL, folder / TRIMMED, folder / FRONT
-    raw = _read(model, RAW_KEYS)
+    raw = _read(model, (*RAW_KEYS, *(("tl",) if mesh == "trimmed" else ())))
     whole = _vector(model, "shapeMU", raw["shapeMU"])
     if whole.size % 3:
         raise _error(model, f"shapeMU has shape {raw['shapeMU'].shape}, expected (3N, 1) for N vertices")
     trim = _chosen(trimmed, "trimIndex", whole.size // 3)
     kept = _chosen(front, "idx", len(trim))
-    rows = trim[kept]
+    chosen = kept if mesh == "front" else np.arange(len(trim))
+    rows = trim[chosen]
     texture = _vector(model, "texMU", raw["texMU"], whole.size)
     composed = {
         "meanshape": _rows(whole / MICROMETRES, rows).reshape(1, -1),
         "meantex": _rows(texture, rows).reshape(1, -1),
         "idBase": _modes(model, raw, "shape", whole.size, rows, IDENTITY) / MICROMETRES,
         "texBase": _modes(model, raw, "tex", whole.size, rows, TEXTURE),
-        "exBase": _expressions(folder, len(trim), kept),
+        "exBase": _expressions(folder, len(trim), chosen, EXPRESSION if expressions is None else expressions),
     }
-    return _front_model(folder, {**composed, **_read(folder / LABELS, INFORMATION)})
+    labels = _read(folder / LABELS, INFORMATION)
+    if mesh == "front":
+        return _model(folder, {**composed, **labels})
+    labels = _labels_of_trimmed(folder / LABELS, labels, kept, len(trim))
+    triangles = _indices(model, "tl", _matrix(model, "tl", raw["tl"], (None, 3)), whole.size // 3)
+    return _model(folder, {**composed, **labels, "tri": _left_triangles(model, triangles, trim) + 1}, kept)
 
 
-def _front_model(path: Path, arrays: dict[str, np.ndarray]) -> MorphableModel:
-    """The model of the arrays of KEYS; `path` is what messages name."""
+def _labels_of_trimmed(
+    path: Path, labels: dict[str, np.ndarray], kept: np.ndarray, trimmed: int
+) -> dict[str, np.ndarray]:
+    """The front model's labels (INFORMATION) as the trimmed mesh's, whose vertices `kept` are the front model's."""
+    named = {}
+    for key in ("keypoints", "frontmask2_idx"):
+        named[key] = kept[_indices(path, key, _vector(path, key, labels[key]), len(kept))][None] + 1
+    skin = np.zeros(trimmed)
+    skin[kept] = _vector(path, "skinmask", labels["skinmask"], len(kept))
+    return {**named, "skinmask": skin[None]}
+
+
+def _left_triangles(path: Path, triangles: np.ndarray, trim: np.ndarray) -> np.ndarray:
+    """(F, 3) those of the whole mesh's triangles that lie in the trimmed one, by the latter's vertices."""
+    places = np.full(triangles.max() + 1, -1)
+    inside = trim < len(places)
+    places[trim[inside]] = np.flatnonzero(inside)
+    left = places[triangles]
+    left = left[(left >= 0).all(axis=1)]
+    if not len(left):
+        raise _error(path, f"tl holds no triangle of the {len(trim)} vertices of {TRIMMED}")
+    return left
+
+
+def _model(path: Path, arrays: dict[str, np.ndarray], front: np.ndarray | slice = slice(None)) -> MorphableModel:
+    """The model of the arrays of KEYS, its origin in the middle of the `front`; `path` is what messages name."""
     mean_shape = _vector(path, "meanshape", arrays["meanshape"])
     if mean_shape.size == 0 or mean_shape.size % 3:
         raise _error(path, f"meanshape has shape {arrays['meanshape'].shape}, expected (1, 3V) for V vertices")
@@ -97,7 +142,7 @@ def _front_model(path: Path, arrays: dict[str, np.ndarray]) -> MorphableModel:
     fault = height_fault(vertices)
     if fault:
         raise _error(path, fault)
-    vertices -= vertices.mean(axis=0)
+    vertices -= vertices[front].mean(axis=0)
     skin = _vector(path, "skinmask", arrays["skinmask"], count)
     if not (skin > 0.5).any():
         raise _error(path, "skinmask marks no vertex, expected 1 for each vertex of the skin")
@@ -158,23 +203,23 @@ def _chosen(path: Path, key: str, vertices: int) -> np.ndarray:
     return _indices(path, key, _vector(path, key, _read(path, (key,))[key]), vertices)
 
 
-def _expressions(folder: Path, trimmed: int, vertices: np.ndarray) -> np.ndarray:
-    """(3V, EXPRESSION) FaceWarehouse's modes at some of the trimmed mesh's vertices, decimetres a deviation."""
+def _expressions(folder: Path, trimmed: int, vertices: np.ndarray, kept: int) -> np.ndarray:
+    """(3V, kept) the first of FaceWarehouse's modes at some of the trimmed mesh's vertices, decimetres a deviation."""
     path, length = folder / EXPRESSIONS, 3 * trimmed
     size = path.stat().st_size
     with path.open("rb") as file:
         count = int.from_bytes(file.read(4), "little", signed=True)
-        if not EXPRESSION <= count <= MOST_MODES or size != 4 + 4 * length * (1 + count):
+        if not kept <= count <= MOST_MODES or size != 4 + 4 * length * (1 + count):
             raise _error(
                 path,
-                f"{size} bytes that declare {count} modes, expected {EXPRESSION} modes or more of the {trimmed} "
+                f"{size} bytes that declare {count} modes, expected {kept} modes or more of the {trimmed} "
                 f"vertices of {TRIMMED}; is it cut short?",
             )
         file.seek(4 + 4 * length)
-        modes = np.fromfile(file, "<f4", EXPRESSION * length).reshape(EXPRESSION, length)
+        modes = np.fromfile(file, "<f4", kept * length).reshape(kept, length)
     if not np.isfinite(modes).all():
         raise _error(path, "it holds values that are not finite")
-    deviations = _deviations(folder / DEVIATIONS, count)[:EXPRESSION]
+    deviations = _deviations(folder / DEVIATIONS, count)[:kept]
     return _rows(modes.T, vertices) * deviations / MICROMETRES
 
 

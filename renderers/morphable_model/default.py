@@ -9,7 +9,6 @@ own.
 from __future__ import annotations
 
 import logging
-import zipfile
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,7 @@ from renderers.morphable_model.mesh_edit import (
     vertex_normals,
 )
 from renderers.morphable_model.model import MorphableModel
+from renderers.morphable_model.npz_file import NpzError, read_npz
 from renderers.morphable_model.unwrap import fill_eye_holes, unwrap
 
 DERIVATION_VERSION = 8  # goes up with every change of the derived arrays
@@ -40,6 +40,23 @@ EYES = ("eye_left", "eye_right")
 DECIMALS = 6  # what is stored is rounded, so that the last bits of a machine's linear algebra do not show
 FINEST = 2
 HIDDEN_MOUTH, HIDDEN_EYE = 0.35, 0.6  # by how much the inner mouth and the eyeballs shrink for the UV chart
+
+BASE_ARRAYS: dict[str, tuple[str, tuple[int | str, ...]]] = {
+    "mean_shape": ("f", ("V", 3)),
+    "neutral": ("f", ("V", 3)),
+    "identity_basis": ("f", ("V", 3, IDENTITY_MODES)),
+    "expression_basis": ("f", ("V", 3, 52)),
+    "expression_names": ("U", (52,)),
+    "explained": ("f", ()),
+    "faces": ("i", ("any", 3)),
+    "parts": ("U", ("V",)),
+    "eye_angle": ("f", ("V",)),
+    "mirror": ("i", ("V",)),
+    "blotches": ("f", ("V", "any")),
+    "crease": ("f", ("V",)),
+    "uv": ("f", ("V", 2)),
+}
+"""The cached arrays: kind of number, and shape with V vertices."""
 
 logger = logging.getLogger(__name__)
 
@@ -204,13 +221,31 @@ def _apply(operator: sparse.csr_matrix, basis: np.ndarray) -> np.ndarray:
 def _read(path: Path) -> dict[str, np.ndarray] | None:
     """The arrays of a cache file, or nothing where it is absent or damaged."""
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            return {key: stored[key] for key in stored.files}
+        arrays = read_npz(path)
+        _check_base(arrays)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError, KeyError) as reason:
-        logger.warning("the cached face model %s cannot be read (%s); deriving it again", path, reason)
+    except (OSError, NpzError) as reason:
+        logger.warning("the cached face model %s cannot be used: %s; deriving it again", path, reason)
         return None
+    return arrays
+
+
+def _check_base(arrays: dict[str, np.ndarray]) -> None:
+    """Raises NpzError where these are not the arrays that `derive_base` returns, for some number of vertices."""
+    for name, (kind, shape) in BASE_ARRAYS.items():
+        if name not in arrays:
+            raise NpzError(f"it holds no {name}")
+        array, vertices = arrays[name], len(arrays["mean_shape"])
+        wanted = tuple(vertices if size == "V" else size for size in shape)
+        if array.dtype.kind != kind or array.ndim != len(wanted):
+            raise NpzError(f"{name} holds {array.dtype} of shape {array.shape}")
+        if any(size not in ("any", found) for size, found in zip(wanted, array.shape, strict=True)):
+            raise NpzError(f"{name} has shape {array.shape}, not {wanted}")
+        if kind == "f" and not np.isfinite(array).all():
+            raise NpzError(f"{name} holds values that are not finite")
+        if kind == "i" and not ((array >= 0) & (array < vertices)).all():
+            raise NpzError(f"{name} speaks of vertices that are not there")
 
 
 def _write(path: Path, arrays: dict[str, np.ndarray]) -> None:

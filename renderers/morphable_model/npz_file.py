@@ -6,6 +6,7 @@ import io
 import zipfile
 from math import prod
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -25,20 +26,20 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
             numbers or text: pickled objects are refused unread.
         OSError: the file cannot be opened.
     """
-    size = path.stat().st_size
+    with path.open("rb") as file:
+        return _read(file, path.stat().st_size)
+
+
+def _read(file: BinaryIO, size: int) -> dict[str, np.ndarray]:
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(file) as archive:
             members = archive.infolist()
             if len(members) > MOST_ARRAYS or sum(member.file_size for member in members) > min(LARGEST, size):
                 raise NpzError("it declares more than it holds, or is compressed; numpy.savez writes what is read here")
             return {member.filename.removesuffix(".npy"): _array(archive, member) for member in members}
     except NpzError:
         raise
-    except OSError as error:
-        if error.errno is not None:
-            raise
-        raise NpzError("it is damaged or cut short (OSError)") from error
-    except Exception as error:  # zipfile stumbles over foreign bytes in many ways
+    except Exception as error:  # zipfile stumbles over foreign bytes in many ways, OSError among them
         raise NpzError(f"it is no .npz file, or damaged or cut short ({type(error).__name__})") from error
 
 

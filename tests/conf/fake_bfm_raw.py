@@ -32,6 +32,10 @@ def write_fake_bfm_raw(folder: Path, seed: int = 0) -> Path:
         "shapeEV": np.geomspace(8e5, 2e4, IDENTITY)[:, None].astype(np.float32),
         "texEV": np.geomspace(4e3, 1e2, IDENTITY)[:, None].astype(np.float32),
     }
+    # The front's triangles, all that turn the other way, and some that leave the trimmed mesh.
+    triangles = trimmed[kept][face["tri"] - 1]
+    left_out = np.setdiff1d(np.arange(WHOLE), trimmed)
+    statistics["tl"] = np.concatenate([triangles, np.resize(left_out, (9, 3))])[:, ::-1].astype(np.float64) + 1
     scipy.io.savemat(folder / "01_MorphableModel.mat", statistics)
     scipy.io.savemat(folder / "BFM_exp_idx.mat", {"trimIndex": (trimmed[:, None] + 1).astype(np.int32)})
     scipy.io.savemat(folder / "BFM_front_idx.mat", {"idx": (kept[:, None] + 1).astype(np.int32)})

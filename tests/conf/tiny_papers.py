@@ -162,7 +162,7 @@ def _own_arguments(paper: str, fixed: bool, step: dict[str, Any]) -> dict[str, A
 
 
 def little(paper: str, faces: int, fixed: bool = True) -> dict[str, Any]:
-    """`faces` faces a step and process, by SGD, which answers a rounding error by no more than another."""
+    """`faces` faces a step, of all processes together, by SGD, which does not enlarge a rounding error."""
     config = configuration(paper, fixed=fixed, optimizer="SGD")
     for name in ("optimizer", "discriminator_optimizer"):
         if name in config["model"]["init_args"]:

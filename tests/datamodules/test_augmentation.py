@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from datamodules.augmentation import ColorAugmentation, GeometryAugmentation, GeometrySettings, mirror_landmarks
 from datamodules.batch import FaceBatch, MultiViewBatch
-from datamodules.landmarks import MIRROR
+from datamodules.face_points import MIRROR
 from tests.datamodules.test_skin import layout
 
 SIZE = 128

@@ -14,7 +14,7 @@ from datamodules.corruption import RATIONAL_KINDS, RationalOcclusion
 from datamodules.corruption.draws import Corrupted
 from datamodules.corruption.head import fit_pose, landmark_weights, surface_depth, template
 from datamodules.corruption.shapes import face_hull
-from datamodules.landmarks import MIRROR
+from datamodules.face_points import MIRROR
 from renderers.camera import default_intrinsics, euler_to_rotation, project, transform
 from renderers.errors import UserError
 from renderers.morphable_model.default import load_default

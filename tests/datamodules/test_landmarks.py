@@ -14,8 +14,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from datamodules.alignment import transform_points, warp
+from datamodules.face_points import MIRROR, SURE_SPREAD
 from datamodules.landmarks import (
-    MIRROR,
     DetectedFace,
     DlibDetector,
     FaceAlignmentDetector,
@@ -24,7 +25,9 @@ from datamodules.landmarks import (
     suppress_overlaps,
 )
 from renderers.errors import UserError
+from renderers.morphable_model.default import load_default
 from renderers.packaged_files import packaged_file
+from tests.conf.turned_heads import turned_head
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +93,113 @@ def test_every_face_of_a_group_is_found_best_first(detector: DlibDetector, astro
     noses = np.array(sorted(f.landmarks[30].tolist() for f in faces))
     expected = np.array([[225, 127], [512 + 112.5, 63.5], [512 + 112.5, 256 + 63.5]])
     np.testing.assert_allclose(noses[np.lexsort((noses[:, 1], noses[:, 0].round(-2)))], expected, atol=4)
+
+
+@pytest.mark.parametrize("degrees", [45, 90, 180, 270, 345])
+def test_a_turned_photograph_gives_turned_landmarks(
+    detector: DlibDetector, astronaut: np.ndarray, face: DetectedFace, degrees: int
+) -> None:
+    centre, angle = np.array([224.0, 124.0]), np.radians(degrees)  # her head, well inside the piece that is cut out
+    linear = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    matrix = np.column_stack([linear, 110 - linear @ centre])
+    (found,) = detector.detect(warp(astronaut, matrix, (220, 220), cv2.BORDER_REPLICATE))
+    errors = np.linalg.norm(found.landmarks - transform_points(face.landmarks, matrix), axis=1)
+    assert errors.mean() < 0.02 * (face.box[2] - face.box[0])
+    assert found.confidence == "sure" and found.doubt is None
+
+
+def test_all_faces_of_a_picture_that_lies_are_found(detector: DlibDetector, astronaut: np.ndarray) -> None:
+    portrait = astronaut[20:240, 120:340]
+    both = np.hstack([portrait, portrait[:, ::-1]])
+    faces = detector.detect(np.ascontiguousarray(np.rot90(both)))
+    assert [face.confidence for face in faces] == ["sure", "sure"]
+
+
+def test_what_is_predicted_on_a_head_that_lies_is_known_to_be_wrong(
+    detector: DlibDetector, astronaut: np.ndarray, face: DetectedFace
+) -> None:
+    """The predictor answers with an upright face whatever it is shown; only the spread of its answers tells."""
+    upright, lying = (detector._points.predict(astronaut, face.box, turn) for turn in (0, 90))
+    width = face.box[2] - face.box[0]
+    assert np.linalg.norm(lying.landmarks - face.landmarks, axis=1).mean() > 0.2 * width
+    assert lying.spread > 1.5 * SURE_SPREAD and not lying.sure
+    assert upright.spread < 0.5 * SURE_SPREAD and upright.sure
+
+
+def test_spread_by_hand(detector: DlibDetector, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Points that follow the box move by the shifts: (0, 6, 6, 6, 6) pixels round their mean, and so in the mirror."""
+    shape = np.random.default_rng(0).uniform(0, 200, (68, 2))
+    shape = (shape + np.array([200, 0]) + (shape * [-1, 1])[MIRROR]) / 2  # its own mirror image
+
+    def follow(patch: np.ndarray, left: int, top: int) -> np.ndarray:
+        return shape + np.array([left, top])
+
+    monkeypatch.setattr(detector._points, "_predict", follow)
+    points = detector._points.predict(np.zeros((300, 300, 3), np.uint8), np.array([50.0, 50, 250, 250]))
+    np.testing.assert_allclose(points.landmarks, shape + 50, atol=1e-9)
+    assert points.spread == pytest.approx(100 * 6 * 0.8 / np.sqrt(np.prod(np.ptp(shape, axis=0))))
+
+
+@pytest.mark.parametrize(("yaw", "sure"), [(10, True), (60, False), (-75, False)])
+def test_profiles_are_doubtful(detector: DlibDetector, yaw: float, sure: bool) -> None:
+    """The predictor knows no profiles: on heads that turn far it points at a frontal face that is not there."""
+    picture, truth = turned_head(load_default(), 0, yaw)
+    centre, half = (truth.min(axis=0) + truth.max(axis=0)) / 2, np.ptp(truth[:, 1]) / 2
+    points = detector._points.find(picture, np.concatenate([centre - half, centre + half]))
+    error = np.linalg.norm(points.landmarks - truth, axis=1)[17:].mean()
+    assert (error < 0.06 * half) == points.sure == sure
+
+
+def crowd(astronaut: np.ndarray, size: tuple[int, int], sides: list[float]) -> tuple[np.ndarray, np.ndarray]:
+    """A (height, width) picture with astronauts in rows, whose face boxes are so many pixels wide; their centres."""
+    picture = np.full((*size, 3), 128, np.uint8)
+    head = astronaut[20:220, 120:320]  # the face's box is 97 pixels wide, its centre at (105, 104)
+    left = top = row = 0
+    centres = []
+    for side in sides:
+        width = round(200 * side / 97)
+        if left + width > size[1]:
+            left, top, row = 0, top + row, 0
+        picture[top : top + width, left : left + width] = cv2.resize(head, (width, width), interpolation=cv2.INTER_AREA)
+        centres.append((left + 105 * side / 97, top + 104 * side / 97))
+        left, row = left + width, max(row, width)
+    return picture, np.array(centres)
+
+
+@pytest.mark.parametrize(
+    ("size", "sides", "tile"),
+    [
+        ((900, 1400), [300.0, *[50.0] * 6], None),
+        ((200, 4000), [60.0] * 5, None),
+        ((400, 1200), [180.0, *[60.0] * 5], 900),
+    ],
+    ids=["small beside large", "panorama", "in pieces"],
+)
+def test_faces_of_every_size_are_found(
+    detector: DlibDetector, astronaut: np.ndarray, monkeypatch: pytest.MonkeyPatch,
+    size: tuple[int, int], sides: list[float], tile: int | None,
+) -> None:  # fmt: skip
+    if tile is not None:
+        monkeypatch.setattr(detector, "TILE_SIDE", tile)
+    picture, centres = crowd(astronaut, size, sides)
+    assert min(sides) > detector.smallest_face(*size)
+    found = detector._upright(picture)
+    middles = np.array([(box[:2] + box[2:]) / 2 for box, _ in found])
+    distances = np.linalg.norm(middles[:, None] - centres[None], axis=2) / np.array(sides)
+    # Each of them once, and nothing else.
+    assert sorted(distances.argmin(axis=1)) == list(range(len(sides))) and distances.min(axis=1).max() < 0.3
+
+
+def test_the_smallest_face_that_is_looked_for(detector: DlibDetector) -> None:
+    """40 pixels in pictures up to 1.5 megapixels, 80 from 6 on, whatever their shape."""
+    for size, smallest in (
+        ((512, 512), 40),
+        ((1000, 1500), 40),
+        ((3000, 4000), 80),
+        ((400, 12000), 71.6),
+        ((9000, 9000), 80),
+    ):
+        assert detector.smallest_face(*size) == pytest.approx(smallest, abs=0.1)
 
 
 def test_pictures_without_a_face_give_nothing(detector: DlibDetector) -> None:

@@ -77,7 +77,7 @@ def test_bad_files_are_named(root: Path) -> None:
     data.setup("fit")
     faces = data.train_dataloader().dataset
     (root / "sub" / "000.jpg").write_bytes(b"not an image")
-    with pytest.raises(UserError, match=r"000\.jpg: not a readable image"):
+    with pytest.raises(UserError, match=r"000\.jpg: not an image"):
         faces[0]
     Image.new("RGB", (64, 32)).save(root / "sub" / "001.jpg")
     with pytest.raises(UserError, match="3 square views"):
@@ -86,7 +86,7 @@ def test_bad_files_are_named(root: Path) -> None:
     place = monstrous.index(b"\xff\xc0") + 5  # height and width in the frame's header
     monstrous[place : place + 4] = (50_000).to_bytes(2, "big") * 2
     (root / "sub" / "000.jpg").write_bytes(monstrous)
-    with pytest.raises(UserError, match=r"000\.jpg: not a readable image .*bomb"):
+    with pytest.raises(UserError, match=r"000\.jpg: more than .* megapixels"):
         faces[0]
     points = (root / "sub" / "001_cam.txt").read_text().replace("0.25,", "nan,", 1)
     (root / "sub" / "001_cam.txt").write_text(points)

@@ -13,19 +13,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from lightning import LightningModule, Trainer
-from PIL import Image, ImageCms
 
 from datamodules.augmentation import GeometryAugmentation
 from datamodules.batch import MultiViewBatch
 from datamodules.photo_folder import PhotoFolder, PreparedFaces
 from datamodules.photo_splits import split_photos
-from datamodules.photos import (
-    PhotoIndex,
-    PreparedFace,
-    PreparedPhoto,
-    read_face,
-    read_photo,
-)
+from datamodules.photos import PhotoIndex, PreparedFace, PreparedPhoto, read_face
 from renderers.atomic_file import write_bytes
 from renderers.camera import default_intrinsics
 from renderers.errors import UserError
@@ -284,85 +277,6 @@ def test_missing_and_damaged_pictures_are_named(tmp_path: Path, damage: str) -> 
 def test_impossible_arguments_are_refused(arguments: dict) -> None:
     with pytest.raises(UserError, match=next(iter(arguments))):
         PhotoFolder("anywhere", **arguments)
-
-
-def gradient() -> np.ndarray:
-    y, x = np.mgrid[:48, :64]
-    return np.stack([x * 4, y * 5, np.full_like(x, 90)], axis=-1).astype(np.uint8)
-
-
-@pytest.mark.parametrize("suffix", [".png", ".bmp", ".webp", ".jpg"])
-def test_formats_are_read_alike(tmp_path: Path, suffix: str) -> None:
-    path = tmp_path / f"photo{suffix}"
-    Image.fromarray(gradient()).save(path, **({"lossless": True} if suffix == ".webp" else {}), quality=95)
-    read = read_photo(path)
-    assert read.dtype == np.uint8 and read.shape == (48, 64, 3)
-    assert np.abs(read.astype(int) - gradient()).mean() < (3 if suffix == ".jpg" else 0.01)
-
-
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation_is_applied(tmp_path: Path, orientation: int) -> None:
-    # What the eight values of the EXIF standard do to the stored pixels.
-    undo = {
-        1: lambda a: a, 2: lambda a: a[:, ::-1], 3: lambda a: a[::-1, ::-1], 4: lambda a: a[::-1],
-        5: lambda a: a.swapaxes(0, 1), 6: lambda a: np.rot90(a, -1), 7: lambda a: np.rot90(a, -1)[:, ::-1][::-1, ::-1],
-        8: lambda a: np.rot90(a),
-    }  # fmt: skip
-    exif = Image.Exif()
-    exif[0x112] = orientation
-    Image.fromarray(gradient()).save(tmp_path / "photo.png", exif=exif)
-    np.testing.assert_array_equal(read_photo(tmp_path / "photo.png"), undo[orientation](gradient()))
-
-
-def test_gray_deep_and_transparent_pictures_become_rgb(tmp_path: Path) -> None:
-    gray = gradient()[..., 0]
-    Image.fromarray(gray).save(tmp_path / "gray.png")
-    np.testing.assert_array_equal(read_photo(tmp_path / "gray.png"), np.repeat(gray[..., None], 3, axis=-1))
-    cv2.imwrite(str(tmp_path / "deep.png"), gray.astype(np.uint16) * 257)
-    np.testing.assert_array_equal(read_photo(tmp_path / "deep.png"), np.repeat(gray[..., None], 3, axis=-1))
-    rgba = np.dstack([gradient(), np.where(np.arange(64) < 32, 255, 0).astype(np.uint8)[None].repeat(48, 0)])
-    Image.fromarray(rgba).save(tmp_path / "clear.png")
-    clear = read_photo(tmp_path / "clear.png")
-    np.testing.assert_array_equal(clear[:, :32], gradient()[:, :32])
-    assert (clear[:, 32:] == 255).all()
-    Image.fromarray(gradient()).convert("P", palette=Image.Palette.ADAPTIVE).save(tmp_path / "palette.png")
-    assert np.abs(read_photo(tmp_path / "palette.png").astype(int) - gradient()).mean() < 10
-    Image.fromarray(gradient()).convert("CMYK").save(tmp_path / "print.jpg", quality=95)
-    assert np.abs(read_photo(tmp_path / "print.jpg").astype(int) - gradient()).mean() < 10
-
-
-def test_color_profiles_are_applied_and_damaged_ones_passed_over(tmp_path: Path) -> None:
-    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    Image.fromarray(gradient()).save(tmp_path / "same.png", icc_profile=srgb)
-    assert np.abs(read_photo(tmp_path / "same.png").astype(int) - gradient()).max() <= 1
-    Image.fromarray(gradient()).save(tmp_path / "odd.png", icc_profile=b"no profile at all")
-    np.testing.assert_array_equal(read_photo(tmp_path / "odd.png"), gradient())
-
-
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        (b"", "empty"),
-        (b"hello", "not an image"),
-        (None, "no such file|No such file"),
-        ("truncated", "truncated|damaged"),
-    ],
-)
-def test_unreadable_photographs_say_why(tmp_path: Path, content: bytes | str | None, reason: str) -> None:
-    path = tmp_path / "photo.jpg"
-    if content == "truncated":
-        Image.fromarray(np.random.default_rng(0).integers(0, 256, (200, 200, 3), dtype=np.uint8)).save(path)
-        path.write_bytes(path.read_bytes()[:3000])
-    elif content is not None:
-        path.write_bytes(content)  # type: ignore[arg-type]
-    with pytest.raises(UserError, match=rf"photo\.jpg: .*({reason})"):
-        read_photo(path)
-
-
-def test_too_small_photographs_say_so(tmp_path: Path) -> None:
-    Image.fromarray(gradient()[:20]).save(tmp_path / "tiny.png")
-    with pytest.raises(UserError, match="64 x 20 pixels is too small"):
-        read_photo(tmp_path / "tiny.png")
 
 
 def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -122,6 +122,20 @@ def test_groups_of_views_and_single_faces_share_a_batch(tmp_path: Path) -> None:
     assert batch.views is not None and len(batch) == 6 and len(batch.views) == 0
 
 
+def test_folders_may_have_shares(tmp_path: Path) -> None:
+    """Twenty photographs and four, half of an epoch each; by size where nothing is said."""
+    roots = [str(tmp_path / "many"), str(tmp_path / "few")]
+    for root, count in zip(roots, (20, 4), strict=True):
+        train = [PhotoLabel("train", f"{root}{number}") for number in range(count)]
+        labelled(Path(root), [*train, PhotoLabel("val", f"{root} else")])
+    for shares, few in ((None, 4), ([1.0, 1.0], 12), ([3.0, 1.0], 6)):
+        data = PhotoFolder(roots, size=SIZE, batch_size=4, num_workers=0, val_fraction=0.0, shares=shares)
+        loader = data.train_dataloader()
+        indices = [index % 24 for _, index in loader.sampler]
+        assert len(indices) == 24 and sum(index >= 20 for index in indices) == few
+        assert sum(len(batch) for batch in loader) == 24
+
+
 def test_no_folder_at_all_is_refused() -> None:
     with pytest.raises(UserError, match="root names no folder"):
         PhotoFolder([])

@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from datamodules.sampler import (
     EpochSampler,
     EvaluationSampler,
+    MixedSampler,
     ResumableLoader,
     SeededSampler,
     SeededSamples,
@@ -141,3 +142,68 @@ def test_a_last_batch_that_is_not_full() -> None:
     assert [len(batch) for batch in training_loader(samples, EpochSampler(samples, 0), 8)] == [5]
     batches = list(evaluation_loader(samples, 2))
     assert [batch[:, 0].tolist() for batch in batches] == [[0, 1], [2, 3], [4]]
+
+
+def mixed(shares: list[float], sizes: tuple[int, ...] = (30, 6, 4), place: tuple[int, int] = (0, 1)) -> MixedSampler:
+    return MixedSampler(range(sum(sizes)), sizes, shares, 5, place)
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 30), st.floats(0, 9)), min_size=1, max_size=4).filter(
+        lambda pairs: sum(share for _, share in pairs) > 0.1
+    )
+)
+def test_shares_of_an_epoch(pairs: list[tuple[int, float]]) -> None:
+    """Within one sample of what was asked; a data set is shown whole before any of its samples comes again."""
+    sizes, shares = [size for size, _ in pairs], [share for _, share in pairs]
+    total = sum(sizes)
+    seen = [index for _, index in MixedSampler(range(total), sizes, shares, 0, (0, 1))]
+    assert len(seen) == len(set(seen)) == total  # a repeat has a number of its own
+    start = 0
+    for size, share in pairs:
+        own = [index % total for index in seen if start <= index % total < start + size]
+        assert abs(len(own) - total * share / sum(shares)) < 1 + 1e-6
+        times = [own.count(sample) for sample in range(start, start + size)]
+        assert max(times) - min(times) <= 1
+        start += size
+
+
+def test_a_mix_is_a_function_of_seed_and_epoch_and_divided_among_processes() -> None:
+    alone = mixed([1, 1, 2])
+    first = list(alone)
+    assert list(mixed([1, 1, 2])) == first
+    alone.set_epoch(1)
+    assert sorted(alone) != sorted((1, index) for _, index in first)
+    for world in (2, 4):
+        shares = [list(mixed([1, 1, 2], place=(rank, world))) for rank in range(world)]
+        assert [pair for step in zip(*shares, strict=True) for pair in step] == first
+    assert {index % 40 < 30 for _, index in mixed([0, 1, 1])} == {False}
+
+
+def test_a_mix_goes_on_where_it_was_and_a_repeat_draws_anew() -> None:
+    samples = Numbers(40)
+
+    def made() -> ResumableLoader[Tensor]:
+        return training_loader(SeededSamples(samples, 3), mixed([1, 1, 2]), 4)
+
+    whole = epoch_of(made(), 1)
+    started = made()
+    started.sampler.set_epoch(1)  # type: ignore[attr-defined]
+    seen = list(islice(iter(started), 3))
+    resumed = made()
+    resumed.load_state_dict(started.state_dict())
+    assert all(torch.equal(*pair) for pair in zip(seen + epoch_of(resumed, 1), whole, strict=True))
+    rows = torch.cat(whole)
+    again = rows[rows[:, 0] == 39]
+    assert len(again) == 5 and len(again[:, 1].unique()) == 5  # 20 of 40 samples are those of the last 4
+
+
+@pytest.mark.parametrize("shares", [[1.0], [1, -1, 1], [0, 0, 0], [1, float("nan"), 1]])
+def test_shares_that_are_none(shares: list[float]) -> None:
+    with pytest.raises(UserError, match="expected one of at least 0 for each of 3 data sets"):
+        mixed(shares)
+
+
+def test_a_share_of_nothing() -> None:
+    with pytest.raises(UserError, match="a data set without samples has one"):
+        mixed([1, 1, 1], (30, 10, 0))

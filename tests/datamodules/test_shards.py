@@ -7,6 +7,7 @@ import pickle
 import tarfile
 import time
 import tracemalloc
+import zlib
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -20,9 +21,20 @@ from torch.utils.data import Dataset
 
 from datamodules.sampler import EpochSampler, ResumableLoader, SeededSamples, training_loader
 from datamodules.shard_sampler import ShardSampler
-from datamodules.shards import Sample, ShardedSamples, ShardFolder, is_whole_shard, shard_path, write_shard
+from datamodules.shards import (
+    BLOCK,
+    ENTRY,
+    Sample,
+    ShardedSamples,
+    ShardFolder,
+    is_whole_shard,
+    shard_path,
+    write_shard,
+)
 from renderers.errors import UserError
 from tests.conf.memory import TOLERANCE, growth, resident_megabytes
+
+NONE = {part: ["val", 0] for part in ("train", "val", "test")}
 
 
 def numbered(count: int, first: int = 0) -> Iterator[Sample]:
@@ -91,6 +103,37 @@ def test_damage_is_told_with_the_shards_name(tmp_path: Path, damage: str) -> Non
     assert is_whole_shard(path, 3) == (damage == "a changed byte")
 
 
+@pytest.mark.parametrize("size", [-BLOCK, -1, 10**10, 2**62])
+def test_a_member_of_impossible_size_is_told(tmp_path: Path, size: int) -> None:
+    write_folder(tmp_path, 2, 2)
+    path = tmp_path / "train-000000.tar"
+    held = bytearray(path.read_bytes())
+    start = held.index(b"000000000.number")
+    forged = tarfile.TarInfo("000000000.number")
+    forged.size = size
+    # Binary numbers, of any sign, are a custom of GNU's tar.
+    held[start : start + BLOCK] = forged.tobuf(tarfile.GNU_FORMAT)
+    table = np.frombuffer(bytes(held[BLOCK : BLOCK + 2 * ENTRY.itemsize]), ENTRY).copy()
+    offset, length = int(table[0]["offset"]), int(table[0]["bytes"])
+    table[0]["checksum"] = zlib.crc32(bytes(held[offset : offset + length]))
+    held[BLOCK : BLOCK + table.nbytes] = table.tobytes()
+    path.write_bytes(held)
+    samples = ShardedSamples([tmp_path], "train")
+    with pytest.raises(UserError, match=r"train-000000\.tar: sample 0 of its part is damaged"):
+        samples[0]
+    assert samples[1]["number"] == b"1"
+
+
+def test_places_beyond_the_file_are_told(tmp_path: Path) -> None:
+    write_folder(tmp_path, 1, 1)
+    path = tmp_path / "train-000000.tar"
+    held = bytearray(path.read_bytes())
+    held[BLOCK : BLOCK + 12] = np.array([2**64 - 600], "<u8").tobytes() + np.array([700], "<u4").tobytes()
+    path.write_bytes(held)
+    with pytest.raises(UserError, match=r"train-000000\.tar is damaged"):
+        ShardedSamples([tmp_path], "train")[0]
+
+
 def test_half_a_shard_is_never_seen(tmp_path: Path) -> None:
     def broken() -> Iterator[Sample]:
         yield {"number": b"0"}
@@ -108,6 +151,12 @@ def test_half_a_shard_is_never_seen(tmp_path: Path) -> None:
         ({"version": 9}, "another version"),
         ({"parts": {"train": ["../x", 3]}}, "damaged"),
         ({"samples_per_shard": 0}, "damaged"),
+        ({"samples_per_shard": 10**11}, "damaged"),
+        ({"parts": {"train": ["train", 10**11], "val": ["val", 0], "test": ["val", 0]}}, "damaged"),
+        (
+            {"samples_per_shard": 1, "parts": {"train": ["train", 10**8], "val": ["val", 0], "test": ["val", 0]}},
+            "damaged",
+        ),
         ({"more": 1}, "damaged"),
     ],
 )

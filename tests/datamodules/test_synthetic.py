@@ -123,6 +123,28 @@ def test_loaders_cover_their_split(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert data(seed=1).folder("train") != module.folder("train") == data(batch_size=4).folder("train")
 
 
+@pytest.mark.parametrize("damage", ["missing", "cut off", "fewer faces", "pickled"])
+@pytest.mark.parametrize("name", ["image", "coefficients"])
+def test_a_damaged_cache_is_named_and_drawn_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str, name: str
+) -> None:
+    monkeypatch.setenv("MONOFACE_CACHE", str(tmp_path))
+    module = data()
+    module.prepare_data()
+    path = module.folder("train") / f"{name}.npy"
+    whole = path.read_bytes()
+    if damage == "missing":
+        path.unlink()
+    elif damage == "cut off":
+        path.write_bytes(whole[: len(whole) // 2])
+    else:
+        fewer = np.load(path)[:-1]
+        np.save(path, fewer if damage == "fewer faces" else np.array([{}], dtype=object), allow_pickle=True)
+    assert len(data().train_dataloader().dataset) == 8
+    assert str(path) in caplog.text and "drawing these faces again" in caplog.text
+    assert path.read_bytes() == whole
+
+
 def test_nothing_half_written_is_left(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("MONOFACE_CACHE", str(tmp_path))
     module = data()

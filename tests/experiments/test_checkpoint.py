@@ -9,13 +9,16 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from experiments.__main__ import main
 from experiments.checkpoint import CONFIG_KEY, load_module
+from experiments.stored_module import Trust
 from lightning_modules.components.checkpoint_file import read_checkpoint
 from renderers.errors import UserError
 from tests.conf.tiny import TinyModule
 
+MINE = Trust(modules=("tests.conf.tiny",))
 CONFIG = str(Path(__file__).parents[1] / "conf/tiny.yaml")
 
 
@@ -35,7 +38,7 @@ def rewritten(source: Path, target: Path, **changes: Any) -> Path:
 
 
 def test_a_checkpoint_alone_makes_its_module(trained: Path) -> None:
-    module = load_module(trained)
+    module = load_module(trained, MINE)
     assert isinstance(module, TinyModule)
     assert not module.training
     assert module.weights.prior == 0.25
@@ -84,25 +87,48 @@ def test_other_files_are_refused(tmp_path: Path, trained: Path) -> None:
 
 def test_a_checkpoint_of_another_face_model(tmp_path: Path, trained: Path) -> None:
     with pytest.raises(UserError, match="made for second, this run uses first"):
-        load_module(rewritten(trained, tmp_path / "other", face_model="second"))
+        load_module(rewritten(trained, tmp_path / "other", face_model="second"), MINE)
 
 
 def test_a_checkpoint_of_another_version(tmp_path: Path, trained: Path) -> None:
-    text = torch.load(trained, weights_only=True)[CONFIG_KEY]
-    renamed = text.replace("hidden:", "width:")
-    with pytest.raises(UserError, match=r"another version of tests\.conf\.tiny\.TinyModule"):
-        load_module(rewritten(trained, tmp_path / "renamed", **{CONFIG_KEY: renamed}))
-    resized = text.replace("hidden: 6", "hidden: 7")
+    plan = torch.load(trained, weights_only=True)[CONFIG_KEY]
+
+    def changed(name: str, **arguments: Any) -> Path:
+        held = {**plan, "arguments": {**plan["arguments"], **arguments}}
+        return rewritten(trained, tmp_path / name, **{CONFIG_KEY: held})
+
+    with pytest.raises(UserError, match=r"another version of tests\.conf\.tiny\.TinyModule .* argument 'width'"):
+        load_module(changed("renamed", width=6), MINE)
     with pytest.raises(UserError, match="do not fit this module: size mismatch"):
-        load_module(rewritten(trained, tmp_path / "resized", **{CONFIG_KEY: resized}))
-    missing = text.replace("face_model: first", "face_model: missing")
+        load_module(changed("resized", hidden=7), MINE)
     with pytest.raises(UserError, match="missing: no such face model"):
-        load_module(rewritten(trained, tmp_path / "missing", **{CONFIG_KEY: missing}))
+        load_module(changed("missing", face_model="missing"), MINE)
     with pytest.raises(UserError, match="does not say which module"):
         load_module(rewritten(trained, tmp_path / "silent", **{CONFIG_KEY: None}))
 
 
-def test_only_lightning_modules_are_made(tmp_path: Path, trained: Path) -> None:
-    text = f"class_path: pathlib.Path\ninit_args: {{args: {tmp_path}}}\n"
-    with pytest.raises(UserError, match=r"another version of pathlib\.Path"):
-        load_module(rewritten(trained, tmp_path / "path", **{CONFIG_KEY: text}))
+def test_a_checkpoint_of_before_is_read(tmp_path: Path, trained: Path) -> None:
+    """YAML with class paths, an optimizer among the arguments."""
+    section = {
+        "class_path": "tests.conf.tiny.TinyModule",
+        "init_args": {
+            "image_size": 5,
+            "hidden": 6,
+            "weights": {"color": 1.0, "prior": 0.25},
+            "part": {"class_path": "tests.conf.tiny.make_part", "init_args": {"prefix": "ab"}},
+            "optimizer": {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.02}},
+            "init_weights": "gone.ckpt",
+        },
+    }
+    module = load_module(rewritten(trained, tmp_path / "old", **{CONFIG_KEY: yaml.safe_dump(section)}), MINE)
+    assert isinstance(module, TinyModule)
+    assert module.part is not None
+    assert (module.image_size, module.weights.prior, module.part.name) == (5, 0.25, "ab")
+
+
+def test_a_class_of_ones_own_is_asked_for(trained: Path) -> None:
+    with pytest.raises(UserError, match=r"TinyModule', which no checkpoint .* --trust-classes tests\.conf\.tiny$"):
+        load_module(trained)
+    with pytest.raises(UserError, match="--trust-classes"):
+        load_module(trained, Trust(modules=("tests.conf.tin", "tests.conf.tiny.more")))
+    assert isinstance(load_module(trained, Trust(modules=("tests.conf",))), TinyModule)

@@ -21,6 +21,7 @@ from PIL import Image
 from experiments.__main__ import main
 from experiments.checkpoint import load_module
 from experiments.cli import differences, wandb_mode
+from experiments.stored_module import Trust
 from renderers.errors import UserError
 from tests.conf.tiny import TinyModule
 
@@ -114,7 +115,7 @@ def test_a_part_may_come_from_a_function(tmp_path: Path) -> None:
     assert fit("--model.init_args.part=part.yaml", "--model.init_args.part.count=3") == 0
     part = yaml.safe_load((run() / "config.yaml").read_text())["model"]["init_args"]["part"]
     assert part == {"class_path": "tests.conf.tiny.make_part", "init_args": {"prefix": "ab", "count": 3}}
-    module = load_module(run() / "checkpoints/last.ckpt")
+    module = load_module(run() / "checkpoints/last.ckpt", Trust(modules=("tests.conf.tiny",)))
     assert isinstance(module, TinyModule)
     assert module.part is not None
     assert module.part.name == "ababab"
@@ -219,7 +220,7 @@ def test_weights_that_do_not_fit(capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
     assert fit(checkpoint, "--model.init_args.hidden=5", run_id="b") == 2
     captured = capsys.readouterr().err
-    assert "trained with init_args.hidden=8, the command says 5" in captured
+    assert "trained with hidden=8, the command says 5" in captured
     assert "its weights do not fit this module: size mismatch" in captured
     assert fit(checkpoint, "--model.init_args.face_model=second", run_id="b") == 2
     assert "made for first, this run uses second" in complaint(capsys)
@@ -276,12 +277,13 @@ def test_wandb_mode_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_differences_are_named_with_their_path() -> None:
-    stored = {"class_path": "a.B", "init_args": {"x": 1, "weights": {"depth": 0.5, "pixel": 1}}}
-    given = {"class_path": "a.B", "init_args": {"x": 2, "weights": {"depth": 0.5, "pixel": 1}, "new": True}}
+    stored = {"part": "B", "arguments": {"x": 1, "weights": {"depth": 0.5, "pixel": 1}}}
+    given = {"part": "B", "arguments": {"x": 2, "weights": {"depth": 0.5, "pixel": 2}, "new": True}}
     assert list(differences(stored, stored)) == []
     assert list(differences(stored, given)) == [
-        "trained with init_args.x=1, the command says 2",
-        "trained with init_args.new=None, the command says True",
+        "trained with x=1, the command says 2",
+        "trained with weights.pixel=1, the command says 2",
+        "trained with new=None, the command says True",
     ]
 
 

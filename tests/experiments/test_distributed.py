@@ -47,7 +47,7 @@ def train(
 ) -> list[dict[str, Any]]:
     """What the `StepRecord` of every process holds after `STEPS` steps of 4 faces."""
     folder.mkdir()
-    contents = little(paper, 4 // world)
+    contents = little(paper, 4)
     if some_groups:
         contents["data"] = {"class_path": f"{__name__}.SomeGroups", "init_args": {"data": contents["data"]}}
     if at_once:

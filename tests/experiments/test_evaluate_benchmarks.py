@@ -27,7 +27,8 @@ from experiments.evaluate.results import EVERYONE, Evaluation, Request
 from experiments.evaluate.scan_landmarks import find_scan_landmarks
 from lightning_modules.components.backbones import ResNet
 from lightning_modules.mgcnet import MGCNet
-from losses.metrics.scan import INNER_LANDMARKS, NOW_LANDMARKS
+from losses.metrics.scan import INNER_LANDMARKS, NOW_LANDMARKS, ScanErrors
+from losses.metrics.similarity import Similarity
 from renderers.camera import default_intrinsics, project
 from renderers.errors import UserError
 from renderers.morphable_model.default import load_default
@@ -199,6 +200,30 @@ def test_what_cannot_be_measured_is_told_and_written(copies: Path, tmp_path: Pat
         now.evaluate(network(), ask(None), told.append)
 
 
+def test_no_librarys_own_error_costs_the_other_subjects(copies: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """dlib and torch answer some pictures with RuntimeErrors, linear algebra some scans with LinAlgErrors."""
+    find, asked = Predictor.find, list[Path]()
+
+    def failing(self: Predictor, path: Path) -> Any:
+        asked.append(path)
+        if len(asked) == 1:
+            raise RuntimeError("Unsupported\nimage type")
+        return find(self, path)
+
+    def measure(face: Any, scan: Any) -> ScanErrors:
+        if len(asked) == 2:
+            raise np.linalg.LinAlgError("Singular matrix")
+        return ScanErrors(np.ones(3), Similarity(1.0, np.eye(3), np.zeros(3)))
+
+    monkeypatch.setattr(Predictor, "find", failing)
+    found = replace(now.BENCHMARK, measure=measure).evaluate(network(), ask(copies / "now"), lambda line: None)
+    assert sum(found.counts.values()) == 1
+    assert sorted(found.left_out.values()) == [
+        "LinAlgError: Singular matrix",
+        "none of its 1 photographs shows a face (RuntimeError: Unsupported image type)",
+    ]
+
+
 def test_landmarks_are_found_on_a_scan() -> None:
     found = find_scan_landmarks(np.asarray(mean_face().vertices), np.asarray(mean_face().faces), DlibDetector())
     away = np.linalg.norm(found - landmarks()[list(INNER_LANDMARKS)], axis=1)
@@ -289,7 +314,9 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "image_size": SIZE,
         },
     }
-    torch.save({"state_dict": network().state_dict(), CONFIG_KEY: yaml.safe_dump(section)}, path)
+    contents = {"state_dict": network().state_dict(), CONFIG_KEY: yaml.safe_dump(section)}
+    network().on_save_checkpoint(contents)
+    torch.save(contents, path)
     return path
 
 
@@ -300,6 +327,7 @@ def test_the_command_writes_what_it_prints(
 
     out = tmp_path / "out"
     arguments = ["--checkpoint", str(checkpoint), "--data", str(copies / "now"), "--out", str(out), "--subjects", "2"]
+    arguments += ["--trust-classes", "tests.conf"]
     assert main(["evaluate", "--suite", "now", *arguments]) == 0
     shown = capsys.readouterr().out
     names = {"evaluation.json", "evaluation.csv", "evaluation.png", "subjects.csv", "curve.png", "predictions"}
@@ -325,6 +353,7 @@ def test_the_command_writes_what_it_prints(
 def test_errors_are_one_line(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for suite in ("aflw2000", "now", "micc", "facescape", "bu3dfe", "frgc", "celeba"):
         arguments = ["evaluate", "--suite", suite, "--checkpoint", str(checkpoint), "--output", str(tmp_path / "out")]
+        arguments += ["--trust-classes", "tests.conf"]
         assert "needs --data DIR" in complaint(capsys, arguments)
         assert str(tmp_path) in complaint(capsys, [*arguments, "--data", str(tmp_path)])
     assert list(tmp_path.iterdir()) == []

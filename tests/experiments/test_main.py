@@ -193,3 +193,9 @@ def test_every_command_helps(capsys: pytest.CaptureFixture[str]) -> None:
     for command in COMMANDS:
         assert main([command, "--help"]) == 0
         assert f"python -m experiments {command}" in capsys.readouterr().out
+
+
+def test_what_is_meant_for_the_terminal_is_shown(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Of a file's name, or of what stands in a file: nothing moves the cursor or changes a colour."""
+    told = complaint(capsys, ["reconstruct", str(tmp_path / "a\x1b[2Jb\x07é.png")])
+    assert "a\\x1b[2Jb\\x07é.png" in told

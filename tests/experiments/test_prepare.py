@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -16,8 +18,9 @@ from PIL import Image
 
 from datamodules.alignment import five_points
 from datamodules.landmarks import DetectedFace
+from datamodules.photo_file import read_photo
 from datamodules.photo_folder import PhotoFolder
-from datamodules.photos import PhotoIndex, read_face, read_photo
+from datamodules.photos import PhotoIndex, read_face
 from experiments.__main__ import main
 from experiments.prepare.photos import find_photos, prepare_photos
 from experiments.prepare.worker import face_name
@@ -105,6 +108,34 @@ def test_good_photographs_are_prepared_and_bad_ones_listed(prepared: tuple[Path,
     assert {path.name for path in out.iterdir()} == {"images", "skin", "index.json", "skipped.json", "preview.jpg"}
 
 
+def test_faces_with_doubtful_landmarks_are_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (face,) = dlib_detector().detect(portrait())
+    spreads = iter([[0.4, 2.7, 3.1], [0.4, 0.5], [2.7]])  # of the faces of each photograph
+
+    class Doubting:
+        name = "dlib"
+
+        def detect(self, image: np.ndarray) -> list[DetectedFace]:
+            return [replace(face, spread=spread) for spread in next(spreads)]
+
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    for name in ("a.png", "b.png", "c.png"):
+        save(photos / name, portrait())
+    monkeypatch.setattr("experiments.prepare.photos.best_detector", lambda name: Doubting())
+    screen = io.StringIO()
+    with contextlib.redirect_stderr(screen):
+        assert main(["prepare", "photos", str(photos), "--out", str(out), "--workers", "1"]) == 0
+    index = PhotoIndex.load(out)
+    assert {name: (len(photo.faces), photo.doubtful) for name, photo in index.photos.items()} == {
+        "a.png": (1, 2), "b.png": (2, 0), "c.png": (0, 0),
+    }  # fmt: skip
+    skipped = json.loads((out / "skipped.json").read_text())
+    assert skipped.keys() == {"a.png", "c.png"}
+    assert skipped["a.png"] == "2 of its 3 faces, whose landmarks are doubtful"
+    assert skipped["c.png"].startswith("doubtful face: its landmarks move by 2.7 %")
+    assert "skipped 1 of 3" in screen.getvalue() and "2 faces of others" in screen.getvalue()
+
+
 def test_crops_landmarks_and_skin_belong_together(prepared: tuple[Path, str, int], photos: Path) -> None:
     index = PhotoIndex.load(prepared[0])
     for name, face in index.faces():
@@ -190,6 +221,37 @@ def test_interrupted_run_goes_on_where_it_stopped(
     detector = install(monkeypatch)
     assert main(command) == 0
     assert detector.calls == 0
+
+
+def test_no_name_and_no_error_of_a_detector_stops_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """dlib's and torch's own errors are RuntimeErrors; names that are no UTF-8 are prepared, or told, like others."""
+    source, out = copies(tmp_path / "in", 3), tmp_path / "out"
+    (source / "0.png").rename(source / os.fsdecode(b"bad\xff.png"))
+    (source / os.fsdecode(b"text\xfe.png")).write_text("not a picture")
+    detector = install(monkeypatch)
+    real = detector.detect
+
+    def failing(image: np.ndarray) -> list[DetectedFace]:
+        if detector.calls == 1:
+            detector.calls += 1
+            raise RuntimeError("Unsupported\nimage type")
+        return real(image)
+
+    monkeypatch.setattr(detector, "detect", failing)
+    assert main(["prepare", "photos", str(source), "--out", str(out), "--workers", "1"]) == 0
+    index, skipped = PhotoIndex.load(out), json.loads((out / "skipped.json").read_text())
+    assert {name for name, _ in index.faces()} == {"1.png", os.fsdecode(b"bad\xff.png")}
+    assert skipped == index.skipped() and skipped["2.png"] == "RuntimeError: Unsupported image type"
+    assert "not an image" in skipped[os.fsdecode(b"text\xfe.png")]
+
+
+def test_folders_that_are_links_are_told(tmp_path: Path) -> None:
+    save(tmp_path / "in" / "sub" / "a.png", portrait())
+    (tmp_path / "in" / "again").symlink_to(tmp_path / "in" / "sub")
+    names, others = find_photos(tmp_path / "in", tmp_path / "out")
+    assert names == ["sub/a.png"] and others == {"linked folders": 1}
 
 
 def test_changed_lost_and_removed_photographs_are_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from datamodules.layouts import load_layout
-from datamodules.photos import PhotoIndex, face_files, read_photo
+from datamodules.photo_file import read_photo
+from datamodules.photos import PhotoIndex, face_files
 from experiments.prepare import photos
 from experiments.prepare.photos import prepare_dataset
 from experiments.prepare.store import JOURNAL_NAME, load_index

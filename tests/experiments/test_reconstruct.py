@@ -17,15 +17,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 import trimesh
 from PIL import Image
+from scipy.spatial.transform import Rotation
 from skimage import data
 
+from datamodules.landmarks import DetectedFace
 from experiments.reconstruct import command, results
-from experiments.reconstruct.output import check_replaceable, replacing, write_marker
+from experiments.reconstruct.output import check_replaceable, marker_text, replacing, write_marker
 from experiments.reconstruct.pipeline import Photo, Reconstructor, open_photo
 from experiments.reconstruct.texture import TEXTURE_SIZE, bake_texture
 from lightning_modules.base import FaceModule
@@ -114,6 +117,27 @@ def test_a_result_is_complete(single: Path, face_model: MorphableModel) -> None:
     assert inside.mean() > 0.9
 
 
+def test_the_camera_alone_projects_the_mesh_onto_the_landmarks(single: Path, portrait: np.ndarray) -> None:
+    """As a program would that knows no more than the JSON and the OBJ; and OpenCV from the camera's parts."""
+    record = read_json(single / "reconstruction.json")
+    (face,) = record["faces"]
+    lines = (single / "mesh.obj").read_text().splitlines()
+    vertices = np.array([line.split()[1:] for line in lines if line.startswith("v ")], np.float64)
+    points = vertices[face["landmark_vertices"]]
+    camera = {name: np.array(value) for name, value in face["camera"].items()}
+    seen = np.column_stack([points, np.ones(68)]) @ camera["projection"].T
+    np.testing.assert_allclose(seen[:, :2] / seen[:, 2:], face["landmarks_projected"], atol=0.01)
+    turn, _ = cv2.Rodrigues(camera["rotation"])
+    again, _ = cv2.projectPoints(points, turn, camera["translation"], camera["intrinsics"], None)
+    np.testing.assert_allclose(again[:, 0], face["landmarks_projected"], atol=0.01)
+    assert camera["focal_length"] == camera["intrinsics"][0, 0] and (seen[:, 2] > 500).all()
+    pitch, yaw, roll = face["pose_degrees"].values()
+    turned = Rotation.from_euler("xyz", [pitch, yaw, roll], degrees=True).as_matrix()
+    np.testing.assert_allclose(camera["rotation"], np.diag([1, -1, -1]) @ turned, atol=1e-4)
+    assert "Rz(roll) Ry(yaw) Rx(pitch)" in record["conventions"]["rotation"]
+    assert record["smallest_face"] == 40 and record["photo_size"] == [*portrait.shape[1::-1]]
+
+
 def test_meshes_are_textured_and_in_millimetres(single: Path, face_model: MorphableModel) -> None:
     (face,) = read_json(single / "reconstruction.json")["faces"]
     weights = {name: torch.tensor([values]) for name, values in face["coefficients"].items()}
@@ -176,10 +200,11 @@ def test_all_faces_of_a_photograph(tmp_path: Path, reconstructor: Reconstructor,
     out = tmp_path / "two"
     results.reconstruct_photo(Photo("two", "two.png", np.hstack([portrait, portrait])), out, reconstructor)
     assert {e.name for e in out.iterdir()} == {"face_1", "face_2", "overlay.png", "report.html", "reconstruction.json"}
-    faces = read_json(out / "reconstruction.json")["faces"]
-    assert len(faces) == 2
-    centres = sorted(np.mean(face["landmarks_projected"], axis=0)[0] for face in faces)
-    assert centres[1] - centres[0] == pytest.approx(portrait.shape[1], abs=8)
+    record = read_json(out / "reconstruction.json")
+    faces = record["faces"]
+    assert [face["number"] for face in faces] == [1, 2] and record["face_count"] == 2
+    first, second = (np.mean(face["landmarks_projected"], axis=0)[0] for face in faces)
+    assert second - first == pytest.approx(portrait.shape[1], abs=8)
     for number in (1, 2):
         assert {e.name for e in (out / f"face_{number}").iterdir()} == FACE_FILES
     # Ours, folders included: it may be replaced.
@@ -192,6 +217,44 @@ def test_roll_is_that_of_the_photograph(reconstructor: Reconstructor, portrait: 
     (rolled,) = reconstructor.reconstruct(Photo("b", "b", turned))
     assert rolled.pose_degrees["roll"] - upright.pose_degrees["roll"] == pytest.approx(20, abs=4)
     assert rolled.pose_degrees["yaw"] == pytest.approx(upright.pose_degrees["yaw"], abs=6)
+
+
+def test_a_head_that_lies_is_drawn_lying(reconstructor: Reconstructor, portrait: np.ndarray) -> None:
+    (upright,) = reconstructor.reconstruct(Photo("a", "a", portrait))
+    (lying,) = reconstructor.reconstruct(Photo("b", "b", np.ascontiguousarray(np.rot90(portrait))))
+    assert lying.pose_degrees["roll"] - upright.pose_degrees["roll"] == pytest.approx(90, abs=2)
+    back = np.column_stack([portrait.shape[1] - lying.landmarks[:, 1], lying.landmarks[:, 0]])
+    np.testing.assert_allclose(back, upright.landmarks, atol=3)
+    assert lying.record()["confidence"] == upright.record()["confidence"] == "sure"
+
+
+def test_doubtful_landmarks_are_told_everywhere(
+    tmp_path: Path,
+    reconstructor: Reconstructor,
+    portrait: np.ndarray,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    faces = reconstructor.detector.detect(portrait)
+
+    class Doubting:
+        name = "dlib"
+
+        def detect(self, image: np.ndarray) -> list[DetectedFace]:
+            return [replace(face, spread=2.7) for face in faces]
+
+        def smallest_face(self, height: int, width: int) -> float:
+            return 40.0
+
+    monkeypatch.setattr(reconstructor, "detector", Doubting())
+    out = tmp_path / "out"
+    results.reconstruct_photo(Photo("a", "a.png", portrait), out, reconstructor)
+    (record,) = read_json(out / "reconstruction.json")["faces"]
+    assert (record["confidence"], record["landmark_spread"]) == ("doubtful", 2.7)
+    printed = capsys.readouterr().out
+    assert "% (doubtful)" in printed and "face 1: its landmarks move by 2.7 %" in printed
+    page = (out / "report.html").read_text()
+    assert "<b>doubtful</b> landmarks" in page and "its landmarks move by 2.7 %" in page
 
 
 def test_a_regressors_answer_is_taken_as_it_is(face_model: MorphableModel, portrait: np.ndarray) -> None:
@@ -252,51 +315,10 @@ def test_landmarks_overlay_and_matrix_are_those_of_one_camera(
         assert face.landmark_nme < 5
 
 
-def test_a_folder_goes_on_past_bad_files(
-    tmp_path: Path, reconstructor: Reconstructor, portrait: np.ndarray, capsys: pytest.CaptureFixture[str]
-) -> None:
-    source, out = tmp_path / "frames", tmp_path / "out"
-    source.mkdir()
-    Image.fromarray(portrait).save(source / "frame 1.png")
-    Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(source / "frame 2.png")
-    (source / "notes.txt").write_text("no picture")
-    results.reconstruct_folder(source, out, reconstructor)
-    assert {entry.name for entry in out.iterdir()} == {"index.html", "index.json", "frame 1"}
-    assert {entry.name for entry in (out / "frame 1").iterdir()} == FILES
-    index = read_json(out / "index.json")
-    assert set(index["skipped"]) == {"frame 2.png", "notes.txt"}
-    assert "no face" in index["skipped"]["frame 2.png"] and "not an image" in index["skipped"]["notes.txt"]
-    page = (out / "index.html").read_text()
-    assert 'href="frame%201/report.html"' in page and "notes.txt" in page
-    assert "1 of 3" in capsys.readouterr().out
-
-
-def test_a_folder_without_anything_leaves_nothing(tmp_path: Path, reconstructor: Reconstructor) -> None:
-    source = tmp_path / "photos"
-    source.mkdir()
-    with pytest.raises(UserError, match="no files"):
-        results.reconstruct_folder(source, tmp_path / "out", reconstructor)
-    (source / "a.jpg").write_text("no picture")
-    with pytest.raises(UserError, match="none of its 1 files"):
-        results.reconstruct_folder(source, tmp_path / "out", reconstructor)
-    assert [entry.name for entry in tmp_path.iterdir()] == ["photos"]
-
-
-def test_names_of_results_are_distinct() -> None:
-    paths = [Path(name) for name in ("a.jpg", "a.png", "A.b.jpg", "index.png")]
-    assert list(results.result_names(paths).values()) == ["a_jpg", "a_png", "A.b", "index_png"]
-
-
-def test_frames_come_in_order(tmp_path: Path) -> None:
-    for name in ("f10.png", "f2.png", ".hidden", "f1.png", "2.png"):
-        (tmp_path / name).touch()
-    assert [path.name for path in results.photo_paths(tmp_path)] == ["2.png", "f1.png", "f2.png", "f10.png"]
-
-
 def _ours(folder: Path, text: str) -> None:
     with replacing(folder) as staging:
         (staging / "mesh.obj").write_text(text)
-        write_marker(staging, "reconstruction.json", {})
+        write_marker(staging, {})
 
 
 def test_our_own_result_is_replaced(tmp_path: Path) -> None:
@@ -337,6 +359,22 @@ def _fill_added(out: Path) -> None:
     (out / "notes.txt").write_text("mine")
 
 
+def _fill_added_deep(out: Path) -> None:
+    _ours(out, "old")
+    (out / "face_1" / "mine").mkdir(parents=True)
+
+
+def _fill_link_inside(out: Path) -> None:
+    _ours(out, "old")
+    out.with_name("elsewhere").mkdir()
+    (out / "face_1").symlink_to(out.with_name("elsewhere"))
+
+
+def _fill_results_of_a_folder(out: Path) -> None:
+    out.mkdir()
+    (out / "index.json").write_bytes(marker_text({"photos": {}}))
+
+
 def _fill_file(out: Path) -> None:
     out.write_text("a file")
 
@@ -346,7 +384,13 @@ def _fill_link(out: Path) -> None:
     out.symlink_to(out.with_name("elsewhere"))
 
 
-@pytest.mark.parametrize("fill", [_fill_foreign, _fill_foreign_marker, _fill_added, _fill_file, _fill_link])
+@pytest.mark.parametrize(
+    "fill",
+    [
+        _fill_foreign, _fill_foreign_marker, _fill_added, _fill_added_deep, _fill_link_inside,
+        _fill_results_of_a_folder, _fill_file, _fill_link,
+    ],
+)  # fmt: skip
 def test_what_is_not_ours_is_never_touched(tmp_path: Path, fill: Callable[[Path], None]) -> None:
     out = tmp_path / "out"
     fill(out)
@@ -395,7 +439,7 @@ def test_the_input_is_never_replaced(tmp_path: Path, portrait: np.ndarray, model
     out = tmp_path / "out"
     with replacing(out) as staging:
         Image.fromarray(portrait).save(staging / "photo.png")
-        write_marker(staging, "reconstruction.json", {})
+        write_marker(staging, {})
     with pytest.raises(UserError, match="would replace the input"):
         command.run(_arguments(str(out / "photo.png"), "--out", str(out), "--face-model", str(model_file)))
     assert (out / "photo.png").is_file()
@@ -411,7 +455,11 @@ def test_the_command_from_end_to_end(
     out = tmp_path / "runs" / "reconstruct" / "me"
     assert {entry.name for entry in out.iterdir()} == FILES
     printed = capsys.readouterr().out
-    assert "landmark NME" in printed and "runs/reconstruct/me/report.html" in printed
+    assert (
+        "landmark NME" in printed
+        and "1; none smaller than 40 px" in printed
+        and "runs/reconstruct/me/report.html" in printed
+    )
     assert read_json(out / "reconstruction.json")["faces"][0]["landmark_nme"] < 3.5
 
 

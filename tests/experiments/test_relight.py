@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from lightning import LightningModule
 from PIL import Image
 from scipy.ndimage import binary_erosion
 from torch import nn
@@ -33,6 +35,7 @@ from tests.experiments.test_main import complaint
 
 SIZE = 32
 SMALL = ["--size", str(SIZE), "--frames", "4"]
+TRUSTING = ["--trust-classes", "tests.conf"]  # of the small encoder
 
 
 def read(path: Path) -> tuple[np.ndarray, dict]:
@@ -149,10 +152,12 @@ def test_seeds_make_faces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert first.read_bytes() == Path("again.gif").read_bytes() != other.read_bytes()
 
 
-def write_checkpoint(path: Path, module: nn.Module, init_args: dict, **more: object) -> Path:
+def write_checkpoint(path: Path, module: LightningModule, init_args: dict) -> Path:
     kind = type(module)
     section = {"class_path": f"{kind.__module__}.{kind.__qualname__}", "init_args": init_args}
-    torch.save({"state_dict": module.state_dict(), CONFIG_KEY: yaml.safe_dump(section), **more}, path)
+    contents: dict[str, Any] = {"state_dict": module.state_dict(), CONFIG_KEY: yaml.safe_dump(section)}
+    module.on_save_checkpoint(contents)
+    torch.save(contents, path)
     return path
 
 
@@ -187,7 +192,7 @@ def test_a_photographs_face_is_the_networks_answer(
         return original(renderer, coefficients, count, size)
 
     monkeypatch.setattr(relight, "draw_frames", kept)
-    assert main(["relight", "--checkpoint", str(checkpoint), *SMALL]) == 0
+    assert main(["relight", "--checkpoint", str(checkpoint), *SMALL, *TRUSTING]) == 0
     assert "astronaut" in capsys.readouterr().out
     frames, _ = read(Path("runs/relight/astronaut.gif"))
     assert frames.shape[0] == 4
@@ -207,10 +212,10 @@ def test_errors_are_one_line(
     monkeypatch.chdir(tmp_path)
     Image.new("RGB", (80, 80), "gray").save("plain.png")
     Path("text.ckpt").write_text("not weights")
-    write_checkpoint(Path("tiny.ckpt"), TinyModule(), {}, face_model="first")
+    write_checkpoint(Path("tiny.ckpt"), TinyModule(), {})
     write_face_checkpoint(Path("dull.ckpt"), MGCNet)
     before = {path.name for path in tmp_path.iterdir()}
-    trained = ["--checkpoint", str(checkpoint)]
+    trained = ["--checkpoint", str(checkpoint), *TRUSTING]
     for arguments, said in (
         (["--frames", "1"], "--frames 1 makes no animation; use 2 to 240"),
         (["--frames", "1000"], "--frames 1000"),
@@ -224,8 +229,8 @@ def test_errors_are_one_line(
         ([*trained, "--image", "plain.png"], "plain.png: no face found"),
         (["--checkpoint", "none.ckpt"], "none.ckpt: no such file"),
         (["--checkpoint", "text.ckpt"], "damaged, or not a checkpoint"),
-        (["--checkpoint", "tiny.ckpt"], "holds a TinyModule, which knows no highlights"),
-        (["--checkpoint", "dull.ckpt"], "holds a MGCNet, which knows no highlights"),
+        (["--checkpoint", "tiny.ckpt", *TRUSTING], "holds a TinyModule, which knows no highlights"),
+        (["--checkpoint", "dull.ckpt", *TRUSTING], "holds a MGCNet, which knows no highlights"),
         ([*SMALL, "--out", "plain.png/face.gif"], "plain.png"),
     ):
         assert said in complaint(capsys, ["relight", *arguments])
@@ -238,4 +243,5 @@ def test_defaults_and_help() -> None:
     relight.add_arguments(parser)
     assert vars(parser.parse_args([])) == {
         "checkpoint": None, "seed": 0, "image": None, "out": None, "frames": 36, "size": 192,
+        "trust_classes": [], "trust_folder": [],
     }  # fmt: skip

@@ -25,6 +25,7 @@ from renderers.coefficients import Coefficients
 from renderers.errors import UserError
 from renderers.face_renderer import FaceRenderer, Rendering, mean_coefficients
 from renderers.morphable_model.bfm2009 import load_bfm2009
+from renderers.morphable_model.default import load_default
 from renderers.morphable_model.model import MorphableModel
 from renderers.specular_renderer import SPECULAR_COEFFICIENTS, SpecularRenderer
 from tests.conf.fake_bfm import write_fake_bfm
@@ -133,7 +134,7 @@ def test_expression_bounds_hold(face_model: MorphableModel, rendering: Rendering
     bounded = replace(free, expression_bounds=(0.0, 1.0))
     assert run(face_model, rendering, free).coefficients.expression.min() < -0.5
     expression = run(face_model, rendering, bounded).coefficients.expression
-    assert expression.min() > -0.2 and expression.max() < 1.2
+    assert expression.min() == 0 and expression.max() <= 1
 
 
 @pytest.mark.parametrize("camera", CAMERAS)
@@ -176,7 +177,7 @@ def test_rigid_pose_is_exact_for_a_known_shape(face_model: MorphableModel, kind:
     start = mean_coefficients(face_model, 3)
     camera = default_intrinsics(SIZE).expand(3, 3, 3)
     posed = replace(start, angles=angles, translation=translation)
-    target = project_landmarks(FaceRenderer(face_model, camera=kind), posed, camera)
+    target, _ = project_landmarks(FaceRenderer(face_model, camera=kind), posed, camera)
     found_angles, found_translation = rigid_pose(face_model, start, target, camera, kind)
     torch.testing.assert_close(found_angles, angles, rtol=0, atol=1e-4)
     torch.testing.assert_close(found_translation, translation, rtol=0, atol=1e-3)
@@ -219,6 +220,69 @@ def test_levenberg_marquardt_agrees_with_scipy() -> None:
             lambda x, curve=curve: x[0] * np.exp(-x[1] * times.numpy()) - curve, np.ones(2), method="lm"
         )
         np.testing.assert_allclose(found[row].numpy(), expected.x, atol=2e-5)
+
+
+@pytest.fixture(scope="module")
+def winking() -> tuple[MorphableModel, Coefficients, Rendering]:
+    """Three of the embedded mean face: open eyes, the left one shut, both squinting."""
+    model = load_default()
+    coefficients = mean_coefficients(model, 3)
+    for row, names in enumerate(((), ("eyeBlinkLeft",), ("eyeSquintLeft", "eyeSquintRight"))):
+        for name in names:
+            coefficients.expression[row, model.expression_names.index(name)] = 1.0
+    return model, coefficients, FaceRenderer(model, SIZE)(coefficients)
+
+
+def weights(model: MorphableModel, result: FitResult, row: int) -> dict[str, float]:
+    return dict(zip(model.expression_names, result.coefficients.expression[row].tolist(), strict=True))
+
+
+WEIGHTS = FitSettings(
+    expression_deviation=0.35, expression_bounds=(0.0, 1.0), moving_contour=False, photometric_iterations=0
+)
+
+
+def test_shut_and_squinting_eyes_are_found(winking: tuple[MorphableModel, Coefficients, Rendering]) -> None:
+    model, _, rendering = winking
+    result = run(model, rendering, WEIGHTS)
+    opened, wink, squint = (weights(model, result, row) for row in range(3))
+    assert wink["eyeBlinkLeft"] > 0.9 > 0.1 > wink["eyeBlinkRight"]
+    assert max(opened["eyeBlinkLeft"], opened["eyeSquintLeft"]) < 0.1
+    assert squint["eyeSquintLeft"] > 0.3 and squint["eyeBlinkLeft"] < 0.2
+
+
+def test_pixels_shut_an_eye_that_the_landmarks_leave_open(
+    winking: tuple[MorphableModel, Coefficients, Rendering],
+) -> None:
+    model, _, rendering = winking
+    half_open = rendering.landmarks.clone()
+    lids = [43, 44, 46, 47]
+    half_open[1, lids] = half_open[1, lids].lerp(rendering.landmarks[0, lids], 0.7)
+    lied_to = replace(rendering, landmarks=half_open)
+    assert weights(model, run(model, lied_to, WEIGHTS), 1)["eyeBlinkLeft"] < 0.5
+    seen = run(model, lied_to, replace(WEIGHTS, photometric_iterations=1, photometric_size=SIZE))
+    assert weights(model, seen, 1)["eyeBlinkLeft"] > 0.7
+    for row, name in ((0, "eyeBlinkLeft"), (0, "eyeBlinkRight"), (1, "eyeBlinkRight")):
+        assert weights(model, seen, row)[name] < 0.2
+    assert seen.coefficients.expression.min() >= 0 and seen.coefficients.expression.max() <= 1
+
+
+def test_levenberg_marquardt_within_bounds_agrees_with_scipy() -> None:
+    generator = torch.Generator().manual_seed(2)
+    design = torch.randn(4, 12, 5, generator=generator, dtype=torch.float64)
+    data = design @ torch.tensor([[1.5], [-0.4], [0.5], [0.0], [2.0]]).double()
+    data = data[..., 0] + 0.3 * torch.randn(4, 12, generator=generator, dtype=torch.float64)
+    low, high = torch.tensor([0.0, 0.0, -torch.inf, 0.2, 0.0]), torch.tensor([1.0, 1.0, torch.inf, 1.0, torch.inf])
+
+    def linearize(x: Tensor) -> tuple[Tensor, Tensor]:
+        return (design @ x[..., None])[..., 0] - data, design
+
+    start = torch.full((4, 5), 3.0, dtype=torch.float64)
+    found = levenberg_marquardt(linearize, start, iterations=30, bounds=(low, high))
+    for row in range(4):
+        expected = scipy.optimize.lsq_linear(design[row].numpy(), data[row].numpy(), (low.numpy(), high.numpy()))
+        np.testing.assert_allclose(found[row].numpy(), expected.x, atol=1e-5)
+    assert (found == low).any() and (found == high).any()
 
 
 @pytest.mark.parametrize("yaw", [-0.7, 0.7])

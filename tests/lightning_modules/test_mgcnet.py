@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from torch import Tensor, nn
 
 from datamodules.batch import MultiViewBatch
@@ -14,6 +15,7 @@ from lightning_modules.components.backbones import ResNet
 from lightning_modules.components.schedule import cosine_factor
 from lightning_modules.mgcnet import MGCNet, MGCNetWeights
 from losses.landmark import landmark_loss, landmark_weights
+from losses.regularization import coefficient_regularization
 from renderers.coefficients import Coefficients
 from renderers.errors import UserError
 from tests.conf.parts import SmallEncoder, Told
@@ -155,6 +157,33 @@ def test_identity_of_the_targets_alone() -> None:
     wanted = module.identity_encoder(batch.image[rows], batch.landmarks[rows])
     expected = 1 - torch.cosine_similarity(drawn, wanted).mean()
     torch.testing.assert_close(module.feature_terms(mixed, estimate, rendering)["identity"], expected)
+
+
+def test_the_papers_configuration_has_the_releases_terms() -> None:
+    """Its regularization is summed over the batch's samples; colours have a Euclidean distance."""
+    contents = yaml.safe_load((Path(__file__).parents[2] / "experiments/mgcnet/paper.yaml").read_text())
+    given, samples = contents["model"]["init_args"], contents["data"]["init_args"]["batch_size"]
+    weights = MGCNetWeights(**given["weights"])
+    module, views = make_module(weights), 3
+    drawn = module.face_model.layout().split(torch.randn(samples * views, module.face_model.layout().length))
+    ours = (
+        weights.regularization
+        * coefficient_regularization(
+            drawn, weights.prior_identity, weights.prior_expression, weights.prior_albedo
+        ).mean()
+    )
+    squares = [float(value.square().sum()) for value in (drawn.identity, drawn.expression, drawn.albedo)]
+    expected = 1e-4 * (squares[0] + 0.8 * squares[1] + 3e-3 * squares[2]) / views
+    assert float(ours) == pytest.approx(expected, rel=1e-4)
+
+    batch, answer = exact_batch(module.face_model, faces=1, size=SIZE)
+    wrong = replace(answer, angles=answer.angles + 0.1)
+    rendering = module.renderer(wrong, batch.intrinsics)
+    plain = module.multi_view_terms(batch, rendering)["pixel"]
+    told_so = MGCNet(small_face_model(), ResNet(18), SmallEncoder(), SIZE, pixel_distance=given["pixel_distance"])
+    euclidean = told_so.multi_view_terms(batch, rendering)["pixel"]
+    # The mean of three channels' errors is a third of their sum, which is 1 to sqrt(3) Euclidean distances.
+    assert 3**0.5 <= float(euclidean / plain) <= 3
 
 
 def test_without_the_covisible_map_the_whole_face_counts() -> None:

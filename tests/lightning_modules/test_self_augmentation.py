@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from datamodules.batch import FaceBatch, Truth
 from datamodules.corruption import DelusionalOcclusion
 from lightning_modules.components.backbones import ResNet
-from lightning_modules.components.schedule import cosine_factor, staged_factor
 from lightning_modules.mgcnet import MGCNet
 from lightning_modules.self_augmentation import CoarseWeights, SelfAugmentation, SelfAugmentationWeights
 from lightning_modules.self_augmentation.metrics import hidden_vertices
@@ -267,13 +266,6 @@ def test_fine_model_is_taken_over_once_it_has_been_trained(tmp_path: Path, monke
         found = make_module(init_weights=path).fine_model.state_dict()[key]
         taken.append(torch.equal(found, trained.fine_model.state_dict()[key]))
     assert taken == [False, True]
-
-
-def test_staged_schedule() -> None:
-    factors = [staged_factor(step, 100, 300) for step in range(300)]
-    assert factors[:100] == [cosine_factor(step, 100) for step in range(100)]
-    assert factors[100:] == [cosine_factor(step, 200) for step in range(200)]
-    assert staged_factor(40, 10**6, 50) == cosine_factor(40, 50)
 
 
 def test_hidden_vertices_of_a_wall() -> None:

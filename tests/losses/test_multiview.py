@@ -51,6 +51,22 @@ def test_pixel_loss_equals_a_loop() -> None:
         assert loss[p].item() == pytest.approx(sum(errors) / len(errors), abs=1e-12)
 
 
+def test_euclidean_pixel_loss_equals_a_loop() -> None:
+    """And outside the covisible pixels neither the value nor the gradient minds what is there."""
+    synthesized, target, covisible = random_maps(channels=3)
+    spoilt = torch.where(covisible, synthesized, torch.nan).requires_grad_()
+    loss = pixel_consistency_loss(spoilt, target, covisible, euclidean=True)
+    for p in range(3):
+        errors = [
+            math.dist(synthesized[p, :, i, j].tolist(), target[p, :, i, j].tolist())
+            for i in range(4) for j in range(5) if covisible[p, 0, i, j]
+        ]  # fmt: skip
+        assert loss[p].item() == pytest.approx(sum(errors) / len(errors), abs=1e-12)
+    loss.sum().backward()
+    assert spoilt.grad is not None and spoilt.grad.isfinite().all()
+    assert spoilt.grad[~covisible.expand_as(spoilt)].abs().max() == 0
+
+
 def test_depth_loss_equals_a_loop_in_millimetres() -> None:
     synthesized, target, covisible = random_maps(seed=1)
     loss = depth_consistency_loss(synthesized, target, covisible)

@@ -52,6 +52,55 @@ def test_equals_the_known_composition_to_the_bit(raw: Path, tmp_path: Path) -> N
         assert torch.equal(members, composed.regions[name]), name
 
 
+def test_the_trimmed_mesh_with_29_expressions_makes_222_numbers(raw: Path) -> None:
+    """80 identity, 29 expression, 80 albedo, 6 pose and 27 illumination numbers; what the front shares is the same."""
+    front, model = load_face_model(str(raw)), load_face_model(str(raw), expressions=29, mesh="trimmed")
+    assert model.layout().length == 222 == 80 + 29 + 80 + 6 + 27
+    assert model.vertex_count == TRIMMED
+    kept = torch.as_tensor(scipy.io.loadmat(raw / "BFM_front_idx.mat")["idx"][:, 0].astype(np.int64) - 1)
+    assert torch.equal(model.landmark_indices, kept[front.landmark_indices])
+    coefficients = [torch.randn(2, count) for count in (80, 29, 80)]
+    whole = model.shape(*coefficients[:2])
+    torch.testing.assert_close(
+        whole[:, kept], front.shape(coefficients[0], torch.nn.functional.pad(coefficients[1], (0, 35)))
+    )
+    torch.testing.assert_close(model.albedo(coefficients[2])[:, kept], front.albedo(coefficients[2]))
+    for name, members in front.regions.items():
+        assert set(model.regions[name].tolist()) == set(kept[members].tolist())
+    # Vertices beside the front, by the formats' own words.
+    trimmed = scipy.io.loadmat(raw / "BFM_exp_idx.mat")["trimIndex"][:, 0] - 1
+    raw_mean = scipy.io.loadmat(raw / "01_MorphableModel.mat")["shapeMU"].reshape(-1, 3)[trimmed] / 1e5
+    moved = torch.as_tensor(raw_mean) - torch.as_tensor(raw_mean)[kept].mean(dim=0)
+    torch.testing.assert_close(model.mean_shape, moved, atol=1e-5, rtol=0)
+
+    def corners(faces: torch.Tensor, names: torch.Tensor) -> set[frozenset[int]]:
+        return {frozenset(names[face].tolist()) for face in faces}
+
+    assert corners(model.faces, torch.arange(TRIMMED)) == corners(front.faces, kept)
+
+
+def test_expressions_and_meshes_that_are_not_there(raw: Path, copy: Path, tmp_path: Path) -> None:
+    composed = compose_front_model(raw, tmp_path / "BFM_model_front.mat")
+    few = load_face_model(str(composed), expressions=29)
+    assert torch.equal(few.expression_basis, load_bfm2009(composed).expression_basis[..., :29])
+    for spec, arguments, expected in (
+        (composed, {"expressions": 65}, "expressions=65, the file holds 1 to 64"),
+        (composed, {"mesh": "trimmed"}, "mesh=trimmed goes with the folder of BFM 2009's raw files alone"),
+        (raw, {"expressions": 80}, "expected 80 modes or more"),
+        (raw, {"expressions": 0}, "expressions=0, at least 1"),
+        ("default", {"expressions": 29}, "expressions=29 goes with BFM 2009 alone"),
+    ):
+        with pytest.raises(UserError, match=expected):
+            load_face_model(str(spec), **arguments)  # type: ignore[arg-type]
+    changed(copy, "01_MorphableModel.mat", tl=None)
+    with pytest.raises(UserError, match="no tl in it"):
+        load_face_model(str(copy), mesh="trimmed")
+    assert load_face_model(str(copy)).vertex_count == 800
+    changed(copy, "01_MorphableModel.mat", tl=np.array([[1, 2, WHOLE + 1]]))
+    with pytest.raises(UserError, match=f"expected whole numbers from 1 to {WHOLE}"):
+        load_face_model(str(copy), mesh="trimmed")
+
+
 @pytest.mark.parametrize("name", RAW_FILES)
 def test_an_absent_file_is_named(copy: Path, name: str) -> None:
     (copy / name).unlink()

@@ -7,6 +7,7 @@ import importlib.metadata
 import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -386,7 +387,7 @@ def test_a_damaged_cache_is_derived_again(
     for damage in (b"", b"not an archive", whole[: len(whole) // 2]):
         default.cache_file().write_bytes(damage)
         assert default.load_default().fingerprint() == model.fingerprint()
-        assert "cannot be read" in caplog.text
+        assert "cannot be used" in caplog.text
         caplog.clear()
     assert len(derived) == 3
     assert default.load_default().fingerprint() == model.fingerprint()
@@ -394,16 +395,40 @@ def test_a_damaged_cache_is_derived_again(
     assert [path.name for path in tmp_path.iterdir()] == [default.cache_file().name]
 
 
-def test_racing_writers_leave_one_whole_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "change", "said"),
+    [
+        ("crease", None, "holds no crease"),
+        ("parts", lambda array: array[:-1], "parts has shape"),
+        ("identity_basis", lambda array: array[..., :79], "identity_basis has shape"),
+        ("uv", lambda array: array * np.nan, "uv holds values that are not finite"),
+        ("faces", lambda array: array + 5000, "faces speaks of vertices"),
+        ("mirror", lambda array: array.astype(float), "mirror holds float64"),
+    ],
+)
+def test_a_cache_of_other_arrays_is_not_used(
+    tmp_path: Path, base: dict[str, np.ndarray], caplog: pytest.LogCaptureFixture, name: str, change: Any, said: str
+) -> None:
+    arrays = dict(base)
+    if change is None:
+        del arrays[name]
+    else:
+        arrays[name] = change(arrays[name])
+    np.savez(tmp_path / "base.npz", **arrays)  # type: ignore[arg-type]
+    assert default._read(tmp_path / "base.npz") is None
+    assert said in caplog.text and str(tmp_path / "base.npz") in caplog.text
+
+
+def test_racing_writers_leave_one_whole_file(tmp_path: Path, base: dict[str, np.ndarray]) -> None:
     path = tmp_path / "new" / "arrays.npz"
-    payloads = [{"x": np.full(200_000, float(index))} for index in range(6)]
+    payloads = [{**base, "uv": np.full_like(base["uv"], float(index))} for index in range(6)]
     threads = [threading.Thread(target=default._write, args=(path, payload)) for payload in payloads]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     stored = default._read(path)
-    assert stored is not None and len(np.unique(stored["x"])) == 1
+    assert stored is not None and len(np.unique(stored["uv"])) == 1
     assert [p.name for p in path.parent.iterdir()] == ["arrays.npz"]
 
 

@@ -149,6 +149,16 @@ def test_more_is_declared_than_the_file_holds(tmp_path: Path) -> None:
     assert "declares shape (1099511627776, 1048576) of float64, and holds 0 bytes" in message(tmp_path / "large.npz")
 
 
+def test_a_place_before_the_files_beginning_is_damage(tmp_path: Path) -> None:
+    np.savez(tmp_path / "file.npz", x=np.arange(4.0))
+    content = bytearray((tmp_path / "file.npz").read_bytes())
+    end = content.rindex(b"PK\x05\x06")  # the end of the directory: its offset is 16 bytes on
+    content[end + 16 : end + 20] = (2**31).to_bytes(4, "little")
+    (tmp_path / "file.npz").write_bytes(content)
+    with pytest.raises(NpzError, match="damaged or cut short"):
+        read_npz(tmp_path / "file.npz")
+
+
 @LAX
 @given(data=st.data())
 def test_a_damaged_file_is_read_right_or_refused(tmp_path: Path, data: st.DataObject) -> None:
