@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from renderers.coefficients import Coefficients
-    from renderers.morphable_model.model import MorphableModel
+    from renderers.specular_renderer import SpecularRenderer
 
 FORMATS = {".gif": "GIF", ".png": "PNG", ".webp": "WEBP"}  # of animations, by the file's suffix
 TITLES = ("diffuse", "specular", "diffuse + specular")
@@ -83,24 +83,24 @@ def run(args: argparse.Namespace) -> int:
     if args.image is not None and not args.image.is_file():
         raise UserError(f"{args.image}: no such file")
     if args.checkpoint is None:
-        face_model, coefficients = random_face(args.seed)
+        renderer, coefficients = random_face(args.seed)
     else:
-        face_model, coefficients = photographed_face(args.image, args.checkpoint, Trust.of(args))
-    frames = draw_frames(face_model, coefficients, args.frames, args.size)
+        renderer, coefficients = photographed_face(args.image, args.checkpoint, Trust.of(args))
+    frames = draw_frames(renderer, coefficients, args.frames, args.size)
     with written_atomically(out) as temporary:
         save_animation(frames, temporary, FORMATS[out.suffix.lower()])
     print(f"{out}: {name} in {args.frames} frames, {math.ceil(out.stat().st_size / 1000)} kB")
     return 0
 
 
-def random_face(seed: int) -> tuple[MorphableModel, Coefficients]:
-    """The embedded default and a random person of it, nearly frontal (B = 1, with the specular extras)."""
+def random_face(seed: int) -> tuple[SpecularRenderer, Coefficients]:
+    """A renderer of the embedded default, and a random person of it, nearly frontal (B = 1, with specular extras)."""
     import torch
 
     from renderers.coefficients import ILLUMINATION_SIZE
     from renderers.morphable_model.default import load_default
     from renderers.morphable_model.sampling import sample_shape_coefficients
-    from renderers.specular_renderer import SPECULAR_COEFFICIENTS
+    from renderers.specular_renderer import SPECULAR_COEFFICIENTS, SpecularRenderer
 
     face_model = load_default(DENSITY)
     generator = np.random.default_rng(seed)
@@ -108,11 +108,11 @@ def random_face(seed: int) -> tuple[MorphableModel, Coefficients]:
     angles = generator.normal(0.0, [0.05, 0.2, 0.03]).clip(-0.35, 0.35)[None]
     coefficients = portrait(face_model, people, angles, torch.zeros(1, ILLUMINATION_SIZE))
     coefficients.extra = {name: torch.zeros(1, size) for name, size in SPECULAR_COEFFICIENTS.items()}
-    return face_model, coefficients
+    return SpecularRenderer(face_model), coefficients
 
 
-def photographed_face(image: Path | None, checkpoint: Path, trust: Trust) -> tuple[MorphableModel, Coefficients]:
-    """A checkpoint's face model, and what its network answers for the surest face of a photograph (B = 1).
+def photographed_face(image: Path | None, checkpoint: Path, trust: Trust) -> tuple[SpecularRenderer, Coefficients]:
+    """A checkpoint's renderer, and what its network answers for the surest face of a photograph (B = 1).
 
     Args:
         image: the photograph; scikit-image's astronaut where absent.
@@ -137,7 +137,7 @@ def photographed_face(image: Path | None, checkpoint: Path, trust: Trust) -> tup
             "train-specular` trains a network that does"
         )
     faces = Reconstructor(module.face_model, module, refine=False, checkpoint=str(checkpoint)).reconstruct(photo)
-    return module.face_model, faces[0].coefficients
+    return module.renderer, faces[0].coefficients
 
 
 def light_path(count: int) -> np.ndarray:
@@ -170,11 +170,11 @@ def lamp_illumination(illumination: Tensor, position: Tensor) -> Tensor:
     return weights.flatten(1)
 
 
-def draw_frames(face_model: MorphableModel, coefficients: Coefficients, count: int, size: int) -> np.ndarray:
+def draw_frames(renderer: SpecularRenderer, coefficients: Coefficients, count: int, size: int) -> np.ndarray:
     """The face under every light of the path, rasterized once.
 
     Args:
-        face_model: with a specular albedo.
+        renderer: of the face; its camera sees it.
         coefficients: B = 1, with the specular extras, of which the light's position is not used.
         count: frames in a turn.
         size: pixels along a panel's side.
@@ -184,13 +184,15 @@ def draw_frames(face_model: MorphableModel, coefficients: Coefficients, count: i
     """
     import torch
 
-    from renderers.specular_renderer import SpecularRenderer, lit
+    from renderers.camera import default_intrinsics
+    from renderers.specular_renderer import lit
 
     titles = draw_titles(size)
     frames = np.empty((count, len(titles) + size, 3 * size, 3), dtype=np.uint8)
     frames[:, : len(titles)] = titles
     with torch.no_grad():
-        rendering = SpecularRenderer(face_model, SUPERSAMPLE * size)(coefficients)
+        side = SUPERSAMPLE * size
+        rendering = renderer(coefficients, default_intrinsics(side)[None], (side, side))
         background = BACKGROUND * (~rendering.mask).float()
         for frame, place in zip(frames, light_path(count), strict=True):
             position = torch.tensor(place[None], dtype=torch.float32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +18,7 @@ from lightning_modules.components.backbones import CoefficientRegressor, ImageEn
 from lightning_modules.components.checkpoint_file import load_weights, read_initial_weights
 from lightning_modules.components.evaluation import ReconstructionMetrics
 from lightning_modules.components.marked_landmarks import MarkedLandmarks
+from lightning_modules.components.reconstruction import Reconstruction
 from lightning_modules.components.schedule import Schedule, learning_rate_factor
 from losses.encoders import FaceEncoder
 from renderers.coefficients import Coefficients
@@ -84,13 +86,71 @@ class FaceModule(LightningModule):
         """(B, 3, H, W) sRGB in [0, 1] -> Coefficients."""
         return self.regressor(image)
 
+    @property
+    def finds_detail(self) -> bool:
+        """Whether the paper tells of a face more than the face model's coefficients do, see `refined`."""
+        return type(self).refined is not FaceModule.refined
+
     @torch.no_grad()
-    def reconstruct(self, image: Tensor) -> Coefficients:
-        """Coefficients of aligned crops of any size, resized to the one this module was trained at."""
+    def answer(self, image: Tensor) -> Coefficients:
+        """Coefficients of aligned crops of any size, resized to the one this module was trained at.
+
+        Raises:
+            UserError: they are not finite.
+        """
+        coefficients: Coefficients = self.eval()(self._resized(image))
+        if not coefficients.finite():
+            raise UserError("the checkpoint answers with values that are not finite; train it anew")
+        return coefficients
+
+    @torch.no_grad()
+    def reconstruct(
+        self,
+        image: Tensor,
+        skin: Tensor | None = None,
+        intrinsics: Tensor | None = None,
+        coefficients: Coefficients | None = None,
+    ) -> Reconstruction:
+        """The faces of aligned crops as this paper makes them, drawn into the crops by its own renderer and camera.
+
+        Args:
+            image: (B, 3, H, W) sRGB in [0, 1], square; the module looks at it in the size that it was trained at.
+            skin: (B, 1, h, w) weights in [0, 1] of the same view; all of it where absent.
+            intrinsics: (B, 3, 3) pixels of `image`; the default camera where absent.
+            coefficients: the faces, in this module's camera, where they are known better than by `answer`.
+
+        Raises:
+            UserError: the network answers with values that are not finite.
+        """
+        height, width = image.shape[-2:]
+        scale = image.new_tensor([self.image_size / width, self.image_size / height, 1.0])
+        coefficients = self.answer(image) if coefficients is None else coefficients
+        if intrinsics is not None:
+            intrinsics = intrinsics * scale[:, None]
+        skin = torch.ones_like(image[:, :1]) if skin is None else skin
+        rendering = self.eval().renderer(coefficients, intrinsics)
+        found = self.refined(Reconstruction(coefficients, rendering), self._resized(image), self._resized(skin))
+        if (height, width) == rendering.mask.shape[-2:]:
+            return found
+        enlarge = torch.nn.functional.pad(torch.diag(1 / scale[:2]), (0, 1)), (height, width)
+        coarse = None if found.coarse is None else found.coarse.warped(*enlarge)
+        return replace(found, rendering=found.rendering.warped(*enlarge), coarse=coarse)
+
+    def refined(self, coarse: Reconstruction, image: Tensor, skin: Tensor) -> Reconstruction:
+        """What the paper finds beyond the faces of its coefficients: here nothing.
+
+        Args:
+            coarse: of B pictures, drawn at S x S, the size that this module was trained at.
+            image: (B, 3, S, S) in [0, 1].
+            skin: (B, 1, S, S) weights in [0, 1].
+        """
+        return coarse
+
+    def _resized(self, picture: Tensor) -> Tensor:
         size = (self.image_size, self.image_size)
-        if image.shape[-2:] != size:
-            image = torch.nn.functional.interpolate(image, size=size, mode="bilinear", antialias=True)
-        return self.eval()(image)
+        if picture.shape[-2:] == size:
+            return picture
+        return torch.nn.functional.interpolate(picture, size=size, mode="bilinear", antialias=True)
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         self.evaluate("val", batch, batch_idx)

@@ -7,11 +7,15 @@ c = D (x_cam - o) with D = diag(1, -1, -1) and o = (0, 0, 10), so c's z is the p
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
 from renderers.constants import constant
 from renderers.on_gpu import on_gpu
+
+Camera = Literal["perspective", "orthographic"]
 
 CAMERA_DISTANCE = 10.0  # decimetres
 REFERENCE_SIZE = 224
@@ -110,6 +114,33 @@ def project_orthographic(posed: Tensor, translation: Tensor, intrinsics: Tensor)
     focal = torch.stack([intrinsics[..., 0, 0], intrinsics[..., 1, 1]], dim=-1).unsqueeze(-2)
     principal = intrinsics[..., :2, 2].unsqueeze(-2)
     return torch.cat([focal / origin_depth * centred[..., :2] + principal, centred[..., 2:]], dim=-1)
+
+
+def project_by(camera: Camera, posed: Tensor, translation: Tensor, intrinsics: Tensor) -> Tensor:
+    """`project_orthographic` or `project`."""
+    if camera == "orthographic":
+        return project_orthographic(posed, translation, intrinsics)
+    return project(posed, intrinsics)
+
+
+def projection_matrix(camera: Camera, rotation: Tensor, translation: Tensor, intrinsics: Tensor) -> Tensor:
+    """The same projection as one matrix from model space, in front of the camera.
+
+    Args:
+        camera: the orthographic one divides by the depth of a face's origin.
+        rotation: (B, 3, 3).
+        translation: (B, 3) decimetres.
+        intrinsics: (B, 3, 3) pixels.
+
+    Returns:
+        (B, 3, 4) P: (x w, y w, w) = P (X, 1) with X in decimetres and x, y in pixels.
+    """
+    flip = constant((1.0, -1.0, -1.0), rotation)
+    origin = constant((0.0, 0.0, CAMERA_DISTANCE), rotation)
+    centred = flip.unsqueeze(-1) * torch.cat([rotation, (translation - origin).unsqueeze(-1)], dim=-1)
+    if camera == "orthographic":
+        centred[..., 2, :3] = 0
+    return intrinsics @ centred
 
 
 def default_intrinsics(size: int, device: torch.device | str = "cpu") -> Tensor:

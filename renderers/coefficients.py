@@ -50,6 +50,10 @@ class Coefficients:
         """The coefficients of some of the images: `rows` indexes the first dimension."""
         return Coefficients.from_named({name: value[rows] for name, value in self.named().items()})
 
+    def finite(self) -> bool:
+        """Whether every value is a number."""
+        return all(bool(value.isfinite().all()) for value in self.named().values())
+
     def detach(self) -> Coefficients:
         """The same values, cut from the graph."""
         return Coefficients.from_named({name: value.detach() for name, value in self.named().items()})

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import cached_property
 
 import numpy as np
 import scipy.sparse as sparse
@@ -33,8 +34,67 @@ class DetailRendering:
     shading: Tensor
 
 
+@dataclass
+class DetailedFaceRendering(Rendering):
+    """A face whose pictures show its maps; everything else is the coarse face's.
+
+    Attributes:
+        chart: of the face model, R texels along a side.
+        illumination: (B, 27).
+        albedo_map: (B, 3, R, R) what is added to the albedo, which is drawn from the vertices: from a map it would be
+            blurred.
+        displacement: (B, 1, R, R) decimetres along the normals; flat where absent.
+    """
+
+    chart: UVChart
+    illumination: Tensor
+    albedo_map: Tensor
+    displacement: Tensor | None
+
+    @cached_property
+    def detail(self) -> DetailRendering:
+        """The pictures; where a texel is several pixels wide it is not seen as a square."""
+        maps, smooth = (self.albedo_map, self.displacement), self.mask.shape[-1] > 2 * self.chart.size
+        return draw_detail(self.chart, self, self.illumination, *maps, smooth=smooth)
+
+    @cached_property
+    def albedo(self) -> Tensor:
+        """(B, 3, H, W)"""
+        return self.draw(self.vertex_albedo) + self.detail.albedo
+
+    @cached_property
+    def image(self) -> Tensor:
+        """(B, 3, H, W) albedo times shading on black, in [0, 1] before clamping."""
+        return self.albedo * self.shading
+
+    @cached_property
+    def normals(self) -> Tensor:
+        """(B, 3, H, W) unit, camera space, of the displaced surface."""
+        return self.detail.normals
+
+    @property
+    def shading(self) -> Tensor:
+        """(B, 3, H, W) RGB irradiance."""
+        return self.detail.shading
+
+
+def add_detail(
+    rendering: Rendering, chart: UVChart, illumination: Tensor, albedo_map: Tensor, displacement: Tensor | None
+) -> DetailedFaceRendering:
+    """Coarse faces with maps, see `DetailedFaceRendering`."""
+    coarse = {field.name: getattr(rendering, field.name) for field in fields(Rendering)}
+    return DetailedFaceRendering(
+        **coarse, chart=chart, illumination=illumination, albedo_map=albedo_map, displacement=displacement
+    )
+
+
 def draw_detail(
-    chart: UVChart, rendering: Rendering, illumination: Tensor, albedo_map: Tensor, displacement: Tensor | None = None
+    chart: UVChart,
+    rendering: Rendering,
+    illumination: Tensor,
+    albedo_map: Tensor,
+    displacement: Tensor | None = None,
+    smooth: bool = False,
 ) -> DetailRendering:
     """Shade each pixel by the albedo and the displaced normal that it shows; shares the rendering's rasterization.
 
@@ -47,15 +107,16 @@ def draw_detail(
         illumination: (B, 27).
         albedo_map: (B, 3, R, R) RGB; differentiable, as everything else here.
         displacement: (B, 1, R, R) decimetres along the normals; flat where absent.
+        smooth: sample the maps bicubically.
     """
     uv, mask = chart.uv.expand(len(rendering.vertices), -1, -1), rendering.mask
     drawn = rendering.draw(torch.cat([uv, rendering.vertex_normals], dim=-1)).contiguous()
     places, normals = drawn[:, :2], unit(drawn[:, 2:])
     if displacement is None:
-        albedo = chart.sample(albedo_map, places)
+        albedo = chart.sample(albedo_map, places, smooth)
     else:
         maps = torch.cat([albedo_map, chart.surface_gradient(rendering, displacement)], dim=1)
-        albedo, gradient = chart.sample(maps, places).split(3, dim=1)
+        albedo, gradient = chart.sample(maps, places, smooth).split(3, dim=1)
         normals = unit(normals - gradient * mask)
     albedo = albedo * mask
     shading = irradiance(normals.flatten(2).transpose(1, 2), illumination).transpose(1, 2)

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import Literal
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from renderers.camera import default_intrinsics, euler_to_rotation, pose_and_project, project_orthographic, transform
+from renderers.camera import (
+    Camera,
+    default_intrinsics,
+    euler_to_rotation,
+    pose_and_project,
+    project_orthographic,
+    projection_matrix,
+    transform,
+)
 from renderers.coefficients import Coefficients
 from renderers.fragments import Fragments
 from renderers.interpolation import interpolate
 from renderers.morphable_model.model import MorphableModel
 from renderers.rasterizer import rasterize
 from renderers.reflectance import lambertian
+
+R = TypeVar("R", bound="Rendering")
 
 
 @dataclass
@@ -59,6 +69,18 @@ class Rendering:
             Rendering(**dict(zip(names, part, strict=True)), faces=self.faces, fragments=Fragments(*of_pixels))
             for part, of_pixels in zip(parts, pixels, strict=True)
         ]
+
+    def warped(self: R, matrix: Tensor, size: tuple[int, int]) -> R:
+        """The same faces in other images, none of their pictures drawn yet.
+
+        Args:
+            matrix: (2, 3) affine, from these images' pixels to the others'; it mirrors nothing.
+            size: (H, W) of the others.
+        """
+        linear, shift = matrix[:, :2].T, matrix[:, 2]
+        places = torch.cat([self.vertices_image[..., :2] @ linear + shift, self.vertices_image[..., 2:]], dim=-1)
+        fragments = rasterize(places, self.faces, size)
+        return replace(self, vertices_image=places, landmarks=self.landmarks @ linear + shift, fragments=fragments)
 
     def draw(self, attributes: Tensor) -> Tensor:
         """(B, V, C) vertex attributes -> (B, C, H, W), 0 on background."""
@@ -112,13 +134,14 @@ class FaceRenderer(nn.Module):
     """
 
     intrinsics: Tensor
+    lambertian = True  # colours are `reflectance.lambertian` of the albedo, and nothing else
 
     def __init__(
         self,
         face_model: MorphableModel,
         size: int | tuple[int, int] = 224,
         backend: str = "auto",
-        camera: Literal["perspective", "orthographic"] = "perspective",
+        camera: Camera = "perspective",
     ) -> None:
         super().__init__()
         self.face_model = face_model
@@ -126,18 +149,37 @@ class FaceRenderer(nn.Module):
         self.backend, self.camera = backend, camera
         self.register_buffer("intrinsics", default_intrinsics(self.size[0]), persistent=False)
 
-    def forward(self, coefficients: Coefficients, intrinsics: Tensor | None = None) -> Rendering:
+    def regressed_intrinsics(self, coefficients: Coefficients, intrinsics: Tensor) -> Tensor:
+        """(B, 3, 3) intrinsics as the coefficients change them: here not at all."""
+        return intrinsics
+
+    def projection(self, coefficients: Coefficients, intrinsics: Tensor) -> Tensor:
+        """(B, 3, 4) from model space to pixels, see `renderers.camera.projection_matrix`.
+
+        Args:
+            coefficients: of B faces.
+            intrinsics: (B, 3, 3).
+        """
+        intrinsics = self.regressed_intrinsics(coefficients, intrinsics)
+        rotation = euler_to_rotation(coefficients.angles)
+        return projection_matrix(self.camera, rotation, coefficients.translation, intrinsics)
+
+    def forward(
+        self, coefficients: Coefficients, intrinsics: Tensor | None = None, size: tuple[int, int] | None = None
+    ) -> Rendering:
         """Draw B faces.
 
         Args:
             coefficients: of B images.
             intrinsics: (B, 3, 3); the default camera where absent.
+            size: (H, W) of the images, with `intrinsics` of their pixels; the renderer's own where absent.
         """
         model = self.face_model
         shape = model.shape(coefficients.identity, coefficients.expression)
         rotation = euler_to_rotation(coefficients.angles)
         if intrinsics is None:
             intrinsics = self.intrinsics.expand(len(shape), 3, 3)
+        intrinsics = self.regressed_intrinsics(coefficients, intrinsics)
         if self.camera == "orthographic":
             vertices = transform(shape, rotation, coefficients.translation)
             vertices_image = project_orthographic(vertices, coefficients.translation, intrinsics)
@@ -156,7 +198,7 @@ class FaceRenderer(nn.Module):
             rotation=rotation,
             translation=coefficients.translation,
             faces=model.faces,
-            fragments=rasterize(vertices_image, model.faces, self.size, self.backend),
+            fragments=rasterize(vertices_image, model.faces, size or self.size, self.backend),
         )
 
 

@@ -101,7 +101,15 @@ def lit(rendering: Rendering, specular_albedo: Tensor, illumination: Tensor, lam
 class SpecularRenderer(FaceRenderer):
     """Like `FaceRenderer`, and a lamp whose highlights the faces show; light is linear."""
 
-    def forward(self, coefficients: Coefficients, intrinsics: Tensor | None = None) -> SpecularRendering:
+    lambertian = False
+
+    def regressed_intrinsics(self, coefficients: Coefficients, intrinsics: Tensor) -> Tensor:
+        """(B, 3, 3) intrinsics with the regressed focal length."""
+        return zoomed(intrinsics, coefficients.extra["scale"])
+
+    def forward(
+        self, coefficients: Coefficients, intrinsics: Tensor | None = None, size: tuple[int, int] | None = None
+    ) -> SpecularRendering:
         """Draw B faces.
 
         Args:
@@ -109,14 +117,13 @@ class SpecularRenderer(FaceRenderer):
                 and `intensity` as `decode_light` and the others read them, and `scale`, the logarithm of what the focal
                 length is multiplied by (f of equation 3).
             intrinsics: (B, 3, 3); the default camera where absent.
+            size: (H, W) of the images; see `FaceRenderer.forward`.
 
         Raises:
             UserError: the face model has no specular albedo.
         """
         extra = coefficients.extra
-        if intrinsics is None:
-            intrinsics = self.intrinsics.expand(len(coefficients.angles), 3, 3)
-        rendering = super().forward(coefficients, zoomed(intrinsics, extra["scale"]))
+        rendering = super().forward(coefficients, intrinsics, size)
         lamp = Lamp(
             decode_light(extra["light_position"]),
             decode_shininess(extra["shininess"]),

@@ -115,12 +115,13 @@ class UVChart(nn.Module):
         flat = maps.flatten(2)
         return flat.index_copy(2, self.outside, flat.index_select(2, self.nearest)).view_as(maps)
 
-    def sample(self, maps: Tensor, places: Tensor) -> Tensor:
-        """Bilinear samples; what stands in the maps outside the chart has no weight.
+    def sample(self, maps: Tensor, places: Tensor, smooth: bool = False) -> Tensor:
+        """Bilinear samples, or bicubic ones; what stands in the maps outside the chart has no weight.
 
         Args:
             maps: (B, C, R, R).
             places: (B, 2, H, W) u, v, or (B, N, 2). Background pixels, at (0, 0), read the chart's nearest texel.
+            smooth: bicubic.
 
         Returns:
             (B, C, H, W), or (B, N, C).
@@ -128,7 +129,8 @@ class UVChart(nn.Module):
         points = places.permute(0, 2, 3, 1) if places.dim() == 4 else places[:, None]
         u, v = points.unbind(-1)
         grid = torch.stack([2 * u - 1, 1 - 2 * v], dim=-1)
-        sampled = grid_sample(self.fill(maps), grid, mode="bilinear", padding_mode="border", align_corners=False)
+        mode = "bicubic" if smooth else "bilinear"
+        sampled = grid_sample(self.fill(maps), grid, mode=mode, padding_mode="border", align_corners=False)
         return sampled if places.dim() == 4 else sampled[:, :, 0].transpose(1, 2)
 
     def unwrap(self, image: Tensor, rendering: Rendering) -> tuple[Tensor, Tensor]:

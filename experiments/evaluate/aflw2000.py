@@ -35,7 +35,7 @@ CAPTION = (
 
 def evaluate(module: FaceModule, request: Request, tell: Callable[[str], None]) -> Evaluation:
     """Measure `module` on every annotated photograph; see `experiments.evaluate.command.Suite`."""
-    predictor = Predictor(ready(module), request.checkpoint)
+    predictor = Predictor(ready(module))
     sets: dict[str, dict[str, list[float]]] = {name: {"nme": [], "inner_mouth_mm": []} for name in YAW_BINS}
     names: dict[str, list[str]] = {name: [] for name in YAW_BINS}
     left_out: dict[str, str] = {}

@@ -14,15 +14,13 @@ from datamodules.collate import collate_faces
 from datamodules.photo_folder import PreparedFaces
 from datamodules.photo_splits import split_prepared
 from experiments.evaluate.pictures import cumulative_curve, extremes, labelled
-from experiments.evaluate.predictions import Predictor, ready
+from experiments.evaluate.predictions import ready
 from experiments.evaluate.published import benchmark_table
 from experiments.evaluate.results import Evaluation, Request
 from experiments.evaluate.subjects import prepared_index
 from experiments.reconstruct.results import progress_bar
 from lightning_modules.base import FaceModule
 from lightning_modules.components.panels import face_panels
-from lightning_modules.finegrained import Finegrained
-from lightning_modules.self_augmentation import SelfAugmentation
 from losses.metrics import MaskedPSNR, MaskedRMSE, MaskedSSIM
 from renderers.errors import UserError
 from renderers.face_renderer import Rendering
@@ -40,22 +38,22 @@ def evaluate(module: FaceModule, request: Request, tell: Callable[[str], None]) 
     """Measure `module` on the test photographs of a prepared folder; see `experiments.evaluate.command.Suite`."""
     if request.data is None:
         raise UserError("this suite needs --data DIR, photographs prepared by `python -m experiments prepare`")
-    predictor = Predictor(ready(module), request.checkpoint)
+    ready(module)
     faces = _test_faces(module, request)
     sets: dict[str, dict[str, list[float]]] = {}
     names = [faces.names[row] for row in range(len(faces))]
     with progress_bar(len(faces)) as (bar, task):
         bar.update(task, description="evaluating")
         for batch in _batches(faces, request.batch_size):
-            batch = batch.to(predictor.device)
-            drawn, pictures = draw_stages(predictor, batch)
+            batch = batch.to(module.device)
+            drawn, pictures = draw_stages(module, batch)
             for stage, picture in pictures.items():
                 for metric, values in likeness(module, batch, drawn, picture).items():
                     sets.setdefault(stage, {}).setdefault(metric, []).extend(values)
             bar.advance(task, len(batch))
     shown = list(sets)[-1]
     curves = [cumulative_curve(stage, "RMSE of a face, of 255", metrics["rmse"]) for stage, metrics in sets.items()]
-    panels = _panels(predictor, faces, sets[shown]["rmse"])
+    panels = _panels(module, faces, sets[shown]["rmse"])
     return Evaluation("photographs", sets, panels, dict.fromkeys(sets, names), curves=curves)
 
 
@@ -79,18 +77,12 @@ def _batches(faces: PreparedFaces, size: int) -> Iterator[MultiViewBatch]:
         yield collate_faces([faces[row] for row in range(start, min(start + size, len(faces)))])
 
 
-@torch.no_grad()
-def draw_stages(predictor: Predictor, batch: MultiViewBatch) -> tuple[Rendering, dict[str, Tensor]]:
+def draw_stages(module: FaceModule, batch: MultiViewBatch) -> tuple[Rendering, dict[str, Tensor]]:
     """The coarse faces, and what each stage of the network draws: stage -> (B, 3, H, W) over the same pixels."""
-    module = predictor.module
-    coefficients = predictor.coefficients(batch.image)
-    drawn = module.renderer(coefficients, batch.intrinsics)
-    pictures = {"coarse": drawn.image}
-    if isinstance(module, Finegrained):
-        pictures["fine"] = module.refine(batch.image, batch.skin, coefficients, drawn).drawn.image
-    elif isinstance(module, SelfAugmentation):
-        pictures["fine"] = module.reconstruction(batch.image, batch.intrinsics).fine.image
-    return drawn, pictures
+    found = module.reconstruct(batch.image, batch.skin, batch.intrinsics)
+    if found.coarse is None:
+        return found.rendering, {"coarse": found.rendering.image}
+    return found.coarse, {"coarse": found.coarse.image, "fine": found.rendering.image}
 
 
 @torch.no_grad()
@@ -115,11 +107,11 @@ def likeness(module: FaceModule, batch: MultiViewBatch, drawn: Rendering, pictur
     return values | {"identity_similarity": F.cosine_similarity(features, wanted, dim=-1).tolist()}
 
 
-def _panels(predictor: Predictor, faces: PreparedFaces, errors: list[float]) -> dict[str, Tensor]:
+def _panels(module: FaceModule, faces: PreparedFaces, errors: list[float]) -> dict[str, Tensor]:
     """The worst, the middle and the best face of the last stage, as each stage draws it."""
     rows = extremes(errors)
-    batch = collate_faces([faces[row] for row in rows.values()]).to(predictor.device)
-    drawn, pictures = draw_stages(predictor, batch)
+    batch = collate_faces([faces[row] for row in rows.values()]).to(module.device)
+    drawn, pictures = draw_stages(module, batch)
     shown = face_panels(batch.image, drawn)
     columns = {"input": shown["input"]}
     columns |= {stage: torch.where(drawn.mask, picture.clamp(0, 1), batch.image) for stage, picture in pictures.items()}

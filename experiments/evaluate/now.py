@@ -43,7 +43,7 @@ def evaluate(module: FaceModule, request: Request, tell: Callable[[str], None]) 
 
     With `request.output`, the predictions are left there in the layout that the benchmark's owner takes.
     """
-    predictor, measured = Predictor(ready(module), request.checkpoint), Measured()
+    predictor, measured = Predictor(ready(module)), Measured()
     pooled: dict[str, PooledDistances] = {}
     for group, name, face, scan in BENCHMARK.predictions(predictor, request, measured):
         if request.output is not None:

@@ -17,8 +17,6 @@ from experiments.reconstruct.pipeline import CROP_SIZE
 from lightning_modules.base import FaceModule
 from losses.metrics.geometry import MILLIMETRES
 from losses.metrics.scan import PredictedFace
-from renderers.camera import default_intrinsics
-from renderers.coefficients import Coefficients
 from renderers.errors import UserError
 from renderers.face_renderer import Rendering
 
@@ -44,11 +42,10 @@ class Predictor:
 
     Args:
         module: in eval mode, on the device it is to run on.
-        checkpoint: where it came from, for error messages.
     """
 
-    def __init__(self, module: FaceModule, checkpoint: Path) -> None:
-        self.module, self.checkpoint = module, checkpoint
+    def __init__(self, module: FaceModule) -> None:
+        self.module = module
         self.template = model_template(module.face_model, CROP_SIZE)
 
     @cached_property
@@ -88,22 +85,13 @@ class Predictor:
             raise UserError(f"{path}: no face found")
         return self.crop(photo, max(found, key=lambda face: (face.doubt is None, face.area)).landmarks)
 
-    def coefficients(self, images: Tensor) -> Coefficients:
-        """(B, 3, S, S) crops -> their coefficients.
+    def draw(self, images: Tensor) -> Rendering:
+        """(B, 3, S, S) crops -> their faces, drawn into these crops.
 
         Raises:
             UserError: the network answers with values that are not finite.
         """
-        answer = self.module.reconstruct(images.to(self.device))
-        if not all(bool(torch.isfinite(value).all()) for value in answer.named().values()):
-            raise UserError(f"checkpoint {self.checkpoint}: it answers with values that are not finite; train it anew")
-        return answer
-
-    @torch.no_grad()
-    def draw(self, images: Tensor) -> Rendering:
-        """(B, 3, S, S) crops -> their faces, drawn into crops of that size."""
-        intrinsics = default_intrinsics(self.module.image_size, self.device).expand(len(images), 3, 3)
-        return self.module.renderer(self.coefficients(images), intrinsics)
+        return self.module.reconstruct(images.to(self.device)).rendering
 
     @torch.no_grad()
     def mean_face(self, images: Tensor, neutral: bool, batch_size: int) -> PredictedFace:
@@ -118,7 +106,7 @@ class Predictor:
         hidden = [region.cpu() for name, region in model.regions.items() if name in HIDDEN]
         total = torch.zeros_like(model.mean_shape, dtype=torch.float64)
         for part in images.split(batch_size):
-            answer = self.coefficients(part)
+            answer = self.module.answer(part.to(self.device))
             expression = torch.zeros_like(answer.expression) if neutral else answer.expression
             total += model.shape(answer.identity, expression).double().sum(dim=0)
         return PredictedFace(

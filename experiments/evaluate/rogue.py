@@ -22,7 +22,6 @@ from losses.identity import identity_loss
 from losses.metrics import centred_vertex_rmse, texture_rmse, vertex_rmse
 from renderers.camera import euler_to_rotation, transform
 from renderers.coefficients import Coefficients
-from renderers.errors import UserError
 from renderers.face_renderer import Rendering
 
 CLEAN = "clean"
@@ -87,7 +86,7 @@ def evaluate(module: FaceModule, request: Request, tell: Callable[[str], None]) 
             pictures = {CLEAN: clean.image, **corrupted_pictures(clean, corruptions, request.seed, seen)}
             batch, true = clean.to(device), layout.split(vector.to(device))
             for name, image in pictures.items():
-                rendering = _reconstruct(module, image.to(device), batch.intrinsics, request)
+                rendering = module.reconstruct(image.to(device), batch.skin, batch.intrinsics).rendering
                 errors = face_errors(module, batch, rendering, true)
                 for metric, values in errors.items():
                     sets.setdefault(name, {}).setdefault(metric, []).extend(values.tolist())
@@ -147,14 +146,6 @@ def face_errors(module: FaceModule, clean: FaceBatch, rendering: Rendering, true
         "texture_rmse": texture_rmse(rendering.vertex_albedo, face_model.albedo(true.albedo)),
         "cosine_distance": identity_loss(drawn, wanted),
     }
-
-
-@torch.no_grad()
-def _reconstruct(module: FaceModule, image: Tensor, intrinsics: Tensor, request: Request) -> Rendering:
-    coefficients = module.reconstruct(image)
-    if not all(bool(torch.isfinite(value).all()) for value in coefficients.named().values()):
-        raise UserError(f"checkpoint {request.checkpoint}: it answers with values that are not finite; train it anew")
-    return module.renderer(coefficients, intrinsics)
 
 
 def _columns(name: str, image: Tensor, clean: Tensor, rendering: Rendering) -> dict[str, Tensor]:

@@ -85,7 +85,7 @@ class ScanBenchmark:
 
     def evaluate(self, module: FaceModule, request: Request, tell: Callable[[str], None]) -> Evaluation:
         """See `experiments.evaluate.command.Suite`."""
-        predictor, measured = Predictor(ready(module), request.checkpoint), Measured()
+        predictor, measured = Predictor(ready(module)), Measured()
         for group, name, face, scan in self.predictions(predictor, request, measured):
             try:
                 measured.add(group, name, self.measure(face, scan))

@@ -6,11 +6,8 @@ from typing import Any
 
 import numpy as np
 from scipy.linalg import rq
-from torch import Tensor
 
 from experiments.reconstruct.export import MILLIMETRES
-from renderers.camera import CAMERA_DISTANCE, euler_to_rotation
-from renderers.coefficients import Coefficients
 
 # What every `reconstruction.json` says about its numbers.
 CONVENTIONS = {
@@ -54,16 +51,3 @@ def camera_record(projection: np.ndarray) -> dict[str, Any]:
         "translation": np.linalg.solve(intrinsics, matrix[:, 3]).tolist(),
         "projection": matrix.tolist(),
     }
-
-
-def crop_projection(coefficients: Coefficients, intrinsics: Tensor) -> np.ndarray:
-    """(3, 4) from model space in decimetres to the pixels of a crop: `renderers.camera.project` as a matrix.
-
-    Args:
-        coefficients: B = 1.
-        intrinsics: (1, 3, 3) of the crop.
-    """
-    flip = np.diag([1.0, -1.0, -1.0])
-    rotation = euler_to_rotation(coefficients.angles[:1].double().cpu())[0].numpy()
-    translation = coefficients.translation[0].double().cpu().numpy() - [0.0, 0.0, CAMERA_DISTANCE]
-    return intrinsics[0].double().cpu().numpy() @ flip @ np.column_stack([rotation, translation])

@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _reconstructor(args: argparse.Namespace) -> Reconstructor:
-    from experiments.reconstruct.detail import DEFAULT_SIZE, as_refiner
+    from experiments.reconstruct.detail import DEFAULT_SIZE
     from experiments.reconstruct.pipeline import Reconstructor
     from renderers.morphable_model.load import load_face_model
 
@@ -98,10 +98,10 @@ def _reconstructor(args: argparse.Namespace) -> Reconstructor:
                 f"checkpoint {args.checkpoint}: made for face model {module.face_model.name} "
                 f"({module.face_model.fingerprint()}), not for {args.face_model} ({asked.fingerprint()})"
             )
-    if args.detail_size is not None and as_refiner(module) is None:
+    if args.detail_size is not None and not module.finds_detail:
         raise UserError(
             f"--detail-size: checkpoint {args.checkpoint} holds a {type(module).__name__}, which finds no detail; "
-            "give one of finegrained"
+            "give one of finegrained, self_augmentation or specular"
         )
     size = args.detail_size or DEFAULT_SIZE
     return Reconstructor(

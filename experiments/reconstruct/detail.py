@@ -1,10 +1,11 @@
-"""Wrinkles and skin of a reconstructed face, of modules that find them: maps, a dense mesh, and a row of pictures."""
+"""What a paper finds of a face beyond the face model's: maps, numbers, a mesh that wears them, a row of pictures."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,9 +15,8 @@ from torch.nn.functional import interpolate
 
 from experiments.reconstruct.export import MILLIMETRES, FaceMesh, write_glb, write_obj
 from lightning_modules.components.panels import light_picture
-from renderers.coefficients import Coefficients
-from renderers.detail import detailed_mesh, draw_detail
-from renderers.face_renderer import FaceRenderer, Rendering
+from lightning_modules.components.reconstruction import Reconstruction
+from renderers.detail import detailed_mesh
 from renderers.morphable_model.model import MorphableModel
 from renderers.uv import UVChart, unit
 from renderers.vertex_normals import VertexNormals
@@ -26,127 +26,103 @@ DEFAULT_SIZE = 512
 PICTURE_SIZE = 256  # pixels of each picture in panels.png
 STEPS_PER_MILLIMETRE = 10_000  # of the 16-bit displacement map, whose middle is no displacement
 MIDDLE = 32_768
-
-
-class Detail(Protocol):
-    """Maps of R texels a side: albedo (1, 3, R, R) RGB, displacement (1, 1, R, R) decimetres, or none.
-
-    And the photograph's light (1, 27).
-    """
-
-    @property
-    def albedo(self) -> Tensor: ...
-
-    @property
-    def displacement(self) -> Tensor | None: ...
-
-    @property
-    def illumination(self) -> Tensor: ...
-
-
-@runtime_checkable
-class Refiner(Protocol):
-    """A module that finds detail beyond its coarse faces.
-
-    Attributes:
-        chart: of its maps.
-        image_size: side of the images that it looks at, pixels.
-    """
-
-    chart: UVChart
-    image_size: int
-
-    def refine(self, image: Tensor, skin: Tensor, coefficients: Coefficients, rendering: Rendering) -> Detail:
-        """Images (B, 3, H, W), skin weights (B, 1, H, W), and coarse faces drawn at that size -> their maps."""
-        ...
-
-
-def as_refiner(module: object) -> Refiner | None:
-    """The module, where it finds detail."""
-    return module if isinstance(module, Refiner) else None
+DARK = 0.02  # an albedo below which a colour tells nothing of the light
+NUMBERS = {
+    "light_position": ("_mm", MILLIMETRES),
+    "shininess": ("", 1.0),
+    "intensity": ("", 1.0),
+}  # units, and what brings ours to them
 
 
 @dataclass(frozen=True)
 class FaceDetail:
-    """The detail of one face; N texels along a side, row 0 is v = 1.
+    """What a paper tells of one face beyond its face model; N texels along a side, row 0 is v = 1.
 
     Attributes:
-        mesh: subdivided and displaced, millimetres; its texture is the albedo map (N, N, 3).
-        normals: (N, N, 3) unit, model space, of the displaced surface; 0 outside the chart.
-        displacement: (N, N) millimetres along the normals.
-        panels: (H, W, 3) uint8: input, coarse face, fine face, its normals, its shading.
+        mesh: millimetres; its texture is the albedo map (N, N, 3). Subdivided and displaced where there is such a map.
+        normals: (N, N, 3) unit, model space, of that surface; 0 outside the chart.
+        displacement: (N, N) millimetres along the normals; None where the paper has none.
+        numbers: by name with its unit.
+        panels: (H, W, 3) uint8: input, the face (before a fine stage too, where there is one), its normals, its light.
     """
 
     mesh: FaceMesh
     normals: np.ndarray
-    displacement: np.ndarray
+    displacement: np.ndarray | None
+    numbers: dict[str, list[float]]
     panels: np.ndarray
 
     def record(self) -> dict[str, Any]:
         """How to read the pictures, for `reconstruction.json`."""
-        return {
-            "size": len(self.displacement),
-            "albedo.png": "display RGB",
-            "normals.png": "model space (x right, y up, z towards the viewer), 255 * (n + 1) / 2",
-            "displacement.png": f"millimetres = (value - {MIDDLE}) / {STEPS_PER_MILLIMETRE}",
-            "largest_displacement_mm": round(float(np.abs(self.displacement).max()), 4),
-        }
+        record: dict[str, Any] = {"size": len(self.normals), "albedo.png": "display RGB"}
+        record["normals.png"] = "model space (x right, y up, z towards the viewer), 255 * (n + 1) / 2"
+        if self.mesh.specular is not None:
+            record["specular_albedo.png"] = "display RGB"
+        if self.displacement is not None:
+            record["displacement.png"] = f"millimetres = (value - {MIDDLE}) / {STEPS_PER_MILLIMETRE}"
+            record["largest_displacement_mm"] = round(float(np.abs(self.displacement).max()), 4)
+        return record | self.numbers
 
 
 @torch.no_grad()
-def face_detail(
-    refiner: Refiner,
-    face_model: MorphableModel,
-    view: Tensor,
-    skin: Tensor,
-    coefficients: Coefficients,
-    camera: Tensor,
-    rendering: Rendering,
-    size: int,
-) -> FaceDetail:
-    """What a module adds to one coarse face.
+def face_detail(face_model: MorphableModel, view: Tensor, found: Reconstruction, size: int) -> FaceDetail | None:
+    """What a module's reconstruction of one face holds beyond the face model; None where it holds nothing.
 
-    The module looks at the picture in the size that it was trained for; its maps are enlarged, the smooth albedo and
-    the normals under them are those of the face model at the full size.
+    Maps are enlarged; the smooth albedo and the normals under them are those of the face model at the full size.
 
     Args:
-        refiner: the module.
-        face_model: its decoder.
+        face_model: the decoder.
         view: (1, 3, H, W) the picture, in [0, 1].
-        skin: (1, 1, h, w) skin probability of the same view at any size.
-        coefficients: of the one face in it.
-        camera: (1, 3, 3) intrinsics of a picture of the module's size.
-        rendering: of that face, at H x W.
+        found: the one face in it.
         size: N, texels along a side.
     """
-    side = (refiner.image_size, refiner.image_size)
-    coarse = FaceRenderer(face_model, refiner.image_size)(coefficients, camera)
-    image, weights = (interpolate(picture, side, mode="bilinear", antialias=True) for picture in (view, skin))
-    found = refiner.refine(image, weights, coefficients, coarse)
-    chart, own = UVChart(face_model, size), refiner.chart
-    added = _enlarged(own, found.albedo - own.bake(coarse.vertex_albedo), chart)
-    flat = torch.zeros_like(found.albedo[:, :1])
-    relief = _enlarged(own, flat if found.displacement is None else found.displacement, chart)
+    if found.texture is None and not found.maps:
+        return None
+    chart, rendering, maps = chart_of(face_model, size), found.rendering, found.maps
+    albedo = chart.bake(rendering.vertex_albedo)
+    if "albedo" in maps:
+        smooth = chart_of(face_model, maps["albedo"].shape[-1]).bake(rendering.vertex_albedo)
+        albedo = albedo + _enlarged(face_model, maps["albedo"] - smooth, chart)
+    displaced = "displacement" in maps
+    relief = _enlarged(face_model, maps["displacement"], chart) if displaced else torch.zeros_like(albedo[:, :1])
+    normals = torch.einsum("bji,bjhw->bihw", rendering.rotation, chart.normals(rendering, relief))
+    levels = subdivisions(len(face_model.faces), size) if displaced else 0
+    vertices, faces, uv = detailed_mesh(chart, face_model, rendering.shape[0], relief, levels)
+    vertex_normals = VertexNormals(torch.from_numpy(faces).long(), len(vertices))(torch.from_numpy(vertices)[None])
+    mesh = FaceMesh(vertices * MILLIMETRES, vertex_normals[0].numpy(), faces, uv, _texture(chart, albedo))
+    if "specular_albedo" in maps:
+        shine = _texture(chart, chart.bake(maps["specular_albedo"]))
+        mesh = replace(mesh, specular=shine, shininess=float(maps["shininess"]))
+    return FaceDetail(
+        mesh=mesh,
+        normals=normals[0].permute(1, 2, 0).double().numpy(),
+        displacement=relief[0, 0].double().numpy() * MILLIMETRES if displaced else None,
+        numbers={
+            f"{name}{unit}": [round(factor * value, 4) for value in maps[name][0].tolist()]
+            for name, (unit, factor) in NUMBERS.items()
+            if name in maps
+        },
+        panels=_panels(view, found),
+    )
 
-    albedo = chart.fill((chart.bake(rendering.vertex_albedo) + added).clamp(0, 1))
-    turned = chart.normals(rendering, relief)
-    normals = torch.einsum("bji,bjhw->bihw", rendering.rotation, turned)
-    drawn = draw_detail(chart, rendering, found.illumination, added, relief)
-    fine = (rendering.albedo + drawn.albedo) * drawn.shading
+
+def _panels(view: Tensor, found: Reconstruction) -> np.ndarray:
+    rendering, light = found.rendering, found.rendering.image / found.rendering.albedo.clamp_min(DARK)
+    stages = [rendering.image] if found.coarse is None else [found.coarse.image, rendering.image]
     pictures = [
         view,
-        torch.where(rendering.mask, rendering.image, view),
-        torch.where(rendering.mask, fine, view),
-        torch.where(rendering.mask, (unit(drawn.normals) + 1) / 2, 1.0),
-        torch.where(rendering.mask, light_picture(drawn.shading), 1.0),
+        *(torch.where(rendering.mask, stage, view) for stage in stages),
+        torch.where(rendering.mask, (unit(rendering.normals) + 1) / 2, 1.0),
+        torch.where(rendering.mask, light_picture(light * rendering.mask), 1.0),
     ]
     row = [interpolate(picture.clamp(0, 1), (PICTURE_SIZE,) * 2, mode="area") for picture in pictures]
-    return FaceDetail(
-        mesh=_mesh(chart, face_model, rendering.shape[0], relief, _eight_bit(albedo)),
-        normals=normals[0].permute(1, 2, 0).double().numpy(),
-        displacement=relief[0, 0].double().numpy() * MILLIMETRES,
-        panels=_eight_bit(torch.cat(row, dim=3)),
-    )
+    return _eight_bit(torch.cat(row, dim=3))
+
+
+@lru_cache(maxsize=4)
+def chart_of(face_model: MorphableModel, size: int) -> UVChart:
+    """The face model's chart, which all faces of all photographs share."""
+    return UVChart(face_model, size)
 
 
 def subdivisions(faces: int, size: int) -> int:
@@ -158,27 +134,28 @@ def subdivisions(faces: int, size: int) -> int:
 
 
 def write_detail(detail: FaceDetail, folder: Path) -> None:
-    """Write mesh.obj, mesh.mtl, mesh.glb, albedo.png, normals.png, displacement.png (16 bits) and panels.png."""
+    """Write mesh.obj, mesh.mtl, mesh.glb, albedo.png, normals.png, panels.png, and what the paper has of
+    specular_albedo.png and displacement.png (16 bits)."""
     folder.mkdir()
     write_obj(detail.mesh, folder, texture="albedo.png")
     write_glb(detail.mesh, folder / "mesh.glb")
     normals = 127.5 * (detail.normals + 1)
     Image.fromarray((normals + 0.5).clip(0, 255).astype(np.uint8)).save(folder / "normals.png")
-    steps = MIDDLE + STEPS_PER_MILLIMETRE * detail.displacement
-    Image.fromarray(steps.round().clip(0, 65_535).astype(np.uint16)).save(folder / "displacement.png")
+    if detail.displacement is not None:
+        steps = MIDDLE + STEPS_PER_MILLIMETRE * detail.displacement
+        Image.fromarray(steps.round().clip(0, 65_535).astype(np.uint16)).save(folder / "displacement.png")
     Image.fromarray(detail.panels).save(folder / "panels.png")
 
 
-def _mesh(chart: UVChart, face_model: MorphableModel, shape: Tensor, relief: Tensor, albedo: np.ndarray) -> FaceMesh:
-    levels = subdivisions(len(face_model.faces), chart.size)
-    vertices, faces, uv = detailed_mesh(chart, face_model, shape, relief, levels)
-    normals = VertexNormals(torch.from_numpy(faces).long(), len(vertices))(torch.from_numpy(vertices)[None])
-    return FaceMesh(vertices * MILLIMETRES, normals[0].numpy(), faces, uv, albedo)
+def _enlarged(face_model: MorphableModel, maps: Tensor, chart: UVChart) -> Tensor:
+    """Maps at the size of another chart of their model; nothing from outside the chart comes in."""
+    filled = chart_of(face_model, maps.shape[-1]).fill(maps)
+    return interpolate(filled, (chart.size,) * 2, mode="bicubic", align_corners=False) * chart.mask
 
 
-def _enlarged(own: UVChart, maps: Tensor, chart: UVChart) -> Tensor:
-    """Maps of one chart at the size of another of the same model; nothing from outside the chart comes in."""
-    return interpolate(own.fill(maps), (chart.size,) * 2, mode="bicubic", align_corners=False) * chart.mask
+def _texture(chart: UVChart, maps: Tensor) -> np.ndarray:
+    """(1, 3, N, N) colours -> (N, N, 3) uint8, those of the border outside the chart."""
+    return _eight_bit(chart.fill(maps.clamp(0, 1)))
 
 
 def _eight_bit(picture: Tensor) -> np.ndarray:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,13 +18,15 @@ from datamodules.file_names import printable
 from datamodules.landmarks import DetectedFace, LandmarkDetector, best_detector
 from datamodules.photo_file import read_photo
 from datamodules.skin import skin_probability
-from experiments.reconstruct.camera import camera_record, crop_projection
-from experiments.reconstruct.detail import DEFAULT_SIZE, FaceDetail, as_refiner, face_detail
+from experiments.reconstruct.camera import camera_record
+from experiments.reconstruct.detail import DEFAULT_SIZE, FaceDetail, face_detail
 from experiments.reconstruct.export import FaceMesh, face_mesh
 from experiments.reconstruct.texture import TEXTURE_SIZE, bake_texture
+from lightning_modules.base import FaceModule
 from lightning_modules.components.fitting import FitSettings, fit, project_landmarks
 from lightning_modules.components.landmark_fitting import contour_table
-from renderers.camera import default_intrinsics, zoomed
+from lightning_modules.components.reconstruction import Reconstruction
+from renderers.camera import default_intrinsics
 from renderers.coefficients import Coefficients
 from renderers.errors import UserError
 from renderers.face_renderer import FaceRenderer, Rendering
@@ -34,14 +36,6 @@ CROP_SIZE = 224
 DEFAULT_PHOTO = "astronaut"
 
 Progress = Callable[[str], None]
-
-
-class Regressor(Protocol):
-    """What a checkpoint's module offers here."""
-
-    def reconstruct(self, image: Tensor) -> Coefficients:
-        """(B, 3, H, W) aligned crops -> their coefficients."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -66,9 +60,9 @@ class ReconstructedFace:
     Attributes:
         detected: box and landmarks, photograph pixels.
         alignment: photograph <-> the crop that `rendering` is drawn into (`TEXTURE_SIZE` pixels).
-        coefficients: B = 1, with respect to `regressed_camera`.
-        projection: (3, 4) P of the camera: (x w, y w, w) = P (X, 1) takes a point X in model space, decimetres, to
-            photograph pixels x, y.
+        coefficients: B = 1, with respect to the camera of `projection`.
+        projection: (3, 4) P of that camera, perspective or orthographic: (x w, y w, w) = P (X, 1) takes a point X in
+            model space, decimetres, to photograph pixels x, y.
         rendering: B = 1, in that crop.
         landmarks: (68, 2) projected, photograph pixels.
         landmark_vertices: (68,) the vertices that these are the images of.
@@ -76,7 +70,7 @@ class ReconstructedFace:
         mesh: textured, millimetres.
         seconds: wall time by stage; of the detection, which all faces share, an equal part.
         history: energy and its parts by iteration; empty without refinement.
-        detail: where the regressor finds it.
+        detail: where the checkpoint's paper finds it.
         number: of the face in its photograph, from 1.
     """
 
@@ -131,12 +125,13 @@ class Reconstructor:
 
     Args:
         face_model: the decoder.
-        regressor: where the optimization starts; the mean face where absent.
+        module: a checkpoint's; its answer is where the optimization starts, its renderer and camera draw the faces.
+            Without one that is the mean face, and a `FaceRenderer`.
         detector: name of the landmark detector, see `datamodules.landmarks.best_detector`.
         refine: False takes the regressor's answer as it is.
-        checkpoint: where the regressor came from, for the record.
+        checkpoint: where the module came from, for the record.
         settings: of the fitter; chosen for the face model and the detector where absent.
-        detail_size: texels along a side of the detail's maps, of a regressor that finds detail.
+        detail_size: texels along a side of the detail's maps, of a module that finds detail.
 
     Raises:
         UserError: no such detector, or nothing left to reconstruct with.
@@ -145,21 +140,21 @@ class Reconstructor:
     def __init__(
         self,
         face_model: MorphableModel,
-        regressor: Regressor | None = None,
+        module: FaceModule | None = None,
         detector: str = "auto",
         refine: bool = True,
         checkpoint: str | None = None,
         settings: FitSettings | None = None,
         detail_size: int = DEFAULT_SIZE,
     ) -> None:
-        if regressor is None and not refine:
+        if module is None and not refine:
             raise UserError("--no-fit leaves nothing but the mean face: give --checkpoint FILE with it")
-        self.face_model, self.regressor, self.refine, self.checkpoint = face_model, regressor, refine, checkpoint
-        self.refiner, self.detail_size = as_refiner(regressor), detail_size
+        self.face_model, self.module, self.refine, self.checkpoint = face_model, module, refine, checkpoint
+        self.detail_size = detail_size
         self.detector: LandmarkDetector = best_detector(detector)
         self.settings = settings or fit_settings(face_model, self.detector.contour)
         self.template = model_template(face_model, CROP_SIZE)
-        self.renderer = FaceRenderer(face_model, TEXTURE_SIZE)
+        self.renderer = FaceRenderer(face_model, TEXTURE_SIZE) if module is None else module.renderer
 
     def reconstruct(self, photo: Photo, tell: Progress = lambda stage: None) -> list[ReconstructedFace]:
         """Every face of a photograph, numbered from left to right.
@@ -206,54 +201,46 @@ class Reconstructor:
         seconds["align"], clock = time.perf_counter() - clock, time.perf_counter()
 
         initial = None
-        if self.regressor is not None:
-            initial = self.regressor.reconstruct(image).detach()
-            if not all(bool(torch.isfinite(value).all()) for value in initial.named().values()):
-                raise UserError(
-                    f"{photo.source}: the checkpoint answers with values that are not finite; train it anew"
-                )
+        if self.module is not None:
+            try:
+                initial = self.module.answer(image)
+            except UserError as error:
+                raise UserError(f"{photo.source}: {error}") from error
             seconds["regress"], clock = time.perf_counter() - clock, time.perf_counter()
         history: dict[str, list[float]] = {}
         if self.refine:
             target = torch.from_numpy(points).float()[None]
             weight = torch.from_numpy(skin).float()[None, None]
-            result = fit(self.face_model, image, target, weight, camera, initial, self.settings)
+            result = fit(self.face_model, image, target, weight, camera, initial, self.settings, self.renderer)
             coefficients, projected, history = result.coefficients, result.landmarks, result.history
             rows = result.landmark_vertices
             seconds |= result.seconds
         else:
             assert initial is not None
             contour = contour_table(self.face_model) if self.settings.moving_contour else None
-            coefficients, camera = initial, regressed_camera(initial, CROP_SIZE)
-            projected, rows = project_landmarks(self.face_model, initial, camera, contour)
+            coefficients = initial
+            projected, rows = project_landmarks(self.renderer, initial, camera, contour)
 
         clock = time.perf_counter()
         large = Alignment(alignment.matrix * (TEXTURE_SIZE / CROP_SIZE), TEXTURE_SIZE)
-        with torch.no_grad():
-            rendering = self.renderer(coefficients, regressed_camera(coefficients, TEXTURE_SIZE))
         coverage = torch.from_numpy(large.coverage(*photo.pixels.shape[:2]))
         view, probability = _tensor(large.crop(photo.pixels)), torch.from_numpy(skin).float()
+        answer = self._drawn(view[None], probability[None, None], coefficients)
+        coefficients, rendering = answer.coefficients, answer.rendering
+        seconds["draw"], clock = time.perf_counter() - clock, time.perf_counter()
         texture = bake_texture(self.face_model, rendering, view, coverage, probability)
         seconds["texture"], clock = time.perf_counter() - clock, time.perf_counter()
-        detail = None
-        if self.refiner is not None:
-            small = regressed_camera(coefficients, self.refiner.image_size)
-            detail = face_detail(
-                self.refiner,
-                self.face_model,
-                view[None],
-                probability[None, None],
-                coefficients,
-                small,
-                rendering,
-                self.detail_size,
-            )
+        detail = face_detail(self.face_model, view[None], answer, self.detail_size)
+        if detail is not None:
             seconds["detail"] = time.perf_counter() - clock
+        projection = (
+            np.vstack([alignment.inverse, [0, 0, 1]]) @ self.renderer.projection(coefficients, camera)[0].numpy()
+        )
         return ReconstructedFace(
             detected=face,
             alignment=large,
             coefficients=coefficients,
-            projection=np.vstack([alignment.inverse, [0, 0, 1]]) @ crop_projection(coefficients, camera),
+            projection=projection,
             rendering=rendering,
             landmarks=alignment.to_photo(projected[0].double().numpy()),
             landmark_vertices=rows[0].numpy(),
@@ -264,18 +251,19 @@ class Reconstructor:
             detail=detail,
         )
 
+    @torch.no_grad()
+    def _drawn(self, view: Tensor, skin: Tensor, coefficients: Coefficients) -> Reconstruction:
+        """The faces of coefficients, drawn into their crops."""
+        if self.module is None:
+            return Reconstruction(coefficients, self.renderer(coefficients))
+        return self.module.reconstruct(view, skin, coefficients=coefficients)
+
 
 def fit_settings(face_model: MorphableModel, contour: bool) -> FitSettings:
     """The fitter's settings for a face model and for landmarks whose jaw marks the visible contour, or does not."""
     if face_model.expression_names:  # blend weights
         return FitSettings(expression_deviation=0.35, expression_bounds=(0.0, 1.0), moving_contour=contour)
     return FitSettings(moving_contour=contour)
-
-
-def regressed_camera(coefficients: Coefficients, size: int) -> Tensor:
-    """(B, 3, 3) the default camera of a crop, with the focal length that the coefficients tell, where they do."""
-    camera = default_intrinsics(size).expand(len(coefficients.angles), 3, 3)
-    return zoomed(camera, coefficients.extra["scale"]) if "scale" in coefficients.extra else camera
 
 
 def photo_pose(coefficients: Coefficients, alignment: Alignment) -> dict[str, float]:

@@ -92,6 +92,8 @@ function showFace(number) {
   document.querySelectorAll("#tabs button").forEach((tab, k) => tab.setAttribute("aria-selected", k === number));
   for (const name of ["crop", "render", "shape", "albedo"]) $(`#${name}`).src = face.pictures[name];
   $("#unwrapped").src = face.mesh.texture;
+  $("#detail").closest("figure").hidden = !face.detail;
+  if (face.detail) $("#detail").src = face.detail;
   const table = $("#figures");
   table.replaceChildren();
   for (const [label, value] of face.figures) {

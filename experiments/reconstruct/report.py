@@ -14,7 +14,8 @@ from urllib.parse import quote
 import numpy as np
 from PIL import Image
 
-from experiments.reconstruct.export import clay_colors, draw_on, picture_of
+from experiments.reconstruct.detail import FaceDetail
+from experiments.reconstruct.export import clay, draw_on, picture_of, unlit
 from experiments.reconstruct.pipeline import CROP_SIZE, Photo, ReconstructedFace
 
 PICTURE_SIZE = 480
@@ -118,7 +119,7 @@ def thumbnail(picture: np.ndarray) -> str:
 def _face_data(photo: Photo, face: ReconstructedFace, folder: str, expression_names: Sequence[str]) -> dict[str, Any]:
     mesh, rendering = face.mesh, face.rendering
     crop = face.alignment.crop(photo.pixels)
-    drawn = face.alignment.crop(draw_on(photo.pixels, rendering, face.alignment, rendering.vertex_colors))
+    drawn = face.alignment.crop(draw_on(photo.pixels, rendering, face.alignment))
     points = np.concatenate([face.detected.landmarks, face.landmarks])
     return {
         "number": face.number,
@@ -138,9 +139,10 @@ def _face_data(photo: Photo, face: ReconstructedFace, folder: str, expression_na
         "pictures": {
             "crop": _encode(Image.fromarray(crop)),
             "render": _encode(Image.fromarray(drawn)),
-            "shape": _encode(picture_of(rendering, clay_colors(rendering), PICTURE_SIZE)),
-            "albedo": _encode(picture_of(rendering, rendering.vertex_albedo, PICTURE_SIZE)),
+            "shape": _encode(picture_of(rendering, clay, PICTURE_SIZE)),
+            "albedo": _encode(picture_of(rendering, unlit, PICTURE_SIZE)),
         },
+        "detail": None if face.detail is None else _encode(Image.fromarray(face.detail.panels)),
         "mesh": {
             "positions": _pack(mesh.vertices, "<f4"),
             "uv": _pack(mesh.uv, "<f4"),
@@ -163,8 +165,22 @@ def _figures(face: ReconstructedFace, expression_names: Sequence[str]) -> list[t
         ("Box", f"{right - left:.0f} x {bottom - top:.0f} px at {left:.0f}, {top:.0f}"),
         ("Face width x height", f"{size[0]:.0f} x {size[1]:.0f} mm"),
         ("Vertices, triangles", f"{len(face.mesh.vertices):,}, {len(face.mesh.faces):,}"),
+        *_detail_figures(face.detail),
         ("Crop", f"{CROP_SIZE} px, {CROP_SIZE / face.alignment.size * face.alignment.scale:.2f} x the photo"),
         ("Time", f"{sum(face.seconds.values()):.1f} s"),
+    ]
+
+
+def _detail_figures(detail: FaceDetail | None) -> list[tuple[str, str]]:
+    """What a paper tells in numbers."""
+    if detail is None:
+        return []
+    texts = {name: ", ".join(f"{value:.1f}" for value in values) for name, values in detail.numbers.items()}
+    if detail.displacement is not None:
+        texts["largest displacement_mm"] = f"{np.abs(detail.displacement).max():.2f}"
+    return [
+        (name.removesuffix("_mm").replace("_", " ").capitalize(), text + (" mm" if name.endswith("_mm") else ""))
+        for name, text in texts.items()
     ]
 
 

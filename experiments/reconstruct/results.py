@@ -80,7 +80,7 @@ def write_result(
     for face in sorted(found, key=lambda face: face.alignment.scale, reverse=True):
         matrix = face.alignment.matrix / np.array([*scale, 1.0])
         alignment = Alignment(matrix, face.alignment.size)
-        overlay = draw_on(overlay, face.rendering, alignment, face.rendering.vertex_colors)
+        overlay = draw_on(overlay, face.rendering, alignment)
     beside(picture, overlay).save(folder / "overlay.png")
     page = report_page(photo, overlay, found, reconstructor.face_model.expression_names, about(photo, reconstructor))
     (folder / "report.html").write_text(page, encoding="utf-8", errors="backslashreplace")
@@ -111,7 +111,7 @@ def made_with(reconstructor: Reconstructor) -> dict[str, Any]:
         "detector": reconstructor.detector.name,
         "refined": reconstructor.refine,
         "fit": json.loads(json.dumps(asdict(reconstructor.settings))),
-        "detail_size": reconstructor.detail_size if reconstructor.refiner else None,
+        "detail_size": reconstructor.detail_size,
     }
 
 

@@ -24,7 +24,7 @@ from lightning_modules.components.landmark_fitting import (
 )
 from lightning_modules.components.lid_fitting import fit_lids
 from losses.photometric import render_loss
-from renderers.camera import euler_to_rotation, project, transform
+from renderers.camera import euler_to_rotation, project_by, transform
 from renderers.coefficients import Coefficients
 from renderers.errors import UserError
 from renderers.face_renderer import FaceRenderer, Rendering, mean_coefficients
@@ -91,19 +91,21 @@ class FitResult:
 
 @torch.no_grad()
 def project_landmarks(
-    face_model: MorphableModel, coefficients: Coefficients, intrinsics: Tensor, contour: ContourTable | None = None
+    renderer: FaceRenderer, coefficients: Coefficients, intrinsics: Tensor, contour: ContourTable | None = None
 ) -> tuple[Tensor, Tensor]:
-    """(B, 68, 2) pixels: the face's landmarks; and the (B, 68) vertices that these are the images of.
+    """(B, 68, 2) pixels: the face's landmarks, as a renderer's camera sees them; and the (B, 68) vertices they show.
 
     Args:
-        face_model: the decoder.
+        renderer: of the faces.
         coefficients: of B faces.
         intrinsics: (B, 3, 3) pixels.
-        contour: `contour_table(face_model)` moves those of the jaw's far side to the visible contour.
+        contour: `contour_table` of the face model moves those of the jaw's far side to the visible contour.
     """
+    face_model, translation = renderer.face_model, coefficients.translation
     shape = face_model.shape(coefficients.identity, coefficients.expression)
-    vertices = transform(shape, euler_to_rotation(coefficients.angles), coefficients.translation)
-    vertices_image = project(vertices, intrinsics)
+    vertices = transform(shape, euler_to_rotation(coefficients.angles), translation)
+    intrinsics = renderer.regressed_intrinsics(coefficients, intrinsics)
+    vertices_image = project_by(renderer.camera, vertices, translation, intrinsics)
     rows = visible_landmarks(contour, face_model.landmark_indices, vertices_image, coefficients.angles)
     return gather_vertices(vertices_image, rows)[..., :2], rows
 
@@ -116,7 +118,7 @@ def fit(
     intrinsics: Tensor,
     initial: Coefficients | None = None,
     settings: FitSettings | None = None,
-    backend: str = "auto",
+    renderer: FaceRenderer | None = None,
 ) -> FitResult:
     """Fit `face_model` to B aligned faces.
 
@@ -126,14 +128,15 @@ def fit(
         landmarks: (B, 68, 2) detected points, pixels of `image`.
         skin: (B, 1, H, W) in [0, 1], how much each pixel may say about colour.
         intrinsics: (B, 3, 3) pixels of `image`.
-        initial: a regressor's answer: identity, expression, albedo and light start there, the prior is centred on it.
+        initial: a regressor's answer: identity, expression, albedo and light start there, the prior is centred on it;
+            what a paper adds to the coefficients is kept.
         settings: the defaults of `FitSettings` where absent.
-        backend: rasterizer, see `renderers.rasterizer.rasterize`.
+        renderer: whose camera and light the faces are fitted in; a `FaceRenderer` where absent.
 
     Raises:
         UserError: an input of the wrong shape, one that holds values that are not finite, or landmarks without extent.
     """
-    settings = settings or FitSettings()
+    settings, renderer = settings or FitSettings(), renderer or FaceRenderer(face_model).to(image.device)
     _check(face_model, image, landmarks, skin, intrinsics, initial)
     seconds: dict[str, float] = {}
     with torch.no_grad():
@@ -143,26 +146,28 @@ def fit(
         problem = LandmarkProblem(
             mean=start,
             target=landmarks,
-            intrinsics=intrinsics,
+            intrinsics=renderer.regressed_intrinsics(start, intrinsics),
+            camera=renderer.camera,
             noise=image.new_full((len(image), LANDMARKS), settings.landmark_noise),
             deviation=_prior_deviation(face_model, settings).to(image),
             expression_bounds=settings.expression_bounds,
         )
         contour = contour_table(face_model) if settings.moving_contour else None
-        angles, translation = rigid_pose(face_model, start, landmarks, intrinsics)
+        angles, translation = rigid_pose(face_model, start, landmarks, problem.intrinsics, renderer.camera)
         seconds["pose"], clock = time.perf_counter() - clock, time.perf_counter()
         posed = replace(start, angles=angles, translation=translation)
         coefficients = fit_landmarks(face_model, problem, posed, contour, settings.landmark_rounds)
         seconds["landmarks"], clock = time.perf_counter() - clock, time.perf_counter()
-    small = _Pictures.shrunk(image, skin, settings.photometric_size)
-    renderer = FaceRenderer(face_model, small.size, backend).to(image.device)
-    coefficients = _fit_colors(renderer, problem, small, coefficients, settings)
+    small = _Pictures.shrunk(image, skin, intrinsics, settings.photometric_size)
+    if renderer.lambertian:
+        coefficients = _fit_colors(renderer, problem, small, coefficients, settings)
     if settings.photometric_iterations:
+        plain = FaceRenderer(face_model, small.size, camera=renderer.camera).to(image.device)
         coefficients, problem = fit_lids(
-            renderer, problem, small.image, small.skin, small.scale, coefficients, settings.photometric_noise
+            plain, problem, small.image, small.skin, small.scale, coefficients, settings.photometric_noise
         )
     coefficients, history = _fit_pixels(renderer, problem, contour, small, coefficients, settings)
-    projected, vertices = project_landmarks(face_model, coefficients, intrinsics, contour)
+    projected, vertices = project_landmarks(renderer, coefficients, intrinsics, contour)
     seconds["photometric"] = time.perf_counter() - clock
     return FitResult(coefficients, projected, vertices, history, seconds)
 
@@ -214,7 +219,6 @@ def _plausible(start: Coefficients, settings: FitSettings) -> Coefficients:
         identity=start.identity.clamp(-2.5, 2.5),
         expression=start.expression.clamp(low, high),
         albedo=start.albedo.clamp(-2.5, 2.5),
-        extra={},
     )
 
 
@@ -224,6 +228,7 @@ class _Pictures:
 
     image: Tensor
     skin: Tensor
+    intrinsics: Tensor
     scale: tuple[float, float]
 
     @property
@@ -231,16 +236,13 @@ class _Pictures:
         return self.image.shape[-2], self.image.shape[-1]
 
     @classmethod
-    def shrunk(cls, image: Tensor, skin: Tensor, longer_side: int) -> _Pictures:
+    def shrunk(cls, image: Tensor, skin: Tensor, intrinsics: Tensor, longer_side: int) -> _Pictures:
         height, width = image.shape[-2:]
         factor = min(1.0, longer_side / max(height, width))
         size = (max(1, round(height * factor)), max(1, round(width * factor)))
         both = torch.nn.functional.interpolate(torch.cat([image, skin], dim=1), size=size, mode="area")
-        return cls(both[:, :3], both[:, 3:], (size[1] / width, size[0] / height))
-
-    def intrinsics(self, full: Tensor) -> Tensor:
-        """(B, 3, 3) of the input images -> of these."""
-        return full * full.new_tensor([self.scale[0], self.scale[1], 1.0]).view(3, 1)
+        scale = size[1] / width, size[0] / height
+        return cls(both[:, :3], both[:, 3:], intrinsics * intrinsics.new_tensor([*scale, 1.0]).view(3, 1), scale)
 
 
 @torch.no_grad()
@@ -253,7 +255,7 @@ def _fit_colors(
     rounds: int = 3,
 ) -> Coefficients:
     """Illumination and albedo in turn, each a robust ridge regression in closed form, the geometry as it is."""
-    rendering = renderer(coefficients, pictures.intrinsics(problem.intrinsics))
+    rendering = renderer(coefficients, pictures.intrinsics, pictures.size)
     seen, weight = _sample_vertices(rendering, pictures)
     normals = rendering.vertex_normals
     model = renderer.face_model
@@ -347,11 +349,10 @@ def _fit_pixels(
     )
     history: dict[str, list[float]] = {"energy": [], "photometric": [], "landmark": []}
     best, best_energy = vector.clone(), vector.new_full((len(vector),), torch.inf)
-    intrinsics = pictures.intrinsics(problem.intrinsics)
     for iteration in range(total + 1):
         vector = (scaled * steps).clamp(low, high)
-        coefficients = layout.split(vector)
-        rendering = renderer(coefficients, intrinsics)
+        coefficients = replace(layout.split(vector), extra=start.extra)
+        rendering = renderer(coefficients, pictures.intrinsics, pictures.size)
         photometric = render_loss(rendering.image, pictures.image, rendering.mask, pictures.skin)
         places = rendering.vertices_image
         rows = visible_landmarks(contour, model.landmark_indices, places.detach(), coefficients.angles)
@@ -371,4 +372,4 @@ def _fit_pixels(
             schedule.step()
             with torch.no_grad():
                 scaled.clamp_(low / steps, high / steps)
-    return layout.split(best).detach(), history
+    return replace(layout.split(best).detach(), extra=start.extra), history

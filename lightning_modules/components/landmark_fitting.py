@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from renderers.camera import CAMERA_DISTANCE, NEAR, euler_to_rotation, project, rotation_to_euler, transform
+from renderers.camera import CAMERA_DISTANCE, NEAR, Camera, euler_to_rotation, project_by, rotation_to_euler, transform
 from renderers.coefficients import Coefficients
 from renderers.morphable_model.model import MorphableModel
 
@@ -88,6 +88,7 @@ class LandmarkProblem:
         mean: where the prior is centred; B faces.
         target: (B, 68, 2) pixels.
         intrinsics: (B, 3, 3) pixels.
+        camera: which projects the faces.
         noise: (B, 68) standard deviation of each landmark, as a share of `box`.
         deviation: (I + E,) that of the prior, identity and then expression.
         expression_bounds: (least, most) that every expression coefficient may be; none where absent.
@@ -96,6 +97,7 @@ class LandmarkProblem:
     mean: Coefficients
     target: Tensor
     intrinsics: Tensor
+    camera: Camera
     noise: Tensor
     deviation: Tensor
     expression_bounds: tuple[float, float] | None
@@ -142,16 +144,21 @@ class LandmarkProblem:
 
 
 def rigid_pose(
-    face_model: MorphableModel, shape: Coefficients, target: Tensor, intrinsics: Tensor
+    face_model: MorphableModel,
+    shape: Coefficients,
+    target: Tensor,
+    intrinsics: Tensor,
+    camera: Camera = "perspective",
 ) -> tuple[Tensor, Tensor]:
     """Angles (B, 3) and translation (B, 3) from landmarks, the shape fixed: scaled orthography in closed form, then
-    Levenberg-Marquardt under the perspective camera.
+    Levenberg-Marquardt under the camera.
 
     Args:
         face_model: the decoder.
         shape: identity and expression of B faces.
         target: (B, 68, 2) pixels.
         intrinsics: (B, 3, 3) pixels.
+        camera: which projects the faces.
     """
     vertices = face_model.shape(shape.identity, shape.expression)[:, face_model.landmark_indices].double()
     points, cameras = target.double(), intrinsics.double()
@@ -167,7 +174,7 @@ def rigid_pose(
     start = torch.cat([rotation_to_euler(rotation), translation], dim=-1)
 
     def linearize(pose: Tensor) -> tuple[Tensor, Tensor]:
-        projected, by_pose, _ = project_with_jacobian(vertices, pose, cameras)
+        projected, by_pose, _ = project_with_jacobian(vertices, pose, cameras, camera)
         return (projected - points).flatten(1), by_pose.flatten(1, 2)
 
     pose = levenberg_marquardt(linearize, start, iterations=10)
@@ -191,7 +198,7 @@ def fit_landmarks(
     for _ in range(rounds):
         pose, identity, expression = (part.to(basis.dtype) for part in x.split(sizes, dim=-1))
         posed = transform(face_model.shape(identity, expression), euler_to_rotation(pose[:, :3]), pose[:, 3:])
-        vertices_image = project(posed, problem.intrinsics)
+        vertices_image = project_by(problem.camera, posed, pose[:, 3:], problem.intrinsics)
         rows = visible_landmarks(contour, face_model.landmark_indices, vertices_image, pose[:, :3])
         offset = (gather_vertices(vertices_image, rows)[..., :2] - target).norm(dim=-1) / pixels
         # Iteratively reweighted least squares for Huber's loss.
@@ -203,7 +210,7 @@ def fit_landmarks(
         ) -> tuple[Tensor, Tensor]:
             pose, identity, expression = x.split(sizes, dim=-1)
             points = base + torch.einsum("bnck,bk->bnc", span, x[:, 6:])
-            projected, by_pose, by_point = project_with_jacobian(points, pose, cameras)
+            projected, by_pose, by_point = project_with_jacobian(points, pose, cameras, problem.camera)
             slope = torch.cat([by_pose, by_point @ span], dim=-1) * weight[:, :, None, None]
             value = (projected - target) * weight[..., None]
             values = torch.cat([value.flatten(1), problem.prior(identity, expression)], dim=1)
@@ -214,13 +221,16 @@ def fit_landmarks(
     return replace(start, angles=pose[:, :3], translation=pose[:, 3:], identity=identity, expression=expression)
 
 
-def project_with_jacobian(points: Tensor, pose: Tensor, intrinsics: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def project_with_jacobian(
+    points: Tensor, pose: Tensor, intrinsics: Tensor, camera: Camera = "perspective"
+) -> tuple[Tensor, Tensor, Tensor]:
     """Pixels of posed points and their derivatives.
 
     Args:
         points: (B, N, 3) model space, decimetres.
         pose: (B, 6) angles in radians, translation in decimetres.
         intrinsics: (B, 3, 3) pixels.
+        camera: which projects them.
 
     Returns:
         Pixels (B, N, 2), their derivative by the pose (B, N, 2, 6), and by the points (B, N, 2, 3).
@@ -229,20 +239,24 @@ def project_with_jacobian(points: Tensor, pose: Tensor, intrinsics: Tensor) -> t
     rotation = euler_to_rotation(angles)
     turned = points @ rotation.transpose(1, 2)
     posed = turned + translation[:, None]
-    projected = project(posed, intrinsics)
-    depth = projected[..., 2].clamp_min(NEAR)
+    projected = project_by(camera, posed, translation, intrinsics)
+    orthographic = camera == "orthographic"
+    depth = (CAMERA_DISTANCE - translation[:, 2:] if orthographic else projected[..., 2]).clamp_min(NEAR)
+    depth = depth.expand_as(projected[..., 2])
     focal_x, focal_y = intrinsics[:, 0, 0, None] / depth, -intrinsics[:, 1, 1, None] / depth
     zero = torch.zeros_like(depth)
     by_x = torch.stack([focal_x, zero, focal_x * posed[..., 0] / depth], dim=-1)
     by_y = torch.stack([zero, focal_y, focal_y * posed[..., 1] / depth], dim=-1)
-    by_posed = torch.stack([by_x, by_y], dim=-2)
+    by_translation = torch.stack([by_x, by_y], dim=-2)
+    # Of an orthographic face only the origin's depth counts.
+    by_posed = by_translation * by_translation.new_tensor([1.0, 1.0, 0.0]) if orthographic else by_translation
     # Turning about an axis moves a point by axis x point; with R = Rz Ry Rx the three axes, in camera space, are these.
     roll, none = angles[:, 2], torch.zeros_like(angles[:, 2])
     about_y = torch.stack([-roll.sin(), roll.cos(), none], dim=-1)
     about_z = torch.stack([none, none, none + 1], dim=-1)
     axes = torch.stack([rotation[..., 0], about_y, about_z], dim=1)
     by_angles = by_posed @ torch.linalg.cross(axes[:, None], turned[:, :, None]).transpose(2, 3)
-    return projected[..., :2], torch.cat([by_angles, by_posed], dim=-1), by_posed @ rotation[:, None]
+    return projected[..., :2], torch.cat([by_angles, by_translation], dim=-1), by_posed @ rotation[:, None]
 
 
 def levenberg_marquardt(

@@ -12,7 +12,6 @@ from torchmetrics import Metric, MetricCollection
 from datamodules.batch import FaceBatch
 from lightning_modules.components.evaluation import NamedMetrics
 from losses.metrics import MaskedPSNR, MaskedRMSE, MaskedSSIM, NormalAngularError
-from renderers.detail import DetailRendering
 from renderers.face_renderer import Rendering
 
 STAGES = ("coarse", "fine")
@@ -43,7 +42,7 @@ class StageMetrics(NamedMetrics):
         return cast(MetricCollection, self.sets[stage])
 
     @torch.no_grad()
-    def update(self, batch: FaceBatch, rendering: Rendering, drawn: DetailRendering) -> None:
+    def update(self, batch: FaceBatch, rendering: Rendering, drawn: Rendering) -> None:
         """Count one batch.
 
         Args:

@@ -14,6 +14,7 @@ from datamodules.batch import FaceBatch
 from lightning_modules.base import FaceModule, Stage
 from lightning_modules.components.backbones import ImageEncoder
 from lightning_modules.components.panels import light_picture
+from lightning_modules.components.reconstruction import Reconstruction
 from lightning_modules.components.weighting import weighted_sum
 from lightning_modules.finegrained.metrics import StageMetrics
 from lightning_modules.finegrained.network import AlbedoModule, DisplacementModule, UnwrappedFace, unwrap_face
@@ -32,9 +33,10 @@ from losses.finegrained import (
 from losses.landmark import LANDMARKS, landmark_loss
 from losses.regularization import coefficient_regularization, light_regularization
 from renderers.coefficients import Coefficients
-from renderers.detail import DetailRendering, draw_detail
+from renderers.detail import DetailedFaceRendering, add_detail
 from renderers.face_renderer import FaceRenderer, Rendering
 from renderers.morphable_model.model import MorphableModel
+from renderers.reflectance import lambertian
 from renderers.uv import UVChart, unit
 
 
@@ -53,7 +55,7 @@ class DetailedFace:
     albedo: Tensor
     displacement: Tensor | None
     illumination: Tensor
-    drawn: DetailRendering
+    drawn: DetailedFaceRendering
     unwrapped: UnwrappedFace
 
 
@@ -173,21 +175,26 @@ class Finegrained(FaceModule):
             rendering: what these draw, at H x W.
         """
         chart = self.chart
-        light = coefficients.illumination
-        if self.has_fine_stage:
-            light = refitted_light(image, skin, light, rendering)
-        unwrapped = unwrap_face(chart, image, light, rendering)
+        light = refitted_light(image, skin, coefficients.illumination, rendering)
+        unwrapped = unwrap_face(chart, image, skin, light, rendering)
         photograph, smooth = chart.fill(unwrapped.photograph), chart.bake(rendering.vertex_albedo)
         detail, displacement = torch.zeros_like(smooth), None
         if self.details_albedo_now:
             detail = self.albedo_module(chart.fill(smooth), photograph, self.wavelet) * chart.mask
         if self.displaces:
             displacement = self.displacement_module(unwrapped, photograph, self.wavelet) * chart.mask
-        drawn = draw_detail(chart, rendering, light, detail, displacement)
-        # The smooth part is drawn from the vertices: from a map it would be blurred, and untrained worse than coarse.
-        albedo = rendering.albedo + drawn.albedo
-        drawn = replace(drawn, albedo=albedo, image=albedo * drawn.shading)
+        drawn = add_detail(rendering, chart, light, detail, displacement)
         return DetailedFace(smooth + detail, displacement, light, drawn, unwrapped)
+
+    def refined(self, coarse: Reconstruction, image: Tensor, skin: Tensor) -> Reconstruction:
+        rendering = coarse.rendering
+        face = self.refine(image, skin, coarse.coefficients, rendering)
+        maps = {"albedo": face.albedo}
+        if face.displacement is not None:
+            maps["displacement"] = face.displacement
+        colors = lambertian(rendering.vertex_albedo, rendering.vertex_normals, face.illumination)
+        coefficients = replace(coarse.coefficients, illumination=face.illumination)
+        return Reconstruction(coefficients, replace(face.drawn, vertex_colors=colors), maps=maps, coarse=rendering)
 
     def coarse_terms(
         self, batch: FaceBatch, coefficients: Coefficients, rendering: Rendering, identity: bool = True

@@ -4,29 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d, interpolate, max_pool2d
 
 from lightning_modules.components.unet import Decoder, Encoder, quiet_head
 from lightning_modules.components.wavelet import HaarTransform, InverseHaarTransform
 from lightning_modules.finegrained.shading import relief_from_shading, without_wide_waves
+from losses.photometric import saturate_skin
 from renderers.face_renderer import Rendering
 from renderers.illumination import irradiance
 from renderers.uv import UVChart, unit
 
 DETAIL_SCALE = 10.0  # brings increments and wavelet coefficients, a few hundredths, near 1
 PICTURE_CHANNELS = 3
+SKIN_EDGE = 0.01  # of a picture's width
 BAND_CHANNELS = 3 * PICTURE_CHANNELS  # LH, HL, HH of a picture
 
 
 @dataclass(frozen=True)
 class UnwrappedFace:
-    """A photograph beside its coarse face in UV space; texels that are not seen are completed by mirrored ones.
+    """A photograph's skin beside its coarse face in UV space; texels that show none are completed from others.
 
     Attributes:
-        increment: (B, 3, R, R) photograph minus coarse render; where only the mirrored texel is seen, that one's; 0
-            where neither is, and outside the chart.
+        increment: (B, 3, R, R) photograph minus coarse render; where only the mirrored texel shows skin, that one's;
+            where neither does, what is around them; 0 outside the chart.
         photograph: (B, 3, R, R) the coarse colours plus the increment: the whole face, with the details that are known.
         relief: (B, 1, R, R) decimetres: what the increment would be if it were nothing but shading, see
             `relief_from_shading`.
@@ -38,12 +42,17 @@ class UnwrappedFace:
 
 
 @torch.no_grad()
-def unwrap_face(chart: UVChart, image: Tensor, illumination: Tensor, rendering: Rendering) -> UnwrappedFace:
+def unwrap_face(
+    chart: UVChart, image: Tensor, skin: Tensor, illumination: Tensor, rendering: Rendering
+) -> UnwrappedFace:
     """Unwraps a photograph and its coarse render and takes their difference (finegrained, section 3.4.3).
+
+    A texel counts as far as it is seen and shows skin: hair and what else hides the face is not painted on it.
 
     Args:
         chart: of the face model.
         image: (B, 3, H, W) in [0, 1].
+        skin: (B, 1, H, W) weights in [0, 1].
         illumination: (B, 27) of the photographs, see `refitted_light`.
         rendering: the coarse faces, drawn at H x W.
     """
@@ -51,12 +60,40 @@ def unwrap_face(chart: UVChart, image: Tensor, illumination: Tensor, rendering: 
     relit = rendering.albedo * shading.unflatten(2, image.shape[2:])
     # Unwrapping is linear: of the difference it gives the difference of both unwrapped. A photograph ends at white.
     both = torch.cat([image - rendering.image.clamp(0, 1), (image - relit.clamp(0, 1)) * rendering.mask], dim=1)
-    unwrapped, visibility = chart.unwrap(both, rendering)
-    difference, unexplained = (unwrapped * visibility).split(PICTURE_CHANNELS, dim=1)
-    increment = difference + (1 - visibility) * chart.mirror(difference)
+    bare = bare_skin(skin)
+    unwrapped, visibility = chart.unwrap(torch.cat([both * bare, bare], dim=1), rendering)
+    difference, unexplained, shown = (unwrapped * visibility).split([PICTURE_CHANNELS, PICTURE_CHANNELS, 1], dim=1)
+    own = torch.cat([difference, shown], dim=1)
+    completed = own + (1 - shown) * chart.mirror(own)
+    increment = spread(*completed.split([PICTURE_CHANNELS, 1], dim=1)) * chart.mask
     photograph = chart.bake(rendering.vertex_colors) + increment
-    relief = relief_from_shading(chart, unexplained, visibility, illumination, rendering)
+    relief = relief_from_shading(chart, unexplained, shown, illumination, rendering)
     return UnwrappedFace(increment, photograph, relief)
+
+
+def bare_skin(skin: Tensor) -> Tensor:
+    """(B, 1, H, W) skin weights, drawn in from their edges, where strands and shadows lie, and fading out there."""
+    reach = max(1, round(SKIN_EDGE * skin.shape[-1]))
+    window: dict[str, Any] = {"kernel_size": 2 * reach + 1, "stride": 1, "padding": reach}
+    return avg_pool2d(-max_pool2d(-saturate_skin(skin), **window), **window, count_include_pad=False)
+
+
+def spread(values: Tensor, weight: Tensor) -> Tensor:
+    """Carries values to where they have no weight: smoothly, by a pyramid (Gortler et al. 1996, pull and push).
+
+    Args:
+        values: (B, C, R, R) multiplied by their weight.
+        weight: (B, 1, R, R) in [0, 1].
+
+    Returns:
+        (B, C, R, R): the values where the weight is 1; 0 for a face without any.
+    """
+    if values.shape[-1] == 1:
+        return values / torch.where(weight > 0, weight, 1)
+    pooled, covered = (avg_pool2d(maps, 2, ceil_mode=True) for maps in (values, weight))
+    trust = (4 * covered).clamp(max=1)
+    coarser = spread(pooled * trust / torch.where(covered > 0, covered, 1), trust)
+    return values + (1 - weight) * interpolate(coarser, values.shape[-2:], mode="bilinear")
 
 
 class WaveletEncoder(nn.Module):

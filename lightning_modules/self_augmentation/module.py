@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,19 @@ from lightning_modules.base import FaceModule, Stage
 from lightning_modules.components.backbones import ImageEncoder
 from lightning_modules.components.checkpoint_file import mismatch, read_initial_weights
 from lightning_modules.components.panels import face_panels
+from lightning_modules.components.reconstruction import Reconstruction
 from lightning_modules.components.schedule import Schedule
 from lightning_modules.self_augmentation.coarse import CoarseWeights, coarse_terms
 from lightning_modules.self_augmentation.likeness import Features, SelfAugmentationWeights, likeness_terms
 from lightning_modules.self_augmentation.metrics import RefinementMetrics
 from lightning_modules.self_augmentation.network import FineModel
-from lightning_modules.self_augmentation.rerender import Reconstruction, View, hidden_view, recolored, turned_view
+from lightning_modules.self_augmentation.rerender import TexturedFaces, View, hidden_view, recolored, turned_view
 from losses.encoders import FaceEncoder
 from losses.photometric import saturate_skin
 from losses.robust import robustified_loss
+from renderers.coefficients import Coefficients
 from renderers.errors import UserError
+from renderers.face_renderer import Rendering
 from renderers.morphable_model.model import MorphableModel
 
 
@@ -175,10 +179,8 @@ class SelfAugmentation(FaceModule):
         """Of drawn or photographed faces (B, 3, H, W); no gradient flows to the landmarks (B, 68, 2)."""
         return Features(self.identity_encoder(image, landmarks), self.attribute_encoder(image, landmarks))
 
-    def reconstruction(self, image: Tensor, intrinsics: Tensor) -> Reconstruction:
+    def reconstruction(self, image: Tensor, intrinsics: Tensor) -> TexturedFaces:
         """Coarse and fine faces of pictures.
-
-        The encoders' chips are cut at the coarse model's own landmarks: no detector is asked.
 
         Args:
             image: (B, 3, H, W) sRGB in [0, 1].
@@ -187,12 +189,26 @@ class SelfAugmentation(FaceModule):
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze_coarse):
             coefficients = self(image)
             coarse = self.renderer(coefficients, intrinsics)
+        return self.textured(image, coefficients, coarse)
+
+    def refined(self, coarse: Reconstruction, image: Tensor, skin: Tensor) -> Reconstruction:
+        fine = self.textured(image, coarse.coefficients, coarse.rendering).fine
+        return replace(coarse, rendering=fine, texture=fine.vertex_albedo, coarse=coarse.rendering)
+
+    def textured(self, image: Tensor, coefficients: Coefficients, coarse: Rendering) -> TexturedFaces:
+        """The fine faces of coarse ones; the encoders' chips are cut at these' landmarks: no detector is asked.
+
+        Args:
+            image: (B, 3, H, W) sRGB in [0, 1].
+            coefficients: of the coarse faces.
+            coarse: what these draw, at H x W.
+        """
         with torch.no_grad():
             code = self.code_encoder(image, coarse.landmarks)
             attributes = self.attribute_encoder(image, coarse.landmarks)
         features = torch.cat([code, attributes], dim=1) if self.attribute_features else code
         texture = self.fine_model(coarse.vertex_albedo, features)
-        return Reconstruction(coefficients, coarse, recolored(coarse, texture, coefficients), attributes)
+        return TexturedFaces(coefficients, coarse, recolored(coarse, texture, coefficients), attributes)
 
     def face_mask(self, batch: FaceBatch) -> Tensor:
         """(B, 1, H, W) weights in [0, 1]: M of equation (6), before the projected face restricts it."""
@@ -233,22 +249,22 @@ class SelfAugmentation(FaceModule):
             terms["robustified"] = torch.stack(robustified).sum()
         return terms
 
-    def wanted(self, batch: FaceBatch, seen: Reconstruction) -> Features:
+    def wanted(self, batch: FaceBatch, seen: TexturedFaces) -> Features:
         """The features of the batch's pictures, at the coarse model's landmarks as in its renders."""
         with torch.no_grad():
             return Features(self.identity_encoder(batch.image, seen.coarse.landmarks), seen.attributes)
 
-    def turned(self, batch: FaceBatch, seen: Reconstruction) -> View:
+    def turned(self, batch: FaceBatch, seen: TexturedFaces) -> View:
         """I_rot of the fine faces."""
         texture = seen.fine.vertex_albedo
         return turned_view(self.renderer, seen.coefficients, texture, batch.intrinsics, self.max_yaw)
 
-    def hidden(self, batch: FaceBatch, seen: Reconstruction) -> View:
+    def hidden(self, batch: FaceBatch, seen: TexturedFaces) -> View:
         """I_occ of the fine faces."""
         return hidden_view(seen.fine, batch.image, self.corruption)
 
     def fed_back(
-        self, batch: FaceBatch, seen: Reconstruction, wanted: Features, mask: Tensor, view: View, looks: Features
+        self, batch: FaceBatch, seen: TexturedFaces, wanted: Features, mask: Tensor, view: View, looks: Features
     ) -> Tensor:
         """Equation (5) without L_rob on both pairs of section 3.2.3: the view and I, each against what the view gave.
 

@@ -15,7 +15,7 @@ MAX_PITCH, MAX_ROLL = 20.0, 10.0  # degrees of a random view, beside its yaw
 
 
 @dataclass
-class Reconstruction:
+class TexturedFaces:
     """What the model makes of B pictures; both renderings share shape, pose, light and fragments.
 
     Attributes:

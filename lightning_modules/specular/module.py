@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from lightning_modules.base import FaceModule, Stage
 from lightning_modules.components.backbones import ResNet
 from lightning_modules.components.evaluation import SpecularMetrics
 from lightning_modules.components.panels import face_panels
+from lightning_modules.components.reconstruction import Reconstruction
 from lightning_modules.components.weighting import weighted_sum
 from losses.encoders import FaceEncoder
 from losses.identity import identity_loss
@@ -23,6 +24,7 @@ from losses.landmark import mouth_and_brow_weights
 from losses.regularization import coefficient_regularization
 from losses.specular import specular_landmark_loss, specular_photometric_loss, uniform_loss
 from renderers.coefficients import Coefficients
+from renderers.color import encode
 from renderers.errors import UserError
 from renderers.morphable_model.model import MorphableModel
 from renderers.specular_renderer import SPECULAR_COEFFICIENTS, SpecularRenderer, SpecularRendering
@@ -117,6 +119,19 @@ class Specular(FaceModule):
         super().log_metrics(stage)
         self.log_dict({f"{stage}/{name}": value for name, value in self.shine.compute().items()})
         self.shine.reset()
+
+    def refined(self, coarse: Reconstruction, image: Tensor, skin: Tensor) -> Reconstruction:
+        shiny = cast(SpecularRendering, coarse.rendering)
+        lamp = shiny.lamp
+        return replace(
+            coarse,
+            maps={
+                "specular_albedo": encode(shiny.vertex_specular_albedo),
+                "light_position": lamp.position,
+                "shininess": lamp.shininess,
+                "intensity": lamp.intensity,
+            },
+        )
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)

@@ -16,7 +16,6 @@ from torch.nn.functional import cosine_similarity
 from experiments.evaluate import celeba
 from experiments.evaluate.command import SUITES
 from experiments.evaluate.pictures import COLORS, cumulative_curve, draw_curves, extremes, labelled
-from experiments.evaluate.predictions import Predictor
 from experiments.evaluate.published import benchmark_table, published, written
 from experiments.evaluate.results import EVERYONE, Evaluation, Request, write_results
 from lightning_modules.base import FaceModule
@@ -164,8 +163,7 @@ def network() -> FaceModule:
 
 def test_likeness_is_that_of_the_metrics_face_by_face(network: FaceModule) -> None:
     batch, _ = exact_batch(small_face_model(), 3, SIZE, views=1)
-    predictor = Predictor(network.eval(), Path("a.ckpt"))
-    drawn, pictures = celeba.draw_stages(predictor, batch)
+    drawn, pictures = celeba.draw_stages(network, batch)
     assert list(pictures) == ["coarse"]
     found = celeba.likeness(network, batch, drawn, pictures["coarse"])
     for name, metric in (("psnr", MaskedPSNR()), ("ssim", MaskedSSIM()), ("rmse", MaskedRMSE())):
@@ -185,7 +183,7 @@ def test_papers_with_a_fine_stage_show_both(paper: str) -> None:
     module = maker.make_module().eval()
     size = module.image_size
     batch, _ = exact_batch(module.face_model, 2, size, views=1)
-    drawn, pictures = celeba.draw_stages(Predictor(module, Path("a.ckpt")), batch)
+    drawn, pictures = celeba.draw_stages(module, batch)
     assert list(pictures) == ["coarse", "fine"]
     if paper == "finegrained":  # Untrained, it changes the light alone, towards the photograph's.
         errors = {stage: ((picture - batch.image) * drawn.mask).square().mean() for stage, picture in pictures.items()}

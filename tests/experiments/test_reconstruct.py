@@ -31,29 +31,35 @@ from experiments.reconstruct import command, results
 from experiments.reconstruct.output import check_replaceable, marker_text, replacing, write_marker
 from experiments.reconstruct.pipeline import Photo, Reconstructor, open_photo
 from experiments.reconstruct.texture import TEXTURE_SIZE, bake_texture
+from lightning_modules.base import FaceModule
 from lightning_modules.components.fitting import FitSettings
-from renderers.coefficients import Coefficients
+from lightning_modules.finegrained import Finegrained
+from lightning_modules.mgcnet import MGCNet
+from lightning_modules.specular import Specular
 from renderers.errors import UserError
 from renderers.face_renderer import FaceRenderer, mean_coefficients
 from renderers.morphable_model.bfm2009 import load_bfm2009
 from renderers.morphable_model.model import MorphableModel
 from renderers.morphable_model.symmetry import mirror_vertices
 from tests.conf.fake_bfm import write_fake_bfm
+from tests.conf.parts import SmallEncoder, Told
+from tests.conf.shiny import small_shiny_model
+from tests.conf.tiny_papers import SmallBackbone
 
 FILES = {"mesh.obj", "mesh.mtl", "mesh.png", "mesh.glb", "overlay.png", "report.html", "reconstruction.json"}
 FACE_FILES = {"mesh.obj", "mesh.mtl", "mesh.png", "mesh.glb"}
 QUICK = FitSettings(photometric_iterations=3, landmark_rounds=3)
 
 
-class MeanFace:
-    """A regressor that always answers with the mean face."""
+def telling(module: FaceModule, value: float = 0.0) -> FaceModule:
+    """The module with a regressor that always answers with the mean face, or with one value everywhere."""
+    layout = module.regressor.layout
+    module.regressor = Told(layout.split(torch.full((1, layout.length), value)))  # type: ignore[assignment]
+    return module
 
-    def __init__(self, face_model: MorphableModel, value: float = 0.0) -> None:
-        self.face_model, self.value = face_model, value
 
-    def reconstruct(self, image: torch.Tensor) -> Coefficients:
-        vector = torch.full((len(image), self.face_model.layout().length), self.value)
-        return self.face_model.layout().split(vector)
+def plain(face_model: MorphableModel, value: float = 0.0) -> FaceModule:
+    return telling(MGCNet(face_model, SmallBackbone(), SmallEncoder(), 48), value)
 
 
 @pytest.fixture(scope="module")
@@ -253,34 +259,61 @@ def test_doubtful_landmarks_are_told_everywhere(
 
 
 def test_a_regressors_answer_is_taken_as_it_is(face_model: MorphableModel, portrait: np.ndarray) -> None:
-    (face,) = Reconstructor(face_model, MeanFace(face_model), "dlib", refine=False).reconstruct(
-        Photo("a", "a", portrait)
-    )
+    (face,) = Reconstructor(face_model, plain(face_model), "dlib", refine=False).reconstruct(Photo("a", "a", portrait))
     assert all((value == 0).all() for value in face.coefficients.named().values())
     assert "regress" in face.seconds and "landmarks" not in face.seconds and not face.history
     with pytest.raises(UserError, match="--checkpoint"):
         Reconstructor(face_model, None, "dlib", refine=False)
-    broken = Reconstructor(face_model, MeanFace(face_model, torch.nan), "dlib", refine=False)
+    broken = Reconstructor(face_model, plain(face_model, torch.nan), "dlib", refine=False)
     with pytest.raises(UserError, match="not finite"):
         broken.reconstruct(Photo("a", "a", portrait))
 
 
-def test_a_regressed_focal_length_is_kept(face_model: MorphableModel, portrait: np.ndarray) -> None:
+def shiny(zoom: float) -> FaceModule:
+    """A module of the specular paper that answers with the mean face, seen with another focal length."""
+    module = telling(Specular(small_shiny_model(), SmallBackbone(), SmallEncoder(), 48))
+    module.regressor.answer.extra["scale"][:] = math.log(zoom)  # type: ignore[union-attr]
+    return module
+
+
+def test_a_regressed_focal_length_is_kept(portrait: np.ndarray) -> None:
     """Twice the focal length draws the face twice as large about the crop's centre."""
 
-    class Zoomed(MeanFace):
-        def reconstruct(self, image: torch.Tensor) -> Coefficients:
-            return replace(super().reconstruct(image), extra={"scale": torch.tensor([[math.log(2.0)]])})
-
-    def points(regressor: MeanFace) -> tuple[np.ndarray, np.ndarray]:
-        reconstructor = Reconstructor(face_model, regressor, "dlib", refine=False)
+    def points(module: FaceModule) -> tuple[np.ndarray, np.ndarray]:
+        reconstructor = Reconstructor(module.face_model, module, "dlib", refine=False)
         reconstructor.settings = replace(reconstructor.settings, moving_contour=False)
         (face,) = reconstructor.reconstruct(Photo("a", "a", portrait))
         return face.alignment.to_crop(face.landmarks), face.rendering.landmarks[0].numpy()
 
-    (plain, drawn), (large, drawn_large) = points(MeanFace(face_model)), points(Zoomed(face_model))
+    (plain, drawn), (large, drawn_large) = points(shiny(1.0)), points(shiny(2.0))
     for one, two in ((plain, large), (drawn, drawn_large)):
         assert np.allclose(two - TEXTURE_SIZE / 2, 2 * (one - TEXTURE_SIZE / 2), atol=1e-2)
+
+
+@pytest.mark.parametrize("refine", [False, True])
+@pytest.mark.parametrize("kind", ["none", "orthographic", "zoomed"])
+def test_landmarks_overlay_and_matrix_are_those_of_one_camera(
+    face_model: MorphableModel, portrait: np.ndarray, kind: str, refine: bool
+) -> None:
+    module = None
+    if kind == "orthographic":
+        module = telling(
+            Finegrained(face_model, SmallBackbone(), SmallEncoder(), 48, chart_size=32, channels=(4, 6, 8))
+        )
+    elif kind == "zoomed":
+        module = shiny(1.3)
+    elif not refine:
+        pytest.skip("nothing would be left to reconstruct with")
+    model = face_model if module is None else module.face_model
+    settings = replace(QUICK, moving_contour=False)
+    (face,) = Reconstructor(model, module, "dlib", refine, settings=settings).reconstruct(Photo("a", "a", portrait))
+    drawn = face.alignment.to_photo(face.rendering.landmarks[0].double().numpy())
+    np.testing.assert_allclose(face.landmarks, drawn, atol=2e-3)
+    points = model.shape(face.coefficients.identity, face.coefficients.expression)[0, model.landmark_indices].double()
+    projected = np.column_stack([points.numpy(), np.ones(68)]) @ face.projection.T
+    np.testing.assert_allclose(projected[:, :2] / projected[:, 2:], face.landmarks, atol=2e-3)
+    if refine:
+        assert face.landmark_nme < 5
 
 
 def _ours(folder: Path, text: str) -> None:

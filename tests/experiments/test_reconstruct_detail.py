@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -12,19 +13,26 @@ from PIL import Image
 from skimage import data
 
 from experiments.reconstruct import command, results
-from experiments.reconstruct.detail import MIDDLE, STEPS_PER_MILLIMETRE, FaceDetail, as_refiner, subdivisions
+from experiments.reconstruct.detail import MIDDLE, STEPS_PER_MILLIMETRE, FaceDetail, subdivisions
 from experiments.reconstruct.pipeline import Photo, ReconstructedFace, Reconstructor
+from lightning_modules.base import FaceModule
 from lightning_modules.components.backbones import ResNet
 from lightning_modules.finegrained import Finegrained
 from lightning_modules.mgcnet import MGCNet
 from renderers.errors import UserError
+from renderers.reflectance import decode_light, decode_shininess
 from renderers.uv import UVChart
 from tests.conf.parts import SmallEncoder
 from tests.conf.scenes import small_face_model
 from tests.experiments.test_reconstruct import _arguments, read_json
+from tests.lightning_modules.test_reconstruction import loud_module
 
 SIZE = 64
 NAMES = {"mesh.obj", "mesh.mtl", "mesh.glb", "albedo.png", "normals.png", "displacement.png", "panels.png"}
+
+
+def portrait() -> np.ndarray:
+    return np.ascontiguousarray(data.astronaut()[:256, 96:352])
 
 
 def finegrained(loudness: float) -> Finegrained:
@@ -38,11 +46,18 @@ def finegrained(loudness: float) -> Finegrained:
     return module.eval()
 
 
-def reconstructed(module: Finegrained) -> ReconstructedFace:
-    portrait = np.ascontiguousarray(data.astronaut()[:256, 96:352])
+def reconstructed(module: FaceModule) -> ReconstructedFace:
     reconstructor = Reconstructor(module.face_model, module, "dlib", refine=False, detail_size=SIZE)
-    (face,) = reconstructor.reconstruct(Photo("a", "a.png", portrait))
+    (face,) = reconstructor.reconstruct(Photo("a", "a.png", portrait()))
     return face
+
+
+def written(face: ReconstructedFace, module: FaceModule, out: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder `detail` of a face's result."""
+    monkeypatch.setattr(Reconstructor, "reconstruct", lambda self, photo, tell: [face])
+    reconstructor = Reconstructor(module.face_model, module, "dlib", refine=False)
+    results.reconstruct_photo(Photo("a", "a.png", portrait()), out, reconstructor)
+    return out / "detail"
 
 
 def test_files_hold_what_was_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,11 +65,7 @@ def test_files_hold_what_was_found(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     face = reconstructed(module)
     detail, chart = face.detail, UVChart(module.face_model, SIZE)
     assert isinstance(detail, FaceDetail) and "detail" in face.seconds
-    monkeypatch.setattr(Reconstructor, "reconstruct", lambda self, photo, tell: [face])
-    portrait = np.ascontiguousarray(data.astronaut()[:256, 96:352])
-    reconstructor = Reconstructor(module.face_model, module, "dlib", refine=False)
-    results.reconstruct_photo(Photo("a", "a.png", portrait), tmp_path / "out", reconstructor)
-    folder = tmp_path / "out" / "detail"
+    folder = written(face, module, tmp_path / "out", monkeypatch)
     assert {entry.name for entry in folder.iterdir()} == NAMES
     assert read_json(tmp_path / "out" / "reconstruction.json")["faces"][0]["detail"]["size"] == SIZE
 
@@ -89,7 +100,7 @@ def test_files_hold_what_was_found(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_without_detail_the_maps_are_the_coarse_faces() -> None:
     module = finegrained(0.0)
     face = reconstructed(module)
-    assert face.detail is not None and not face.detail.displacement.any()
+    assert face.detail is not None and face.detail.displacement is not None and not face.detail.displacement.any()
     chart = UVChart(module.face_model, SIZE)
     inside = chart.mask[0, 0].numpy()
     albedo = chart.bake(module.face_model.albedo(face.coefficients.albedo)).clamp(0, 1)[0].permute(1, 2, 0).numpy()
@@ -98,6 +109,46 @@ def test_without_detail_the_maps_are_the_coarse_faces() -> None:
     normals = chart.bake(module.face_model.normals(shape))[0].permute(1, 2, 0).numpy()
     normals = normals / np.linalg.norm(normals, axis=-1, keepdims=True).clip(1e-6)
     np.testing.assert_allclose(face.detail.normals[inside], normals[inside], atol=1e-4)
+
+
+def test_a_fine_texture_is_on_the_mesh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of self-augmentation: the albedo map, and what the photograph does not show of the textured mesh."""
+    module = loud_module("self_augmentation")
+    face = reconstructed(module)
+    folder = written(face, module, tmp_path / "out", monkeypatch)
+    assert {entry.name for entry in folder.iterdir()} == NAMES - {"displacement.png"}
+    chart = UVChart(module.face_model, SIZE)
+    inside = chart.mask[0, 0].numpy()
+    coarse = chart.bake(module.face_model.albedo(face.coefficients.albedo))[0].permute(1, 2, 0).numpy().clip(0, 1)
+    albedo = np.asarray(Image.open(folder / "albedo.png")) / 255
+    wanted = chart.bake(face.rendering.vertex_albedo)[0].permute(1, 2, 0).numpy().clip(0, 1)
+    np.testing.assert_allclose(albedo[inside], wanted[inside], atol=0.003)
+    assert np.abs(albedo - coarse)[inside].max() > 0.02
+    obj = trimesh.load(folder / "mesh.obj", process=False)
+    assert len(obj.faces) == len(module.face_model.faces)
+
+
+def test_highlights_are_on_the_mesh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the specular paper: both albedos and the exponent as the material, the lamp in the record and the report."""
+    module = loud_module("specular")
+    face = reconstructed(module)
+    folder = written(face, module, tmp_path / "out", monkeypatch)
+    assert {entry.name for entry in folder.iterdir()} == NAMES - {"displacement.png"} | {"specular_albedo.png"}
+    chart, extra = UVChart(module.face_model, SIZE), face.coefficients.extra
+    inside, specular = chart.mask[0, 0].numpy(), chart.bake(module.face_model.specular(face.coefficients.albedo))
+    written_albedo = np.asarray(Image.open(folder / "specular_albedo.png")) / 255
+    np.testing.assert_allclose(written_albedo[inside], specular[0].permute(1, 2, 0).numpy()[inside], atol=0.003)
+    shininess, lamp = decode_shininess(extra["shininess"])[0], 100 * decode_light(extra["light_position"])[0]
+    material = (folder / "mesh.mtl").read_text()
+    assert f"Ns {float(shininess):.2f}" in material and "map_Ks specular_albedo.png" in material
+    (glb,) = trimesh.load(folder / "mesh.glb").geometry.values()
+    assert glb.visual.material.roughnessFactor == pytest.approx((2 / (float(shininess) + 2)) ** 0.25)
+    record = read_json(tmp_path / "out" / "reconstruction.json")["faces"][0]["detail"]
+    np.testing.assert_allclose(record["light_position_mm"], lamp.tolist(), atol=1e-3)
+    np.testing.assert_allclose(record["shininess"], shininess.tolist(), atol=1e-3)
+    page = (tmp_path / "out" / "report.html").read_text()
+    (figures,) = (each["figures"] for each in json.loads(page.split('json">')[1].split("</script>")[0])["faces"])
+    assert ["Shininess", f"{float(shininess):.1f}"] in figures and "Light position" in dict(figures)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +160,7 @@ def test_no_more_triangles_than_texels(faces: int, size: int, levels: int) -> No
 
 def test_detail_of_a_module_without_any_is_refused(tmp_path: Path) -> None:
     module = MGCNet(small_face_model(), ResNet(18), SmallEncoder(), 48)
-    assert as_refiner(module) is None and as_refiner(None) is None
+    assert not module.finds_detail
     image = tmp_path / "a.png"
     Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(image)
     with pytest.raises(UserError, match="--detail-size: only a checkpoint"):

@@ -42,7 +42,7 @@ HEIGHT, WIDTH, BOX = 64, 320, 40
 class Copies:
     """A reconstructor that answers with one face, once for every place; keeps what was asked for."""
 
-    checkpoint, refine, refiner, detail_size = None, True, None, 512
+    checkpoint, refine, detail_size = None, True, 512
     detector = SimpleNamespace(name="dlib")
 
     def __init__(self, face_model: MorphableModel, settings: FitSettings | None = None) -> None:

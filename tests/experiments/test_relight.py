@@ -27,8 +27,7 @@ from renderers import face_renderer
 from renderers.coefficients import Coefficients
 from renderers.illumination import irradiance
 from renderers.morphable_model.load import load_face_model
-from renderers.morphable_model.model import MorphableModel
-from renderers.specular_renderer import SPECULAR_COEFFICIENTS
+from renderers.specular_renderer import SPECULAR_COEFFICIENTS, SpecularRenderer
 from tests.conf.parts import SmallEncoder
 from tests.conf.shiny import small_shiny_model
 from tests.conf.tiny import TinyModule
@@ -50,13 +49,13 @@ def read(path: Path) -> tuple[np.ndarray, dict]:
         return np.stack(frames), {**picture.info, "format": picture.format}
 
 
-def face() -> tuple[MorphableModel, Coefficients]:
+def face() -> tuple[SpecularRenderer, Coefficients]:
     """A small one under a dim, coloured light: levels of 0.3, 0.2 and 0.1."""
     model = small_shiny_model()
     layout = model.layout(SPECULAR_COEFFICIENTS)
     coefficients = layout.split(torch.zeros(1, layout.length))
     coefficients.illumination[0, [0, 9, 18]] = torch.tensor([-0.5, -0.6, -0.7])
-    return model, coefficients
+    return SpecularRenderer(model), coefficients
 
 
 def test_three_panels_of_one_rasterization(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,9 +190,9 @@ def test_a_photographs_face_is_the_networks_answer(
     asked: list[Coefficients] = []
     original = relight.draw_frames
 
-    def kept(model: MorphableModel, coefficients: Coefficients, count: int, size: int) -> np.ndarray:
+    def kept(renderer: SpecularRenderer, coefficients: Coefficients, count: int, size: int) -> np.ndarray:
         asked.append(coefficients)
-        return original(model, coefficients, count, size)
+        return original(renderer, coefficients, count, size)
 
     monkeypatch.setattr(relight, "draw_frames", kept)
     assert main(["relight", "--checkpoint", str(checkpoint), *SMALL, *TRUSTING]) == 0
@@ -205,7 +204,7 @@ def test_a_photographs_face_is_the_networks_answer(
     named = coefficients.named()
     assert all(len(value) == 1 and value.any() for value in named.values())
     # It is the whole answer that is drawn: another shininess, other highlights.
-    model = load_face_model("default")
+    model = SpecularRenderer(load_face_model("default"))
     duller = replace(coefficients, extra={**coefficients.extra, "shininess": coefficients.extra["shininess"] - 3})
     assert (original(model, duller, 2, SIZE) != original(model, coefficients, 2, SIZE)).any()
 

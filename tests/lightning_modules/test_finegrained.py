@@ -25,6 +25,7 @@ from lightning_modules.finegrained.network import (
     DisplacementModule,
     UnwrappedFace,
     WaveletEncoder,
+    spread,
     unwrap_face,
 )
 from lightning_modules.finegrained.shading import without_wide_waves
@@ -171,6 +172,20 @@ def test_the_rows_of_table_5(switch: str, monkeypatch: pytest.MonkeyPatch) -> No
         assert not learns(albedo.perception) and not learns(displacement.perception)  # type: ignore[arg-type]
 
 
+def test_all_rows_stand_in_the_fitted_light() -> None:
+    """Else the first row of table 5 would differ from the others in its light too."""
+    batch, coefficients = rippled_batch()
+    dimmer = replace(batch, image=0.6 * batch.image)
+    lights = []
+    for switches in ({"displacement": False, "albedo": False}, {}):
+        module = make_module(**switches)
+        rendering = module.renderer(coefficients, batch.intrinsics)
+        face = module.refine(dimmer.image, batch.skin, coefficients, rendering)
+        assert (face.drawn.image - dimmer.image).abs().mean() < 0.5 * (rendering.image - dimmer.image).abs().mean()
+        lights.append(face.illumination)
+    assert torch.equal(*lights)
+
+
 def test_without_both_modules_the_coarse_stage_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     module = make_module(displacement=False, albedo=False, fine_start=2)
     monkeypatch.setattr(Finegrained, "global_step", 5)
@@ -236,7 +251,8 @@ def test_hidden_texels_take_the_increment_of_the_other_side() -> None:
     coefficients.angles[:, 1] = 0.9
     rendering, chart = FaceRenderer(model, SIZE)(coefficients), UVChart(model, CHART)
     brighter = torch.where(rendering.mask, rendering.image + 0.1, 0.5)
-    face = unwrap_face(chart, brighter, coefficients.illumination, rendering)
+    skin = torch.ones_like(brighter[:, :1])
+    face = unwrap_face(chart, brighter, skin, coefficients.illumination, rendering)
     _, visibility = chart.unwrap(brighter, rendering)
     hidden, shown = visibility == 0, chart.mirror(visibility) > 0.99
     completed = hidden & shown & chart.mask
@@ -245,9 +261,49 @@ def test_hidden_texels_take_the_increment_of_the_other_side() -> None:
         torch.testing.assert_close(
             face.increment[where.expand(-1, 3, -1, -1)].mean(), torch.tensor(0.1), atol=5e-3, rtol=0
         )
-    nowhere = (hidden & (chart.mirror(visibility) == 0)).expand(-1, 3, -1, -1)
-    assert torch.equal(face.increment[nowhere], torch.zeros(int(nowhere.sum())))
+    # Where neither side is seen the increment goes on as it is around.
+    nowhere = (hidden & (chart.mirror(visibility) == 0) & chart.mask).expand(-1, 3, -1, -1)
+    torch.testing.assert_close(face.increment[nowhere].mean(), torch.tensor(0.1), atol=0.02, rtol=0)
+    outside = (~chart.mask).expand(-1, 3, -1, -1)
+    assert outside.any() and not face.increment[outside].any()
     torch.testing.assert_close(face.photograph, chart.bake(rendering.vertex_colors) + face.increment)
+
+
+@pytest.mark.parametrize("side", ["one", "both"])
+def test_what_hides_the_skin_is_not_painted_on_it(side: str) -> None:
+    """A black strand over half the forehead or all of it: what is under it is told by the other side or around it."""
+    batch, coefficients = rippled_batch(1)
+    coefficients.angles[:] = 0
+    module = make_module()
+    rendering = module.renderer(coefficients, batch.intrinsics)
+    image = torch.where(rendering.mask, rendering.image + 0.1, 0.5)
+    hair = torch.zeros_like(rendering.mask)
+    hair[:, :, 8:19, : SIZE // 2 if side == "one" else SIZE] = True
+    hair &= rendering.mask
+    assert hair.sum() > 60
+    hairy, skin = torch.where(hair, 0.0, image), (rendering.mask & ~hair).float()
+    weights = skin, torch.ones_like(skin)
+    faces = [module.refine(hairy, each, coefficients, rendering).unwrapped for each in weights]
+    covered, seen = module.chart.unwrap(hair.float(), rendering)
+    under = ((covered > 0.3) & (seen > 0)).expand(-1, 3, -1, -1)
+    painted, believed = (face.increment[under] for face in faces)
+    assert believed.abs().mean() > 3 * 0.1  # taken for skin, the strand is all that the fine stage hears of
+    assert (painted - 0.1).abs().mean() < 0.02 and (painted - 0.1).abs().max() < 0.1
+    assert faces[0].relief.abs().max() < 0.1 * faces[1].relief.abs().max()
+
+
+def test_colours_spread_to_where_there_are_none() -> None:
+    """What is known stays; a gap between two colours is filled with both, and the nearer one counts more."""
+    weight = torch.zeros(1, 1, 21, 21)
+    weight[..., :7], weight[..., 14:] = 1, 1
+    values = torch.zeros(1, 2, 21, 21)
+    values[:, 0, :, :7], values[:, 1, :, 14:] = 1, 1
+    filled = spread(values, weight)
+    assert torch.equal(filled * weight, values)
+    torch.testing.assert_close(filled.sum(dim=1), torch.ones(1, 21, 21))
+    gap = filled[0, 0, :, 7:14]
+    assert (gap.diff(dim=1) <= 1e-6).all() and gap[:, 0].min() > 0.5 > gap[:, -1].max()
+    assert not spread(torch.zeros(1, 3, 5, 5), torch.zeros(1, 1, 5, 5)).any()
 
 
 def test_what_is_brighter_than_white_is_no_increment() -> None:
@@ -255,7 +311,7 @@ def test_what_is_brighter_than_white_is_no_increment() -> None:
     coefficients.illumination[:, ::9] += 2
     rendering, chart = FaceRenderer(model, SIZE)(coefficients), UVChart(model, CHART)
     assert rendering.image.max() > 1.2
-    face = unwrap_face(chart, rendering.image.clamp(0, 1), coefficients.illumination, rendering)
+    face = unwrap_face(chart, rendering.image.clamp(0, 1), rendering.mask.float(), coefficients.illumination, rendering)
     assert face.increment.abs().max() < 1e-6 and face.relief.abs().max() < 1e-6
 
 
@@ -271,7 +327,7 @@ def test_shading_tells_ridges_from_grooves() -> None:
         rendering = FaceRenderer(model, SIZE)(coefficients)
         drawn = draw_detail(chart, rendering, coefficients.illumination, chart.bake(rendering.vertex_albedo), relief)
         image = torch.where(rendering.mask, rendering.albedo * drawn.shading, 0.0)
-        face = unwrap_face(chart, image, coefficients.illumination, rendering)
+        face = unwrap_face(chart, image, rendering.mask.float(), coefficients.illumination, rendering)
         inside = (chart.mask & (face.increment.abs().sum(dim=1, keepdim=True) > 0)).flatten()
         wanted = without_wide_waves(relief).flatten()[inside]
         agreement.append(float(torch.corrcoef(torch.stack([face.relief.flatten()[inside], wanted]))[0, 1]))

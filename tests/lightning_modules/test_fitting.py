@@ -20,16 +20,19 @@ from lightning_modules.components.landmark_fitting import (
     rigid_pose,
     visible_landmarks,
 )
-from renderers.camera import default_intrinsics, euler_to_rotation, project, transform
+from renderers.camera import Camera, default_intrinsics, euler_to_rotation, project, project_by, transform
 from renderers.coefficients import Coefficients
 from renderers.errors import UserError
 from renderers.face_renderer import FaceRenderer, Rendering, mean_coefficients
 from renderers.morphable_model.bfm2009 import load_bfm2009
 from renderers.morphable_model.default import load_default
 from renderers.morphable_model.model import MorphableModel
+from renderers.specular_renderer import SPECULAR_COEFFICIENTS, SpecularRenderer
 from tests.conf.fake_bfm import write_fake_bfm
+from tests.conf.shiny import small_shiny_model
 
 SIZE = 96
+CAMERAS: tuple[Camera, ...] = ("perspective", "orthographic")
 EXACT = FitSettings(landmark_noise=0.003, moving_contour=False, photometric_iterations=25, photometric_size=SIZE)
 
 
@@ -134,28 +137,64 @@ def test_expression_bounds_hold(face_model: MorphableModel, rendering: Rendering
     assert expression.min() == 0 and expression.max() <= 1
 
 
-def test_rigid_pose_is_exact_for_a_known_shape(face_model: MorphableModel) -> None:
+@pytest.mark.parametrize("camera", CAMERAS)
+def test_a_face_is_fitted_in_its_own_camera(face_model: MorphableModel, truth: Coefficients, camera: Camera) -> None:
+    """The other camera explains the same picture too, by another shape."""
+    renderer = FaceRenderer(face_model, SIZE, camera=camera)
+    drawn, skin = renderer(truth), torch.ones(2, 1, SIZE, SIZE)
+    intrinsics = default_intrinsics(SIZE).expand(2, 3, 3)
+    given = face_model, drawn.image.clamp(0, 1), drawn.landmarks, skin, intrinsics
+    errors = {}
+    for tried in CAMERAS:
+        own = FaceRenderer(face_model, SIZE, camera=tried)
+        found = fit(*given, truth, replace(EXACT, photometric_iterations=3), own)
+        torch.testing.assert_close(found.landmarks, own(found.coefficients).landmarks, atol=1e-3, rtol=0)
+        fitted = face_model.shape(found.coefficients.identity, found.coefficients.expression)
+        errors[tried] = float((fitted - drawn.shape).norm(dim=-1).mean())
+    assert errors[camera] == min(errors.values()) < 0.5 * max(errors.values())
+
+
+def test_what_a_paper_adds_to_the_coefficients_is_kept() -> None:
+    """A lamp and a focal length: the face is fitted in that camera and under those highlights."""
+    model = small_shiny_model()
+    layout, renderer = model.layout(SPECULAR_COEFFICIENTS), SpecularRenderer(model, SIZE)
+    coefficients = layout.split(0.3 * torch.randn(1, layout.length, generator=torch.Generator().manual_seed(0)))
+    drawn = renderer(coefficients)
+    assert coefficients.extra["scale"].abs().max() > 0.05
+    given = drawn.image.clamp(0, 1), drawn.landmarks, torch.ones(1, 1, SIZE, SIZE), default_intrinsics(SIZE)[None]
+    found = fit(model, *given, coefficients, replace(EXACT, photometric_iterations=3), renderer)
+    assert all(torch.equal(found.coefficients.extra[name], value) for name, value in coefficients.extra.items())
+    again = renderer(found.coefficients)
+    assert (again.landmarks - drawn.landmarks).norm(dim=-1).mean() < 0.3
+    assert (found.coefficients.translation - coefficients.translation).abs().max() < 0.1
+    assert (again.image - drawn.image).abs().mean() < 0.01
+
+
+@pytest.mark.parametrize("kind", CAMERAS)
+def test_rigid_pose_is_exact_for_a_known_shape(face_model: MorphableModel, kind: Camera) -> None:
     angles = torch.tensor([[0.0, 0.0, 0.0], [0.3, -1.2, 0.4], [-0.4, 0.9, -2.5]])
     translation = torch.tensor([[0.0, 0.0, 0.0], [0.4, -0.3, 1.0], [-0.5, 0.2, -2.0]])
     start = mean_coefficients(face_model, 3)
     camera = default_intrinsics(SIZE).expand(3, 3, 3)
     posed = replace(start, angles=angles, translation=translation)
-    target, _ = project_landmarks(face_model, posed, camera)
-    found_angles, found_translation = rigid_pose(face_model, start, target, camera)
+    target, _ = project_landmarks(FaceRenderer(face_model, camera=kind), posed, camera)
+    found_angles, found_translation = rigid_pose(face_model, start, target, camera, kind)
     torch.testing.assert_close(found_angles, angles, rtol=0, atol=1e-4)
     torch.testing.assert_close(found_translation, translation, rtol=0, atol=1e-3)
 
 
-def test_jacobian_agrees_with_autograd() -> None:
+@pytest.mark.parametrize("kind", CAMERAS)
+def test_jacobian_agrees_with_autograd(kind: Camera) -> None:
     generator = torch.Generator().manual_seed(0)
     points = torch.randn(2, 5, 3, generator=generator, dtype=torch.float64)
     pose = torch.randn(2, 6, generator=generator, dtype=torch.float64) * 0.5
     camera = default_intrinsics(SIZE).double().expand(2, 3, 3)
 
     def pixels(points: Tensor, pose: Tensor) -> Tensor:
-        return project(transform(points, euler_to_rotation(pose[:, :3]), pose[:, 3:]), camera)[..., :2]
+        posed = transform(points, euler_to_rotation(pose[:, :3]), pose[:, 3:])
+        return project_by(kind, posed, pose[:, 3:], camera)[..., :2]
 
-    value, by_pose, by_point = project_with_jacobian(points, pose, camera)
+    value, by_pose, by_point = project_with_jacobian(points, pose, camera, kind)
     expected_by_point, expected_by_pose = torch.autograd.functional.jacobian(pixels, (points, pose))
     torch.testing.assert_close(value, pixels(points, pose))
     for b in range(2):

@@ -236,18 +236,13 @@ def test_init_weights_starts_from_a_checkpoint(tmp_path: Path) -> None:
     parts = small_face_model(), ResNet(18), SmallEncoder(), SIZE
     started = MGCNet(*parts, init_weights=str(path))
     image = torch.rand(2, 3, SIZE, SIZE)
-    torch.testing.assert_close(started.reconstruct(image).angles, module.reconstruct(image).angles)
+    torch.testing.assert_close(started.answer(image).angles, module.answer(image).angles)
     with pytest.raises(UserError, match="no such file"):
         MGCNet(*parts, init_weights=str(tmp_path / "absent.ckpt"))
     with pytest.raises(UserError, match="do not fit this module"):
         MGCNet(small_face_model(), ResNet(50), SmallEncoder(), SIZE, init_weights=str(path))
     with pytest.raises(UserError, match="made for face model"):
         MGCNet(small_face_model(seed=1), *parts[1:], init_weights=str(path))
-
-
-def test_reconstruct_resizes_to_the_trained_size() -> None:
-    batch, _ = exact_batch(small_face_model(), faces=1, size=2 * SIZE)
-    assert make_module().reconstruct(batch.image).identity.shape == (3, small_face_model().identity_size)
 
 
 def test_panels_are_pictures() -> None:

@@ -18,7 +18,7 @@ from lightning_modules.mgcnet import MGCNet
 from lightning_modules.self_augmentation import CoarseWeights, SelfAugmentation, SelfAugmentationWeights
 from lightning_modules.self_augmentation.metrics import hidden_vertices
 from lightning_modules.self_augmentation.network import FineModel, Standardization
-from lightning_modules.self_augmentation.rerender import Reconstruction, recolored
+from lightning_modules.self_augmentation.rerender import TexturedFaces, recolored
 from renderers.errors import UserError
 from tests.conf.parts import SmallEncoder, Told
 from tests.conf.scenes import exact_batch, small_face_model
@@ -327,7 +327,7 @@ def test_occluded_pictures_are_the_same_every_time_and_judges_have_names() -> No
     first, second = module.occluded(batch, 3), module.occluded(batch, 3)
     assert torch.equal(first[0], second[0]) and torch.equal(first[1], second[1])
     assert not torch.equal(first[1], module.occluded(batch, 4)[1])
-    seen: Reconstruction = module.reconstruction(batch.image, batch.intrinsics)
+    seen: TexturedFaces = module.reconstruction(batch.image, batch.intrinsics)
     module.refinement.update(batch, "clean", {"coarse": seen.coarse, "fine": seen.fine}, seen.fine.mask)
     assert {"fine_similarity_other", "coarse_similarity_other"} <= set(module.refinement.compute())
     pictures = module.panels(batch)

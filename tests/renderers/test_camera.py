@@ -23,7 +23,9 @@ from renderers.camera import (
     transform,
 )
 from renderers.face_renderer import FaceRenderer, mean_coefficients
+from renderers.specular_renderer import SPECULAR_COEFFICIENTS, SpecularRenderer
 from tests.conf.scenes import small_face_model
+from tests.conf.shiny import small_shiny_model
 
 ANGLE = st.floats(-3.1, 3.1)
 YAW = st.floats(-1.5, 1.5)
@@ -141,6 +143,23 @@ def test_a_face_keeps_its_proportions_through_the_orthographic_renderer() -> Non
     coefficients.translation[:, 2] = 5
     nearer = renderer(coefficients).vertices_image[..., :2] - 24
     torch.testing.assert_close(nearer, 2 * (rendering.vertices_image[..., :2] - 24), rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["perspective", "orthographic", "zoomed"])
+def test_one_matrix_takes_a_face_from_model_space_to_pixels(kind: str) -> None:
+    model = small_shiny_model()
+    layout = model.layout(SPECULAR_COEFFICIENTS)
+    coefficients = layout.split(0.3 * torch.randn(2, layout.length, generator=torch.Generator().manual_seed(0)))
+    renderer = FaceRenderer(model, 48, camera="orthographic" if kind == "orthographic" else "perspective")
+    if kind == "zoomed":
+        renderer = SpecularRenderer(model, 48)
+    intrinsics = torch.tensor([[900.0, 0, 20], [0, 1100, 30], [0, 0, 1]]).expand(2, 3, 3)
+    rendering = renderer(coefficients, intrinsics)
+    matrix = renderer.projection(coefficients, intrinsics)
+    projected = torch.nn.functional.pad(rendering.shape, (0, 1), value=1.0) @ matrix.transpose(1, 2)
+    torch.testing.assert_close(
+        projected[..., :2] / projected[..., 2:], rendering.vertices_image[..., :2], atol=1e-3, rtol=0
+    )
 
 
 def test_gradcheck() -> None:
