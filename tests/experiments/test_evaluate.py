@@ -290,7 +290,7 @@ def fits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         counts.append(len(image))
         return fit(model, image, *arguments, **named)
 
-    monkeypatch.setattr(fitted_truth, "fit_settings", lambda model, detector: QUICK)
+    monkeypatch.setattr(fitted_truth, "fit_settings", lambda model, contour: QUICK)
     monkeypatch.setattr(fitted_truth, "fit", counted)
     return counts
 
@@ -326,7 +326,7 @@ def test_a_damaged_fit_is_made_anew(tmp_path: Path, cache: Path, network: FaceMo
     model = network.face_model
     (face,) = [face for _, face in index.faces()]
     wanted = fitted_truth.fitted_coefficients(model, tmp_path, index, [face])
-    file = fitted_truth._path(model, QUICK, tmp_path, face)
+    file = fitted_truth._path(model, tmp_path, face)
     assert file.is_file()
     fits.clear()
     length = model.layout().length
@@ -344,7 +344,7 @@ def test_a_damaged_fit_is_made_anew(tmp_path: Path, cache: Path, network: FaceMo
     assert len(fits) == 7
     # Another picture under the same name is another face.
     Image.new("RGB", (64, 64), "gray").save(tmp_path / "images" / f"{face.name}.png")
-    assert fitted_truth._path(model, QUICK, tmp_path, face) != file
+    assert fitted_truth._path(model, tmp_path, face) != file
 
 
 def test_training_photographs_are_named(tmp_path: Path) -> None:
