@@ -46,7 +46,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c "$$CONSTRAINTS" $(ON_CPU) -e '.[attributes,dev,launch]' \
 	  $(if $(ON_CPU),|| { echo "CPU=1 takes torch's wheels for CPUs (+cpu) from an index that your own pip's settings name; else leave it out"; exit 2; })
 	@$(if $(ON_CPU),$(BIN)/python -m pip uninstall --quiet --yes easypytorch3d)
-	@$(BIN)/python -c 'from renderers.morphable_model.default import load_default; load_default()'
+	@$(BIN)/python -c 'from renderers.face_models.default.model import load_default; load_default()'
 	@rm .venv/.installing
 	@touch $@
 

@@ -15,11 +15,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from datamodules.batch import MultiViewBatch
 from datamodules.collate import collate_faces
-from datamodules.listings import inside, read_text
-from datamodules.photo_file import open_picture
+from datamodules.datasets.listings import inside, read_text
+from datamodules.preparation.photo_file import open_picture
 from datamodules.sampler import EpochSampler, evaluation_loader, run_seed, training_loader
 from renderers.camera import default_intrinsics
-from renderers.errors import UserError
+from renderers.io.errors import UserError
 
 VIEWS = 3
 POINTS = 68

@@ -14,11 +14,11 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset
 from datamodules.augmentation import GeometryAugmentation
 from datamodules.batch import FaceBatch, MultiViewBatch
 from datamodules.collate import collate_faces, group_sample
-from datamodules.photo_splits import group_views, split_prepared
-from datamodules.photos import PhotoIndex, PreparedFace, Split, prepare_hint, read_face
+from datamodules.preparation.prepared_folder import PhotoIndex, PreparedFace, Split, prepare_hint, read_face
+from datamodules.preparation.splits import group_views, split_prepared
 from datamodules.prepared_data import LandmarkChoice, PreparedData, face_sample, kind_of
 from datamodules.sampler import MixedSampler, SeededSampler, SeededSamples, evaluation_loader, training_loader
-from renderers.errors import UserError
+from renderers.io.errors import UserError
 
 
 class PreparedFaces(Dataset[FaceBatch]):

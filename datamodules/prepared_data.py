@@ -15,7 +15,7 @@ from datamodules.augmentation import ColorAugmentation, GeometryAugmentation
 from datamodules.batch import FaceBatch
 from datamodules.collate import collate_faces
 from renderers.camera import default_intrinsics
-from renderers.errors import UserError
+from renderers.io.errors import UserError
 
 LandmarkChoice = Literal["3d", "2d", "mixed"] | None
 KINDS = "3d are fixed points of the head, 2d mark the visible contour of the jaw"

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
-from renderers.errors import UserError
+from renderers.io.errors import UserError
 
 T = TypeVar("T")
 Place = tuple[int, int]

@@ -8,7 +8,7 @@ import torch
 from lightning import LightningDataModule
 
 from datamodules.batch import FaceBatch
-from datamodules.skin_classifier import SkinClassifier
+from datamodules.preparation.skin_classifier import SkinClassifier
 from datamodules.wrapped_faces import WrappedFaces
 
 

@@ -20,19 +20,19 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.batch import MultiViewBatch, Truth
-from datamodules.facial_detail import FacialDetail, detail_key
 from datamodules.sampler import EpochSampler, evaluation_loader, run_seed, training_loader
-from renderers.atomic_file import folder_written_atomically
-from renderers.cache import cache_dir, made_once
+from datamodules.synthesis.facial_detail import FacialDetail, detail_key
 from renderers.camera import default_intrinsics
 from renderers.coefficients import Coefficients
-from renderers.detail import draw_detail
-from renderers.errors import UserError
+from renderers.face_models.morphable_model import MorphableModel
+from renderers.face_models.sampling import sample_shape_coefficients
 from renderers.face_renderer import FaceRenderer, Rendering
 from renderers.illumination import AMBIENT
-from renderers.morphable_model.model import MorphableModel
-from renderers.morphable_model.sampling import sample_shape_coefficients
+from renderers.io.atomic_file import folder_written_atomically
+from renderers.io.cache import cache_dir, made_once
+from renderers.io.errors import UserError
 from renderers.specular_renderer import Lamp, lit
+from renderers.uv.detail import draw_detail
 
 logger = logging.getLogger(__name__)
 

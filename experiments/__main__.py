@@ -20,8 +20,8 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
-from experiments.allocator import use_large_pages
-from renderers.errors import UserError
+from experiments.training.allocator import use_large_pages
+from renderers.io.errors import UserError
 
 # name: (one line for the help, module). The first four are LightningCLI's; every other module offers
 # `add_arguments(parser)` and `run(args) -> int`.
@@ -32,16 +32,22 @@ TRAINER_COMMANDS = {
     "predict": "regress the images of a data set with a checkpoint and save what comes out",
 }
 COMMANDS = {
-    "prepare": ("turn raw data into what training reads, for example photographs", "experiments.prepare.command"),
-    "reconstruct": ("photographs -> textured meshes and a report", "experiments.reconstruct.command"),
-    "evaluate": ("a checkpoint on a paper's own test, its figures beside", "experiments.evaluate.command"),
-    "table": ("a paper's ablation table on the embedded default", "experiments.table"),
-    "sweep": ("search a paper's hyperparameters, on W&B or here (make sweep-PAPER)", "experiments.sweep.command"),
-    "launch": ("a paper's dashboard on W&B, as code", "experiments.launch.command"),
-    "bench": ("every part and step timed, as ratios measured in one run", "experiments.bench.command"),
-    "sheet": ("draw a contact sheet of random faces", "experiments.sheet"),
-    "corruptions": ("draw a picture of every occlusion and noise", "experiments.corruptions"),
-    "relight": ("animate a face's highlights under a circling light", "experiments.relight"),
+    "prepare": (
+        "turn raw data into what training reads, for example photographs",
+        "experiments.commands.prepare.command",
+    ),
+    "reconstruct": ("photographs -> textured meshes and a report", "experiments.commands.reconstruct.command"),
+    "evaluate": ("a checkpoint on a paper's own test, its figures beside", "experiments.commands.evaluate.command"),
+    "table": ("a paper's ablation table on the embedded default", "experiments.commands.table"),
+    "sweep": (
+        "search a paper's hyperparameters, on W&B or here (make sweep-PAPER)",
+        "experiments.commands.sweep.command",
+    ),
+    "launch": ("a paper's dashboard on W&B, as code", "experiments.commands.launch.command"),
+    "bench": ("every part and step timed, as ratios measured in one run", "experiments.commands.bench.command"),
+    "sheet": ("draw a contact sheet of random faces", "experiments.commands.sheet"),
+    "corruptions": ("draw a picture of every occlusion and noise", "experiments.commands.corruptions"),
+    "relight": ("animate a face's highlights under a circling light", "experiments.commands.relight"),
 }
 USER_ERROR = 2
 INTERRUPTED = 130
@@ -154,10 +160,10 @@ def run(arguments: list[str]) -> int:
 
 
 def _run_trainer(command: str, arguments: list[str]) -> int:
-    from experiments.precheck import check_arguments
+    from experiments.training.precheck import check_arguments
 
     check_arguments(command, arguments)
-    cli = importlib.import_module("experiments.cli")
+    cli = importlib.import_module("experiments.training.cli")
     return int(cli.main([command, *arguments]))
 
 

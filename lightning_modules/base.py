@@ -22,9 +22,9 @@ from lightning_modules.components.reconstruction import Reconstruction
 from lightning_modules.components.schedule import Schedule, learning_rate_factor
 from losses.encoders import FaceEncoder
 from renderers.coefficients import Coefficients
-from renderers.errors import UserError, within
+from renderers.face_models.morphable_model import MorphableModel
 from renderers.face_renderer import FaceRenderer
-from renderers.morphable_model.model import MorphableModel
+from renderers.io.errors import UserError, within
 
 Stage = Literal["train", "val", "test"]
 

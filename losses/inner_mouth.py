@@ -9,7 +9,7 @@ from torch import Tensor
 
 from losses.landmark import INNER_MOUTH
 from renderers.camera import REFERENCE_SIZE
-from renderers.soft_mask import polygon_coverage
+from renderers.raster.soft_mask import polygon_coverage
 
 CELL = 3.5  # pixels at 224 px: what the areas are compared in, whatever the image's size
 SOFTNESS = 2.0  # cells: how far the two mouths feel each other

@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from renderers.on_gpu import on_gpu
+from renderers.kernels.on_gpu import on_gpu
 
 SURE_SKIN = 0.5
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from renderers.constants import constant
-from renderers.on_gpu import on_gpu
+from renderers.kernels.on_gpu import on_gpu
 
 Camera = Literal["perspective", "orthographic"]
 

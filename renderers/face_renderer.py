@@ -19,10 +19,10 @@ from renderers.camera import (
     transform,
 )
 from renderers.coefficients import Coefficients
-from renderers.fragments import Fragments
-from renderers.interpolation import interpolate
-from renderers.morphable_model.model import MorphableModel
-from renderers.rasterizer import rasterize
+from renderers.face_models.morphable_model import MorphableModel
+from renderers.raster import rasterize
+from renderers.raster.fragments import Fragments
+from renderers.raster.interpolation import interpolate
 from renderers.reflectance import lambertian
 
 R = TypeVar("R", bound="Rendering")
@@ -128,7 +128,7 @@ class FaceRenderer(nn.Module):
     Args:
         face_model: the decoder.
         size: (H, W) or one number for square images, pixels.
-        backend: rasterizer, see `renderers.rasterizer.rasterize`.
+        backend: rasterizer, see `renderers.raster.rasterize`.
         camera: `orthographic` is `renderers.camera.project_orthographic`; inside a triangle its attributes are still
             interpolated in perspective, which moves them by less than the triangle's depth over the distance.
     """

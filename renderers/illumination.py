@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from renderers.on_gpu import on_gpu
+from renderers.kernels.on_gpu import on_gpu
 
 # Basis functions' constants times the clamped cosine's weights (Ramamoorthi and Hanrahan 2001), these scaled by 1,
 # sqrt(3) and sqrt(8) for bands 0, 1, 2: the constants that public Deep3D-style checkpoints were trained with.

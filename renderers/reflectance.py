@@ -11,7 +11,7 @@ from torch.nn.functional import normalize
 from renderers.camera import CAMERA_DISTANCE
 from renderers.constants import constant
 from renderers.illumination import irradiance
-from renderers.on_gpu import on_gpu
+from renderers.kernels.on_gpu import on_gpu
 
 LIGHT_ASIDE = (0.0, 0.2)  # tangents of the regressed light's angles where it is told nothing: above the camera
 MOST_ASIDE = math.tan(

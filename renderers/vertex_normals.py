@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from renderers.fixed_sum import FixedSum
-from renderers.on_gpu import on_gpu
+from renderers.kernels.on_gpu import on_gpu
 
 FLAT = 1e-24  # squared length of a normal below which there is no surface to speak of
 

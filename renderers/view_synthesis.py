@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from renderers.camera import NEAR
-from renderers.interpolation import pixel_centres
-from renderers.on_gpu import on_gpu
+from renderers.kernels.on_gpu import on_gpu
+from renderers.raster.interpolation import pixel_centres
 
 
 @on_gpu("renderers.kernels.view_synthesis")

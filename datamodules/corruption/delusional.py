@@ -16,8 +16,8 @@ from datamodules.corruption.shapes import (
     rectangle_gauge,
     stripes_gauge,
 )
-from renderers.errors import UserError
-from renderers.interpolation import pixel_centres
+from renderers.io.errors import UserError
+from renderers.raster.interpolation import pixel_centres
 
 SHAPES = ("ellipse", "rectangle", "polygon", "blob", "stripes")
 PATTERNS = ("flat", "stripes", "checks", "gradient", "noise")

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datamodules.face_points import MIRROR
+from datamodules.preparation.face_points import MIRROR
 
 # Landmarks of the default face model's mean face on the picture's left and in the middle; millimetres.
 _LEFT_LANDMARKS = {

@@ -10,8 +10,8 @@ from scipy import stats
 from torch import Tensor, nn
 
 from datamodules.corruption.draws import Corrupted, Draws
-from renderers.errors import UserError
-from renderers.interpolation import pixel_centres
+from renderers.io.errors import UserError
+from renderers.raster.interpolation import pixel_centres
 
 GAUSSIAN_DEVIATION = (0.05, 0.4)
 SALT_AND_PEPPER_RATE = (0.03, 0.5)

@@ -14,8 +14,8 @@ from datamodules.corruption.head import Pose, fit_pose, landmark_weights
 from datamodules.corruption.meshes import HEAD, MORPHS, OCCLUDERS, Mesh
 from datamodules.corruption.paints import GRAIN, PAINTS, Hits
 from datamodules.corruption.shapes import face_hull
-from renderers.errors import UserError
-from renderers.rasterizer.rasterize import load_backend
+from renderers.io.errors import UserError
+from renderers.raster.rasterize import load_backend
 
 RATIONAL_KINDS = tuple(OCCLUDERS)
 STYLES = 12  # random numbers that an occluder is drawn by

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from renderers.interpolation import pixel_centres
+from renderers.raster.interpolation import pixel_centres
 
 LEAST_FACE = 16  # pixels; with less of a face in sight, the whole picture counts as the face
 

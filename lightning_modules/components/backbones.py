@@ -13,7 +13,7 @@ from torchvision.models import get_model
 
 from lightning_modules.components.pretrained import VGG_FACE_MEAN, imagenet_network, vgg_face_network
 from renderers.coefficients import CoefficientLayout, Coefficients
-from renderers.errors import UserError
+from renderers.io.errors import UserError
 
 FEATURES: Mapping[int, int] = {18: 512, 34: 512, 50: 2048}
 # Output units of the head: how far one unit of the last layer moves a coefficient. What the pose can explain it should

@@ -13,7 +13,7 @@ from torch import Tensor
 from lightning_modules.components.backbones import CoefficientRegressor
 from lightning_modules.components.checkpoint_path import check_checkpoint_path
 from lightning_modules.components.deep3d import NETWORK, regressor_weights
-from renderers.errors import UserError
+from renderers.io.errors import UserError
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

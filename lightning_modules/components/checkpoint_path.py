@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from renderers.errors import UserError
+from renderers.io.errors import UserError
 
 
 def check_checkpoint_path(path: Path) -> None:

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from lightning_modules.components.backbones import CoefficientRegressor, ResNet
-from renderers.errors import UserError
+from renderers.io.errors import UserError
 
 NETWORK = "net_recon"
 HEADS = {

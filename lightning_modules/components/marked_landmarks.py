@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from datamodules.batch import FaceBatch
-from lightning_modules.components.landmark_fitting import (
+from experiments.fitting.landmark_fitting import (
     JAW,
     ContourTable,
     contour_table,
@@ -17,8 +17,8 @@ from lightning_modules.components.landmark_fitting import (
     visible_landmarks,
 )
 from renderers.coefficients import Coefficients
+from renderers.face_models.morphable_model import MorphableModel
 from renderers.face_renderer import Rendering
-from renderers.morphable_model.model import MorphableModel
 
 R = TypeVar("R", bound=Rendering)
 

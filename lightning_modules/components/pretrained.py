@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import get_model, get_model_weights
 
-from renderers.errors import UserError
+from renderers.io.errors import UserError
 
 VGG_FACE_FILE = (
     "the state dict `vgg_face_dag.pth` of VGG-Face (Parkhi et al. 2015, 2,622 people) as converted to PyTorch for the "

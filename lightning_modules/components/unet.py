@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from renderers.errors import within
+from renderers.io.errors import within
 
 SLOPE = 0.1  # of the leaky rectifiers
 

@@ -33,11 +33,11 @@ from losses.finegrained import (
 from losses.landmark import LANDMARKS, landmark_loss
 from losses.regularization import coefficient_regularization, light_regularization
 from renderers.coefficients import Coefficients
-from renderers.detail import DetailedFaceRendering, add_detail
+from renderers.face_models.morphable_model import MorphableModel
 from renderers.face_renderer import FaceRenderer, Rendering
-from renderers.morphable_model.model import MorphableModel
 from renderers.reflectance import lambertian
-from renderers.uv import UVChart, unit
+from renderers.uv.chart import UVChart, unit
+from renderers.uv.detail import DetailedFaceRendering, add_detail
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from lightning_modules.finegrained.shading import relief_from_shading, without_w
 from losses.photometric import saturate_skin
 from renderers.face_renderer import Rendering
 from renderers.illumination import irradiance
-from renderers.uv import UVChart, unit
+from renderers.uv.chart import UVChart, unit
 
 DETAIL_SCALE = 10.0  # brings increments and wavelet coefficients, a few hundredths, near 1
 PICTURE_CHANNELS = 3

@@ -10,7 +10,7 @@ from torch import Tensor
 from losses.finegrained import unsaturated
 from renderers.face_renderer import Rendering
 from renderers.illumination import AMBIENT, irradiance, spherical_harmonics_basis
-from renderers.uv import UVChart, unit
+from renderers.uv.chart import UVChart, unit
 
 LIGHT_RIDGE = 0.05  # how strongly the light stays the coarse one, against the mean square of the colours' error
 SLOPE_STEP = 0.05  # decimetres per unit of u or v

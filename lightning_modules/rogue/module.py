@@ -24,8 +24,8 @@ from losses.landmark import LANDMARKS, landmark_loss
 from losses.photometric import guided_render_loss, render_loss
 from losses.regularization import coefficient_regularization
 from renderers.coefficients import Coefficients
+from renderers.face_models.morphable_model import MorphableModel
 from renderers.face_renderer import Rendering
-from renderers.morphable_model.model import MorphableModel
 
 OCCLUDED, NOISY = "delusional", "noisy"
 """The corruptions of training, by their names in `CorruptedBatch`."""

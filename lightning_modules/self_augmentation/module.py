@@ -27,9 +27,9 @@ from losses.encoders import FaceEncoder
 from losses.photometric import saturate_skin
 from losses.robust import robustified_loss
 from renderers.coefficients import Coefficients
-from renderers.errors import UserError
+from renderers.face_models.morphable_model import MorphableModel
 from renderers.face_renderer import Rendering
-from renderers.morphable_model.model import MorphableModel
+from renderers.io.errors import UserError
 
 
 class SelfAugmentation(FaceModule):

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from lightning_modules.components.distributed import summed_over_processes
 from lightning_modules.components.graph import SpectralNetwork, scaled_laplacian, upsampling
-from renderers.errors import within
+from renderers.face_models.mesh_edit import vertex_neighbours
+from renderers.face_models.morphable_model import MorphableModel
 from renderers.fixed_sum import FixedSum
-from renderers.morphable_model.mesh_edit import vertex_neighbours
-from renderers.morphable_model.model import MorphableModel
+from renderers.io.errors import within
 
 LEAST_DEVIATION = 1e-3  # of a feature; one that never moves says nothing
 

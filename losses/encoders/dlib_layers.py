@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from losses.encoders.dlib_resnet import DlibEncoder, DlibResNet
 from losses.encoders.dlib_weights import BLOCKS, CHIP_SIZE
-from renderers.errors import UserError
+from renderers.io.errors import UserError
 
 
 class DlibLayers(DlibEncoder):

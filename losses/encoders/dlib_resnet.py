@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from losses.encoders.dlib_weights import BLOCKS, CHIP_SIZE, FEATURES, DlibWeights, parse_weights
 from losses.encoders.encoder import FaceEncoder
-from renderers.errors import UserError, within
-from renderers.packaged_files import packaged_file
+from renderers.io.errors import UserError, within
+from renderers.io.packaged_files import packaged_file
 
 WEIGHTS = "dlib_face_recognition_resnet_model_v1.dat"
 SMALLEST_CHIP = 103  # below it the last strided convolution has less than its 3 x 3 window left

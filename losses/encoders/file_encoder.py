@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from losses.encoders.encoder import Color, FaceEncoder, Template
-from renderers.errors import UserError
+from renderers.io.errors import UserError
 
 _TORCHSCRIPT = (".pt", ".ts", ".pth", ".jit")
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from losses.encoders.file_encoder import load_network
-from renderers.errors import UserError
+from renderers.io.errors import UserError
 
 
 class FileSegmentation(nn.Module):

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import warp as wp
 
-from renderers.warp_start import start_warp
+from renderers.kernels.warp_start import start_warp
 
 start_warp()
 wp.set_module_options({"enable_backward": False})

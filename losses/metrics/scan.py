@@ -10,7 +10,7 @@ from losses.landmark import LANDMARKS
 from losses.metrics.registration import Residual, register, residuals
 from losses.metrics.similarity import Similarity, umeyama
 from losses.metrics.surface import TriangleMesh
-from renderers.errors import UserError
+from renderers.io.errors import UserError
 
 NOW_LANDMARKS = (36, 39, 42, 45, 33, 48, 54)
 """Of the iBUG 68, in NoW's order: the right eye's outer and inner corner, the left's inner and outer, the nose's base,

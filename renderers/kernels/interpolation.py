@@ -1,4 +1,4 @@
-"""Kernels of `renderers.interpolation`."""
+"""Kernels of `renderers.raster.interpolation`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import no_type_check
 import warp as wp
 from torch import Tensor
 
-from renderers.fragments import Fragments
 from renderers.kernels.launch import differentiable
+from renderers.raster.fragments import Fragments
 
 
 @wp.kernel
@@ -77,7 +77,7 @@ def mix_corners(
 
 
 def make_fragments(vertices_image: Tensor, faces: Tensor, pix_to_face: Tensor) -> Fragments:
-    """See `renderers.interpolation.make_fragments`."""
+    """See `renderers.raster.interpolation.make_fragments`."""
     shape = pix_to_face.shape
     outputs = vertices_image.new_empty(*shape, 3), vertices_image.new_empty(shape)
     inputs = vertices_image.expand(len(pix_to_face), -1, -1), faces.long(), pix_to_face
@@ -85,7 +85,7 @@ def make_fragments(vertices_image: Tensor, faces: Tensor, pix_to_face: Tensor) -
 
 
 def interpolate(fragments: Fragments, faces: Tensor, attributes: Tensor) -> Tensor:
-    """See `renderers.interpolation.interpolate`."""
+    """See `renderers.raster.interpolation.interpolate`."""
     batch, height, width = fragments.pix_to_face.shape
     drawn = attributes.new_empty(batch, attributes.shape[2], height, width)
     inputs = attributes.expand(batch, -1, -1), faces.long(), fragments.pix_to_face, fragments.barycentric

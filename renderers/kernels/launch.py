@@ -10,7 +10,7 @@ import warp as wp
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from renderers.warp_start import start_warp
+from renderers.kernels.warp_start import start_warp
 
 start_warp()
 

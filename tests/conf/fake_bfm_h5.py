@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from renderers.morphable_model.default import load_default
+from renderers.face_models.default.model import load_default
 
 IDENTITY, EXPRESSION, COLOR, ALBEDO = 9, 6, 7, 5  # 199, 100, 199 and 145 in the licensed files
 TURN = np.radians(4.0)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from renderers.morphable_model.default import load_default
-from renderers.morphable_model.model import MorphableModel
+from renderers.face_models.default.model import load_default
+from renderers.face_models.morphable_model import MorphableModel
 
 FACE = 9409  # vertices of the face area, as in the true files
 EXPRESSIONS = ("browDown_L", "jawOpen", "mouthSmile_R")

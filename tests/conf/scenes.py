@@ -12,9 +12,9 @@ import torch
 from datamodules.batch import MultiViewBatch, Truth
 from renderers.camera import default_intrinsics
 from renderers.coefficients import Coefficients
+from renderers.face_models.bfm2009 import load_bfm2009
+from renderers.face_models.morphable_model import MorphableModel
 from renderers.face_renderer import FaceRenderer
-from renderers.morphable_model.bfm2009 import load_bfm2009
-from renderers.morphable_model.model import MorphableModel
 from tests.conf.fake_bfm import write_fake_bfm
 
 

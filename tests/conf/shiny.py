@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from renderers.morphable_model.model import MorphableModel
+from renderers.face_models.morphable_model import MorphableModel
 from tests.conf.scenes import small_face_model
 
 

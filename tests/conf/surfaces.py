@@ -6,9 +6,9 @@ import numpy as np
 import torch
 
 from renderers.camera import default_intrinsics, project
+from renderers.face_models.morphable_model import MorphableModel
 from renderers.face_renderer import Rendering
-from renderers.morphable_model.model import MorphableModel
-from renderers.rasterizer import rasterize
+from renderers.raster import rasterize
 
 
 def surface_model(

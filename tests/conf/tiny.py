@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchmetrics import MeanMetric
 
-from renderers.errors import UserError
+from renderers.io.errors import UserError
 
 
 @dataclass

@@ -24,7 +24,7 @@ from datamodules.batch import CorruptedBatch, FaceBatch
 from datamodules.corruption.draws import Corrupted
 from datamodules.wrapped_faces import WrappedFaces
 from lightning_modules.components.backbones import ImageEncoder, ResNet
-from renderers.morphable_model.model import MorphableModel
+from renderers.face_models.morphable_model import MorphableModel
 from tests.conf.scenes import small_face_model
 from tests.conf.shiny import small_shiny_model
 
@@ -32,7 +32,7 @@ PAPERS = ("mgcnet", "rogue", "self_augmentation", "specular", "finegrained")
 SIZE = 32
 STEPS = 5  # of `little`
 LOADED = (
-    "experiments.cli",
+    "experiments.training.cli",
     *(f"lightning_modules.{paper}" for paper in PAPERS),
     "datamodules.synthetic",
     "datamodules.corrupted_faces",

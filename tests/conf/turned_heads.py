@@ -6,10 +6,10 @@ import numpy as np
 import torch
 
 from datamodules.synthetic import sample_background
-from experiments.sheet import portrait, studio_light
+from experiments.commands.sheet import portrait, studio_light
+from renderers.face_models.morphable_model import MorphableModel
+from renderers.face_models.sampling import sample_shape_coefficients
 from renderers.face_renderer import FaceRenderer
-from renderers.morphable_model.model import MorphableModel
-from renderers.morphable_model.sampling import sample_shape_coefficients
 
 SIZE = 224
 

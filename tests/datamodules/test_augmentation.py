@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from datamodules.augmentation import ColorAugmentation, GeometryAugmentation, GeometrySettings, mirror_landmarks
 from datamodules.batch import FaceBatch, MultiViewBatch
-from datamodules.face_points import MIRROR
-from tests.datamodules.test_skin import layout
+from datamodules.preparation.face_points import MIRROR
+from tests.datamodules.preparation.test_skin import layout
 
 SIZE = 128
 MIRROR_ONLY = GeometryAugmentation(GeometrySettings(shift=0, scale=0, rotate=0, mirror=1))

@@ -13,11 +13,11 @@ from lightning import LightningDataModule
 from datamodules.corrupted_faces import CorruptedFaces
 from datamodules.mgcnet_list import MGCNetList
 from datamodules.photo_folder import PhotoFolder
-from datamodules.sharded_faces import ShardedFaces
+from datamodules.sharding.sharded_faces import ShardedFaces
 from datamodules.skin_weighted_faces import SkinWeightedFaces
 from datamodules.synthetic import SyntheticMultiView
-from experiments.prepare.shards import prepare_shards
-from renderers.errors import UserError
+from experiments.commands.prepare.shards import prepare_shards
+from renderers.io.errors import UserError
 from tests.conf.fake_mgcnet_list import write_strip
 from tests.conf.scenes import small_face_model
 from tests.datamodules.test_photo_folder import SIZE, prepared_folder

@@ -11,7 +11,7 @@ from PIL import Image
 
 from datamodules.collate import collate_faces
 from datamodules.mgcnet_list import MGCNetList, read_landmarks, read_list
-from renderers.errors import UserError
+from renderers.io.errors import UserError
 from tests.conf.fake_mgcnet_list import write_strip
 
 

@@ -17,12 +17,12 @@ from lightning import LightningModule, Trainer
 from datamodules.augmentation import GeometryAugmentation
 from datamodules.batch import MultiViewBatch
 from datamodules.photo_folder import PhotoFolder, PreparedFaces
-from datamodules.photo_splits import split_photos
-from datamodules.photos import PhotoIndex, PreparedFace, PreparedPhoto, read_face
-from renderers.atomic_file import write_bytes
+from datamodules.preparation.prepared_folder import PhotoIndex, PreparedFace, PreparedPhoto, read_face
+from datamodules.preparation.splits import split_photos
 from renderers.camera import default_intrinsics
-from renderers.errors import UserError
-from tests.datamodules.test_skin import layout
+from renderers.io.atomic_file import write_bytes
+from renderers.io.errors import UserError
+from tests.datamodules.preparation.test_skin import layout
 
 SIZE = 64
 

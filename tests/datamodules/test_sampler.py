@@ -21,7 +21,7 @@ from datamodules.sampler import (
     evaluation_loader,
     training_loader,
 )
-from renderers.errors import UserError
+from renderers.io.errors import UserError
 
 
 class Numbers(Dataset[Tensor]):

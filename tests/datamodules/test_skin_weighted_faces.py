@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from datamodules.skin_classifier import SkinClassifier
+from datamodules.preparation.skin_classifier import SkinClassifier
 from datamodules.skin_weighted_faces import SkinWeightedFaces
-from renderers.errors import UserError
+from renderers.io.errors import UserError
 from tests.datamodules.test_corrupted_faces import Brightened
 
 

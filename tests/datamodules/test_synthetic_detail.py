@@ -14,13 +14,13 @@ from torch import Tensor
 
 import datamodules.synthetic as synthetic
 from datamodules.batch import MultiViewBatch, Truth
-from datamodules.facial_detail import FacialDetail
+from datamodules.synthesis.facial_detail import FacialDetail
 from datamodules.synthetic import DETAIL, DETAIL_SIZE, SceneSettings, Split, SyntheticFaces, SyntheticMultiView
-from renderers.detail import draw_detail
-from renderers.errors import UserError
 from renderers.face_renderer import FaceRenderer, Rendering
 from renderers.illumination import irradiance
-from renderers.uv import UVChart
+from renderers.io.errors import UserError
+from renderers.uv.chart import UVChart
+from renderers.uv.detail import draw_detail
 from tests.conf.scenes import small_face_model
 from tests.conf.shiny import rebuilt, small_shiny_model
 
@@ -172,7 +172,7 @@ def test_detail_has_folders_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     other = SyntheticMultiView(rebuilt(small_face_model(), uv=uv), SIZE, 3, val_faces=3, settings=BOTH)
     assert other.face_model.fingerprint() == small_face_model().fingerprint()
     assert other.folder("val").name not in names
-    monkeypatch.setattr("datamodules.facial_detail.DETAIL_VERSION", 99)
+    monkeypatch.setattr("datamodules.synthesis.facial_detail.DETAIL_VERSION", 99)
     assert data(BOTH).folder("val").name not in names and data(PLAIN).folder("val").name in names
 
 

@@ -14,9 +14,9 @@ import datamodules.synthetic as synthetic
 from datamodules.batch import MultiViewBatch, Truth
 from datamodules.synthetic import SceneSettings, SyntheticFaces, SyntheticMultiView, sample_scene
 from renderers.color import decode, encode
-from renderers.errors import UserError
+from renderers.face_models.morphable_model import MorphableModel
 from renderers.face_renderer import FaceRenderer
-from renderers.morphable_model.model import MorphableModel
+from renderers.io.errors import UserError
 from renderers.reflectance import blinn_phong
 from tests.conf.scenes import small_face_model
 from tests.conf.shiny import rebuilt, small_shiny_model

@@ -15,8 +15,8 @@ import pytest
 
 from experiments import __main__ as entry
 from experiments.__main__ import COMMANDS, TRAINER_COMMANDS, main
-from experiments.precheck import parameters, short_message
-from renderers.errors import UserError
+from experiments.training.precheck import parameters, short_message
+from renderers.io.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 CONFIG = str(ROOT / "tests/conf/tiny.yaml")

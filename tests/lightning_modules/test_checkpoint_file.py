@@ -14,7 +14,7 @@ from lightning import LightningModule
 from torch import nn
 
 from lightning_modules.components.checkpoint_file import load_weights, read_checkpoint, read_initial_weights
-from renderers.errors import UserError
+from renderers.io.errors import UserError
 
 LAX = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 

@@ -18,9 +18,9 @@ from lightning_modules.mgcnet import MGCNet
 from lightning_modules.self_augmentation import SelfAugmentation
 from renderers.camera import default_intrinsics, euler_to_rotation, project, transform
 from renderers.coefficients import CoefficientLayout
-from renderers.errors import UserError
 from renderers.face_renderer import FaceRenderer
 from renderers.illumination import irradiance
+from renderers.io.errors import UserError
 from tests.conf.deep3d import ReconstructionNetwork, write_checkpoint
 from tests.conf.parts import SmallEncoder
 from tests.conf.scenes import small_face_model

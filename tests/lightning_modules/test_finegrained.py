@@ -32,11 +32,11 @@ from lightning_modules.finegrained.shading import without_wide_waves
 from losses.metrics import NormalAngularError
 from renderers.camera import default_intrinsics
 from renderers.coefficients import CoefficientLayout, Coefficients
-from renderers.detail import draw_detail
+from renderers.face_models.default.model import load_default
+from renderers.face_models.morphable_model import MorphableModel
 from renderers.face_renderer import FaceRenderer, mean_coefficients
-from renderers.morphable_model.default import load_default
-from renderers.morphable_model.model import MorphableModel
-from renderers.uv import UVChart, unit
+from renderers.uv.chart import UVChart, unit
+from renderers.uv.detail import draw_detail
 from tests.conf.parts import SmallEncoder, Told
 
 SIZE, CHART = 48, 40

@@ -12,10 +12,10 @@ from torch import Tensor
 from lightning_modules.finegrained import shading
 from lightning_modules.finegrained.shading import refitted_light, relief_from_shading, without_wide_waves
 from renderers.coefficients import Coefficients
+from renderers.face_models.default.model import load_default
 from renderers.face_renderer import FaceRenderer, Rendering, mean_coefficients
 from renderers.illumination import AMBIENT, irradiance, spherical_harmonics_basis
-from renderers.morphable_model.default import load_default
-from renderers.uv import UVChart, unit
+from renderers.uv.chart import UVChart, unit
 
 SIZE, CHART = 48, 14
 

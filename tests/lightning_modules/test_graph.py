@@ -22,8 +22,8 @@ from lightning_modules.components.graph import (
     spread_seeds,
     upsampling,
 )
+from renderers.face_models.mesh_edit import vertex_neighbours
 from renderers.fixed_sum import FixedSum
-from renderers.morphable_model.mesh_edit import vertex_neighbours
 
 BATCH = 3
 

@@ -17,7 +17,7 @@ from lightning_modules.mgcnet import MGCNet, MGCNetWeights
 from losses.landmark import landmark_loss, landmark_weights
 from losses.regularization import coefficient_regularization
 from renderers.coefficients import Coefficients
-from renderers.errors import UserError
+from renderers.io.errors import UserError
 from tests.conf.parts import SmallEncoder, Told
 from tests.conf.scenes import exact_batch, small_face_model
 

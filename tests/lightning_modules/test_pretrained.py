@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from torchvision.models import get_model
 
 from experiments.__main__ import main
-from experiments.checkpoint import load_module
+from experiments.training.checkpoint import load_module
 from lightning_modules.components import pretrained
 from lightning_modules.components.backbones import VGG, ResNet
 from lightning_modules.components.pretrained import VGG_FACE_MEAN, a_checkpoint_follows, load_vgg_face
-from renderers.errors import UserError
+from renderers.io.errors import UserError
 from tests.conf.tiny_papers import SIZE, configuration, write_configuration
 
 LAYERS = [f"conv{block}_{layer}" for block, count in enumerate((2, 2, 3, 3, 3), 1) for layer in range(1, count + 1)]

@@ -17,7 +17,7 @@ from lightning_modules.self_augmentation import SelfAugmentation
 from lightning_modules.specular import Specular
 from renderers.camera import default_intrinsics, euler_to_rotation, project_orthographic, transform
 from renderers.coefficients import Coefficients
-from renderers.errors import UserError
+from renderers.io.errors import UserError
 from renderers.reflectance import decode_shininess
 from tests.conf.parts import SmallEncoder
 from tests.conf.scenes import small_face_model

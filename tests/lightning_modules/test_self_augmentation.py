@@ -19,7 +19,7 @@ from lightning_modules.self_augmentation import CoarseWeights, SelfAugmentation,
 from lightning_modules.self_augmentation.metrics import hidden_vertices
 from lightning_modules.self_augmentation.network import FineModel, Standardization
 from lightning_modules.self_augmentation.rerender import TexturedFaces, recolored
-from renderers.errors import UserError
+from renderers.io.errors import UserError
 from tests.conf.parts import SmallEncoder, Told
 from tests.conf.scenes import exact_batch, small_face_model
 

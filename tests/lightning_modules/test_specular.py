@@ -18,7 +18,7 @@ from lightning_modules.components.weighting import weighted_sum
 from lightning_modules.specular import Specular, SpecularWeights
 from renderers.camera import default_intrinsics
 from renderers.coefficients import Coefficients
-from renderers.errors import UserError
+from renderers.io.errors import UserError
 from renderers.specular_renderer import SPECULAR_COEFFICIENTS
 from tests.conf.parts import SmallEncoder, Told
 from tests.conf.scenes import small_face_model

@@ -26,8 +26,8 @@ from losses.encoders.attributes import (
     load_hidden_features,
 )
 from losses.encoders.chip import dlib_five_point_chip
-from renderers.errors import UserError
-from renderers.packaged_files import packaged_file
+from renderers.io.errors import UserError
+from renderers.io.packaged_files import packaged_file
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")

@@ -19,8 +19,8 @@ from losses.encoders.chip import ChipTransform, arcface_chip, dlib_chip, extract
 from losses.encoders.dlib_resnet import SMALLEST_CHIP, WEIGHTS
 from losses.encoders.dlib_weights import parse_weights
 from losses.identity import identity_loss
-from renderers.errors import UserError
-from renderers.packaged_files import packaged_file
+from renderers.io.errors import UserError
+from renderers.io.packaged_files import packaged_file
 
 dlib = pytest.importorskip("dlib")
 

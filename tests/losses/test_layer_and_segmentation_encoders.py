@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from losses.encoders import DlibEncoder, DlibLayers, FileSegmentation
-from renderers.errors import UserError
+from renderers.io.errors import UserError
 
 CHIP = 112
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from losses.photometric import color_distance, guided_render_loss, render_loss, saturate_skin
-from renderers.fragments import Fragments
-from renderers.interpolation import interpolate
-from renderers.rasterizer import rasterize
+from renderers.raster import rasterize
+from renderers.raster.fragments import Fragments
+from renderers.raster.interpolation import interpolate
 
 
 def test_equals_the_papers_sum_pixel_by_pixel() -> None:

@@ -28,7 +28,7 @@ from losses.metrics.scan import (
     prediction_errors,
 )
 from losses.metrics.similarity import Similarity
-from renderers.errors import UserError
+from renderers.io.errors import UserError
 
 PLANE = ScanRule("plane", scale=True, radius=95.0)
 RIGID_POINT = ScanRule("point", scale=False)

@@ -12,10 +12,10 @@ from renderers import face_renderer
 from renderers.camera import default_intrinsics
 from renderers.coefficients import Coefficients
 from renderers.color import decode, encode
-from renderers.errors import UserError
+from renderers.face_models.morphable_model import MorphableModel
 from renderers.face_renderer import FaceRenderer
 from renderers.illumination import irradiance
-from renderers.morphable_model.model import MorphableModel
+from renderers.io.errors import UserError
 from renderers.reflectance import blinn_phong, decode_light
 from renderers.specular_renderer import SPECULAR_COEFFICIENTS, Lamp, SpecularRenderer, lit
 from tests.conf.scenes import small_face_model

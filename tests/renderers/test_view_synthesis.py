@@ -20,8 +20,8 @@ from renderers.camera import (
     to_camera_centred,
     transform,
 )
-from renderers.interpolation import interpolate, pixel_centres
-from renderers.rasterizer import rasterize
+from renderers.raster import rasterize
+from renderers.raster.interpolation import interpolate, pixel_centres
 from renderers.view_synthesis import SynthesizedView, covisible_map, rays, synthesize_view
 
 TARGET = ([0.1, 0.2, 0.05], [0.1, -0.05, 0.2])  # angles, translation

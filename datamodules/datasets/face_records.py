@@ -1,0 +1,78 @@
+"""What a data set's owner tells about its photographs, in one form for every data set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from datamodules.datasets.scans import ScanSubject
+from datamodules.preparation.prepared_folder import PhotoLabel
+
+
+@dataclass(frozen=True)
+class FaceRecord:
+    """One photograph of a data set.
+
+    Attributes:
+        name: its path relative to the data set's folder, with forward slashes.
+        label: split, person, and the face it shows from one of several sides.
+    """
+
+    name: str
+    label: PhotoLabel
+
+
+@dataclass(frozen=True, eq=False)
+class Annotation:
+    """What the owner's own files say about one photograph; None where they are silent.
+
+    Attributes:
+        landmarks: (68, 2) iBUG points in the photograph's continuous pixels.
+        contour: whether their jaw marks the visible outline of the face, and not fixed points of the head.
+        skin: (h, w) float32 in [0, 1], whatever its size it covers the whole photograph.
+        yaw: degrees.
+    """
+
+    landmarks: np.ndarray | None = None
+    contour: bool = False
+    skin: np.ndarray | None = None
+    yaw: float | None = None
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How one data set lies on disk. Its functions are plain ones of a module, so that worker processes can have them.
+
+    Attributes:
+        name: on the command line and in a prepared folder's index.
+        title: for people.
+        records: data set's folder -> its photographs; raises UserError where the folder is laid out otherwise.
+        annotate: (folder, photograph's name) -> annotation; None where the owner tells nothing about a photograph.
+        annotation_files: the files that `annotate` reads, whether or not they exist.
+        gives_landmarks: whether `annotate` always has landmarks, so that no detector is needed.
+    """
+
+    name: str
+    title: str
+    records: Callable[[Path], list[FaceRecord]]
+    annotate: Callable[[Path, str], Annotation] | None = None
+    annotation_files: Callable[[Path, str], list[Path]] | None = None
+    gives_landmarks: bool = False
+
+
+def subject_records(root: Path, subjects: Iterable[ScanSubject]) -> list[FaceRecord]:
+    """The photographs of a benchmark's subjects, all of them for testing.
+
+    Args:
+        root: the data set's folder, which the photographs' names are relative to.
+        subjects: the benchmark.
+    """
+    labels = {
+        path.relative_to(root).as_posix(): PhotoLabel("test", subject.name)
+        for subject in subjects
+        for path in subject.images
+    }
+    return [FaceRecord(name, label) for name, label in sorted(labels.items())]

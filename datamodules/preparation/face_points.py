@@ -1,0 +1,186 @@
+"""dlib's 68 points in a box, for a head turned any way round in the picture, and how far they may be trusted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+
+from datamodules.preparation.alignment import transform_points, warp
+
+# For each of the 68 points, the one it changes places with when the picture is mirrored.
+MIRROR = np.array(
+    [
+        *range(16, -1, -1),  # jaw
+        *range(26, 16, -1),  # brows
+        *range(27, 31),  # bridge of the nose
+        *range(35, 30, -1),  # nostrils
+        *(45, 44, 43, 42, 47, 46),  # the person's right eye
+        *(39, 38, 37, 36, 41, 40),  # left eye
+        *range(54, 47, -1),  # upper outer lip
+        *range(59, 54, -1),  # lower outer lip
+        *range(64, 59, -1),  # upper inner lip
+        *range(67, 64, -1),  # lower inner lip
+    ]
+)  # fmt: skip
+# Percent. On photographs and renders, upright, turned and in profile, no wrong points moved by less than 1.5, and few
+# right ones by more than 1.
+SURE_SPREAD = 1.3
+TURNS = (90, -90, 45, -45, 180, 135, -135)  # degrees that a picture is turned by; the predictor bears 25 either way
+
+
+@dataclass(frozen=True, eq=False)
+class FacePoints:
+    """What the predictor says about one box.
+
+    Attributes:
+        box: (4,) left, top, right, bottom: the square that was looked at, upright whatever the turn.
+        landmarks: (68, 2) photograph pixels.
+        spread: mean distance of the single predictions to their mean, percent of sqrt(w * h) of the points' box.
+    """
+
+    box: np.ndarray
+    landmarks: np.ndarray
+    spread: float
+
+    @property
+    def sure(self) -> bool:
+        return self.spread < SURE_SPREAD
+
+    @property
+    def roll(self) -> float:
+        """Degrees, counter-clockwise, that the picture must be turned by to level the eyes."""
+        right_eye, left_eye = self.landmarks[36:42].mean(axis=0), self.landmarks[42:48].mean(axis=0)
+        across = left_eye - right_eye
+        return float(np.degrees(np.arctan2(across[1], across[0])))
+
+
+class PointPredictor:
+    """Predicts the points in a box, and looks again with the picture turned where they are doubtful.
+
+    The predictor always answers with a face like those it has learned: upright, and seen from the front. On any other
+    its answer changes with each small shift of the box, which is what tells.
+
+    Args:
+        dlib: the module.
+        hog: its frontal face detector.
+        model_file: of its 68-point predictor.
+    """
+
+    SIDE = 200  # pixels of the face's box where the points are predicted
+    MARGIN = 0.6  # of the box, on each side
+    SHIFTS = ((0, 0), (6, 0), (-6, 0), (0, 6), (0, -6))  # pixels
+    LEVEL = 10.0  # degrees of roll that cost no accuracy
+
+    def __init__(self, dlib: Any, hog: Any, model_file: str) -> None:
+        self._dlib, self._hog = dlib, hog
+        self._predictor = dlib.shape_predictor(model_file)
+
+    def find(self, image: np.ndarray, box: np.ndarray, turn: float = 0.0) -> FacePoints:
+        """The points of the face in a box.
+
+        Args:
+            image: (H, W, 3) uint8 sRGB.
+            box: (4,) left, top, right, bottom, continuous pixels.
+            turn: degrees, counter-clockwise, that the picture was turned by when the box was found.
+        """
+        best = self._levelled(image, box, turn)
+        for other in TURNS:
+            if best.sure:
+                break
+            seen = self._turned_box(image, box, other)
+            if seen is not None:
+                best = min(best, self._levelled(image, seen, other), key=lambda points: points.spread)
+        return best
+
+    def _levelled(self, image: np.ndarray, box: np.ndarray, turn: float) -> FacePoints:
+        points = self.predict(image, box, turn)
+        if abs((points.roll - turn + 180) % 360 - 180) < self.LEVEL:
+            return points
+        return min(points, self.predict(image, box, points.roll), key=lambda points: points.spread)
+
+    def _turned_box(self, image: np.ndarray, box: np.ndarray, turn: float) -> np.ndarray | None:
+        """Where the frontal detector sees the face of this box in the turned picture; None where it sees none."""
+        patch, matrix = face_patch(image, box, self.SIDE, self.MARGIN, turn)
+        rectangles, _, _ = self._hog.run(patch, 0, 0.0)
+        centre = transform_points((box[:2] + box[2:]) / 2, matrix)
+        for rectangle in rectangles:  # the surest first
+            seen = corners(rectangle)
+            if (seen[:2] < centre).all() and (centre < seen[2:]).all():
+                return square_back(seen, matrix)
+        return None
+
+    def predict(self, image: np.ndarray, box: np.ndarray, turn: float = 0.0) -> FacePoints:
+        """The mean over small shifts of the box and over the mirrored picture, which halves the jitter."""
+        patch, matrix = face_patch(image, box, self.SIDE, self.MARGIN, turn)
+        side, low = patch.shape[0], round(self.MARGIN * self.SIDE)
+        mirrored = np.ascontiguousarray(patch[:, ::-1])
+        answers = []
+        for dx, dy in self.SHIFTS:
+            left, top = low + dx, low + dy
+            answers.append(self._predict(patch, left, top))
+            other = self._predict(mirrored, side - left - self.SIDE, top)
+            answers.append(np.column_stack([side - other[:, 0], other[:, 1]])[MIRROR])
+        mean = np.mean(answers, axis=0)
+        extent = float(np.sqrt(np.prod(np.ptp(mean, axis=0))))
+        spread = 100 * float(np.linalg.norm(answers - mean, axis=-1).mean()) / max(extent, 1.0)
+        return FacePoints(box, transform_points(mean, cv2.invertAffineTransform(matrix)), spread)
+
+    def _predict(self, patch: np.ndarray, left: int, top: int) -> np.ndarray:
+        rectangle = self._dlib.rectangle(left, top, left + self.SIDE - 1, top + self.SIDE - 1)
+        parts = self._predictor(patch, rectangle).parts()
+        return np.array([[point.x + 0.5, point.y + 0.5] for point in parts])
+
+
+def corners(rectangle: Any) -> np.ndarray:
+    """dlib's rectangle names its first and last pixel; continuous corners lie at their outer edges."""
+    return np.array([rectangle.left(), rectangle.top(), rectangle.right() + 1, rectangle.bottom() + 1], np.float64)
+
+
+def turning(turn: float) -> np.ndarray:
+    """(2, 2): turns a picture's pixels counter-clockwise, as it is seen, by so many degrees."""
+    cosine, sine = np.cos(np.radians(turn)), np.sin(np.radians(turn))
+    return np.array([[cosine, sine], [-sine, cosine]])
+
+
+def square_back(box: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """A (4,) box in a picture that a (2, 3) similarity made: the upright square at the same place before it."""
+    centre = transform_points((box[:2] + box[2:]) / 2, cv2.invertAffineTransform(matrix))
+    half = float((box[2:] - box[:2]).mean() / 2 / np.sqrt(abs(np.linalg.det(matrix[:, :2]))))
+    return np.concatenate([centre - half, centre + half])
+
+
+def face_patch(
+    image: np.ndarray, box: np.ndarray, side: int, margin: float, turn: float = 0.0
+) -> tuple[np.ndarray, np.ndarray]:
+    """A square patch round a box that is `side` pixels wide in it, with a `margin` of that; the (2, 3) map to it.
+
+    Args:
+        image: (H, W, 3) uint8.
+        box: (4,) pixels.
+        side: pixels.
+        margin: share of the side, added on each of the four sides.
+        turn: degrees, counter-clockwise, that the picture is turned by about the box's centre.
+    """
+    centre, width = (box[:2] + box[2:]) / 2, float((box[2:] - box[:2]).mean())
+    linear, half = turning(turn) * (side / width), side * (0.5 + margin)
+    matrix = np.column_stack([linear, half - linear @ centre])
+    full = round(2 * half)
+    # Only the neighbourhood is resampled, however large the photograph.
+    reach = width * (0.6 + margin) * np.abs(turning(turn)).sum(axis=1).max() + 2
+    low = np.maximum(np.floor(centre - reach), 0).astype(int)
+    high = np.minimum(np.ceil(centre + reach), image.shape[1::-1]).astype(int)
+    near = np.ascontiguousarray(image[low[1] : high[1], low[0] : high[0]])
+    local = np.column_stack([linear, matrix @ np.array([*low, 1.0])])
+    return warp(near, local, (full, full), cv2.BORDER_REPLICATE), matrix
+
+
+def turned_picture(image: np.ndarray, turn: float) -> tuple[np.ndarray, np.ndarray]:
+    """The whole picture turned counter-clockwise by so many degrees, black round it; the (2, 3) map to it."""
+    height, width = image.shape[:2]
+    ends = np.array([[0, 0], [width, 0], [0, height], [width, height]]) @ turning(turn).T
+    low, size = ends.min(axis=0), np.ceil(np.ptp(ends, axis=0) - 1e-6).astype(int)
+    matrix = np.column_stack([turning(turn), -low])
+    return warp(image, matrix, (int(size[1]), int(size[0]))), matrix

@@ -1,0 +1,172 @@
+"""Reads photograph files of many formats as upright 8-bit sRGB pictures."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
+
+from renderers.io.errors import UserError
+
+FORMATS = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""Pillow's names of all formats that are read. Others stay closed: some of their readers start other programs."""
+SUFFIXES = (
+    ".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jpeg", ".jpg",
+    ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp",
+)  # fmt: skip
+"""Endings by which a photograph is known in a folder. `read_photo` itself looks at the content."""
+MIN_SIDE = 32  # pixels; no detector finds a face in less
+MOST_PIXELS = 256_000_000  # phones take 200 megapixels; this many fill 0.8 GB
+MOST_FRAMES = 100  # of an animation, in the search for one that shows something
+DEPTHS = (8, 10, 12, 14, 16)  # bits of a channel, as cameras and scanners write them
+HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+
+
+def read_photo(path: Path) -> np.ndarray:
+    """A photograph as it is meant to be seen: EXIF orientation and colour profile applied, transparency over white.
+
+    Gray, palette, CMYK, 16-bit and transparent files become RGB. Of an animation the first frame that is not of one
+    colour is taken. The values of deeper files are divided by the largest number of the fewest `DEPTHS` bits
+    that hold the brightest value, or by that value where it needs more.
+
+    Args:
+        path: a file of one of `FORMATS`, whatever its name; HEIF needs the package pillow-heif.
+
+    Returns:
+        (H, W, 3) uint8 sRGB.
+
+    Raises:
+        UserError: no such file, or not an image, truncated, too small or too large; the message begins with the path.
+    """
+    with open_picture(path) as opened:
+        if min(opened.size) < MIN_SIDE:
+            raise UserError(f"{path}: {opened.width} x {opened.height} pixels is too small to show a face")
+        if getattr(opened, "n_frames", 1) > 1:
+            _seek_content(opened)
+        return np.array(_to_srgb(ImageOps.exif_transpose(_eight_bit(opened, path))))
+
+
+@contextmanager
+def open_picture(path: Path) -> Iterator[Image.Image]:
+    """Pillow's image of a file in one of `FORMATS`; what fails while it is open becomes a `UserError`.
+
+    Raises:
+        UserError: no such file, or not an image, truncated, or larger than `MOST_PIXELS`; begins with the path.
+    """
+    try:
+        if path.stat().st_size == 0:
+            raise UserError(f"{path}: the file is empty")
+        with _opened(path) as image:
+            yield image
+    except Image.DecompressionBombError:
+        raise UserError(f"{path}: more than {MOST_PIXELS // 10**6} megapixels; make it smaller") from None
+    except UnidentifiedImageError:
+        raise UserError(f"{path}: {_unknown(path)}") from None
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or f'damaged or truncated image ({error})'}") from None
+    except (SyntaxError, ValueError, EOFError, MemoryError, cv2.error) as error:
+        # The decoders answer a damaged file with any of these.
+        raise UserError(f"{path}: damaged image ({' '.join(str(error).split()) or type(error).__name__})") from None
+
+
+def _opened(path: Path) -> Image.Image:
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        pass
+    else:
+        register_heif_opener()
+    with warnings.catch_warnings():
+        # Pillow warns of what phones take. It refuses what is twice as large as its limit.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        Image.MAX_IMAGE_PIXELS = MOST_PIXELS // 2
+        return Image.open(path, formats=[name for name in FORMATS if name != "HEIF" or name in Image.OPEN])
+
+
+def _unknown(path: Path) -> str:
+    """Why Pillow does not know a file, and what to do."""
+    with path.open("rb") as file:
+        start = file.read(12)
+    if start[4:8] == b"ftyp" and start[8:12] in HEIC_BRANDS:
+        return "a HEIC photograph: `pip install pillow-heif` to read it, or save it as JPEG"
+    if start[:4] in (b"II*\0", b"MM\0*"):
+        return "a kind of TIFF that is not read; save it with 8 or 16 bits a channel, or as PNG"
+    return "not an image of a kind that is read (JPEG, PNG, WebP, TIFF, AVIF, HEIC, GIF, BMP, PPM)"
+
+
+def _seek_content(image: Image.Image) -> None:
+    """Goes to the first frame that is not of one colour, or to the first one."""
+    for frame in range(min(image.n_frames, MOST_FRAMES)):  # type: ignore[attr-defined]
+        image.seek(frame)
+        if np.ptp(np.asarray(image.convert("RGB")), axis=(0, 1)).any():
+            return
+    image.seek(0)
+
+
+def _eight_bit(image: Image.Image, path: Path) -> Image.Image:
+    """The image itself, or with 8 bits a channel where the file has more."""
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        values = np.asarray(image)
+        if image.mode == "I" and values.min() < 0:
+            values = values.view(np.uint32)  # Pillow has no unsigned mode of 32 bits
+    elif any(";16" in str(tile[3]) for tile in getattr(image, "tile", ())):
+        # Pillow drops the low byte of 16-bit colours, and with it pictures of 10 or 12 bits.
+        decoded = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+        if decoded is None or decoded.ndim != 3 or decoded.dtype != np.uint16:
+            return image
+        values = decoded[..., [2, 1, 0, 3][: decoded.shape[2]]]
+        if values.shape[2] == 4:
+            color = _scaled(values[..., :3])
+            values = np.dstack([color, (values[..., 3] / 257).round().astype(np.uint8)])
+    else:
+        return image
+    found = Image.fromarray(values if values.dtype == np.uint8 else _scaled(values))
+    found.info["icc_profile"] = image.info.get("icc_profile")
+    found.getexif()[ExifTags.Base.Orientation] = image.getexif().get(ExifTags.Base.Orientation, 1)
+    return found
+
+
+def _scaled(values: np.ndarray) -> np.ndarray:
+    """Values of any type and depth -> uint8: floats up to about 1 as they are, others by the bits that they use."""
+    finite = np.nan_to_num(values.astype(np.float64), posinf=0.0)
+    brightest = float(finite.max())
+    if values.dtype.kind == "f" and brightest <= 2:
+        top = 1.0
+    else:
+        top = next((2.0**bits - 1 for bits in DEPTHS if brightest < 2**bits), brightest)
+    return np.asarray((np.clip(finite / top, 0, 1) * 255).round(), np.uint8)
+
+
+def _to_srgb(image: Image.Image) -> Image.Image:
+    profile = image.info.get("icc_profile")
+    if image.mode in ("P", "PA", "LA", "La", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+    if profile and image.mode in ("RGB", "RGBA", "CMYK", "L"):
+        try:
+            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            mode = image.mode if image.mode == "RGBA" else "RGB"
+            image = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode=mode) or image
+        except (ImageCms.PyCMSError, OSError):
+            pass  # a damaged or mismatched profile says nothing; the numbers are taken as sRGB
+    if image.mode == "RGBA":
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return image.convert("RGB")
+
+
+def decode_png(content: bytes, mode: int) -> np.ndarray | None:
+    """OpenCV's pixels of a PNG file's content, in the order BGR; None where it is damaged or not a PNG.
+
+    Args:
+        content: of the file.
+        mode: `cv2.IMREAD_COLOR` or `cv2.IMREAD_GRAYSCALE`.
+    """
+    if not content.startswith(b"\x89PNG\r\n\x1a\n"):
+        return None  # OpenCV would try every format that it knows
+    return cv2.imdecode(np.frombuffer(content, np.uint8), mode)

@@ -1,0 +1,167 @@
+"""ShardedFaces: prepared faces in shards as training batches, the ones that `PhotoFolder` makes of the same faces."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from torch.utils.data import ConcatDataset, DataLoader, Dataset
+
+from datamodules.augmentation import GeometryAugmentation
+from datamodules.batch import FaceBatch, MultiViewBatch
+from datamodules.collate import group_sample
+from datamodules.datasets.number_files import NPY_ERRORS
+from datamodules.preparation.photo_file import decode_png
+from datamodules.preparation.prepared_folder import Split
+from datamodules.prepared_data import LandmarkChoice, PreparedData, face_sample
+from datamodules.sampler import SeededSamples, evaluation_loader, training_loader
+from datamodules.sharding.shard_sampler import ShardSampler
+from datamodules.sharding.shards import PARTS, Sample, ShardedSamples, complete_folder, shards_hint
+from renderers.io.errors import UserError
+
+IMAGE, SKIN, LANDMARKS, CONTOUR_LANDMARKS = "png", "skin.png", "landmarks.npy", "contour.landmarks.npy"
+"""The members of a face in a shard; before them stands which of its sample's views it is. Landmarks whose jaw marks the
+visible contour have a name of their own."""
+KINDS_SETTING = "landmarks"
+"""Where `shards.json` says which kinds of landmarks there are."""
+POINTS = 68
+
+
+def encoded_landmarks(landmarks: Sequence[Sequence[float]]) -> bytes:
+    """68 points in the crop's pixels as a .npy file of (68, 2) float32."""
+    buffer = io.BytesIO()
+    np.save(buffer, np.array(landmarks, dtype=np.float32), allow_pickle=False)
+    return buffer.getvalue()
+
+
+class DecodedFaces(Dataset[FaceBatch]):
+    """A part's samples in shards as batches of one face, or of a target between its views.
+
+    Args:
+        samples: as `prepare shards` writes them.
+        size: side of what comes out in pixels.
+        geometry: moves faces that come alone.
+        views: whether the views of a face come with it; else it comes alone.
+    """
+
+    def __init__(
+        self, samples: ShardedSamples, size: int, geometry: GeometryAugmentation | None = None, views: bool = False
+    ) -> None:
+        self.samples, self.size, self.geometry, self.views = samples, size, geometry, views
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> FaceBatch:
+        sample = self.samples[index]
+        count = sum(name.endswith(f".{LANDMARKS}") for name in sample)
+        try:
+            if self.views and count > 1:
+                return group_sample([self._face(sample, view, None) for view in range(count)])
+            return self._face(sample, count // 2, self.geometry)
+        except (KeyError, *NPY_ERRORS, cv2.error) as error:
+            path = self.samples.path(self.samples.shard_of(index))
+            raise UserError(
+                f"{path}: sample {index} is no prepared face ({error}): {shards_hint(path.parent)}"
+            ) from None
+
+    def _face(self, sample: Sample, view: int, geometry: GeometryAugmentation | None) -> FaceBatch:
+        image, skin = (
+            decode_png(sample[f"{view}.{name}"], mode)
+            for name, mode in ((IMAGE, cv2.IMREAD_COLOR), (SKIN, cv2.IMREAD_GRAYSCALE))
+        )
+        contour = f"{view}.{CONTOUR_LANDMARKS}" in sample
+        stored = sample[f"{view}.{CONTOUR_LANDMARKS if contour else LANDMARKS}"]
+        landmarks = np.load(io.BytesIO(stored), allow_pickle=False)
+        if image is None or skin is None or landmarks.shape != (POINTS, 2) or not np.isfinite(landmarks).all():
+            raise ValueError("its pictures or landmarks are not what they should be")
+        scaled = landmarks * (self.size / len(image))
+        return face_sample(np.ascontiguousarray(image[..., ::-1]), skin, scaled, contour, self.size, geometry)
+
+
+class ShardedFaces(PreparedData):
+    """Prepared faces in shards, written by `python -m experiments prepare shards`: for data sets of millions.
+
+    Yields the `MultiViewBatch`es that `PhotoFolder` yields of the same faces, with the same augmentation. Shards are
+    read one after the other, from a local or a mounted folder; memory and start-up do not grow with them. Which faces
+    are for training, validation and testing was settled when the shards were written. Prediction uses all of them.
+
+    Args:
+        root, size, batch_size, num_workers, augment, seed, landmarks: see `PreparedData`; a folder is the `--out` of
+            the command, and of one kind where `landmarks` names one. Each counts as much as it has samples.
+        views: whether a training face's views come with it; the shards must have been written with `--views`.
+        streams: how many shards are read side by side, by all processes together: a multiple of their number, so that
+            each process, and each machine, reads shards of its own.
+    """
+
+    def __init__(
+        self,
+        root: str | list[str],
+        size: int = 224,
+        batch_size: int = 8,
+        num_workers: int = 2,
+        augment: bool = True,
+        seed: int = 0,
+        views: bool = False,
+        streams: int = 8,
+        landmarks: LandmarkChoice = None,
+    ) -> None:
+        super().__init__(root, size, batch_size, num_workers, augment, seed, views, landmarks)
+        self.check("streams", streams, 1)
+        self.streams = streams
+
+    def setup(self, stage: str | None = None) -> None:
+        """Looks at what every folder says of itself.
+
+        Raises:
+            UserError: a folder holds no shards, their writing was cut short, they hold no views, or other landmarks
+                than are asked for.
+        """
+        kinds: dict[Path, list[str]] = {}
+        for root in self.roots:
+            settings = complete_folder(root).settings
+            if not settings.get("views") and self.views:
+                raise UserError(f"{root} holds no views of a face: {shards_hint(root)}, with --views")
+            held: Any = settings.get(KINDS_SETTING)
+            if held not in (["2d"], ["3d"], ["2d", "3d"]):
+                raise UserError(f"{root} does not say which landmarks it holds: delete it, and {shards_hint(root)}")
+            if self.landmarks in ("2d", "3d") and len(held) > 1:
+                raise UserError(f"{root} has 2d and 3d landmarks together: say `landmarks: mixed`")
+            kinds[root] = held
+        self.check_landmarks(kinds)
+
+    def _faces(self, part: Split) -> DecodedFaces:
+        self.setup()
+        # A window of a stream is as long as two shards; it reaches over three, or four where a short one is among them.
+        samples = ShardedSamples(self.roots, part, opened=4 * self.streams)
+        if not len(samples):
+            purpose = {"train": "training", "val": "validation", "test": "testing"}[part]
+            raise UserError(f"{', '.join(map(str, self.roots))}: no face in it is for {purpose}")
+        geometry = GeometryAugmentation() if part == "train" and self.augment else None
+        return DecodedFaces(samples, self.size, geometry, views=part == "train" and self.views)
+
+    # The collate turns samples into batches, of which the loaders' types know nothing: hence `Any` below.
+    def _in_order(self, faces: Any) -> DataLoader[MultiViewBatch]:
+        return evaluation_loader(faces, self.batch_size, **self.options())
+
+    def train_dataloader(self) -> DataLoader[MultiViewBatch]:
+        faces = self._faces("train")
+        order = ShardSampler(faces.samples, self.seed, self.streams)
+        seeded: Any = SeededSamples(faces, self.seed)
+        return training_loader(seeded, order, self.batch_size, **self.options())
+
+    def val_dataloader(self) -> DataLoader[MultiViewBatch]:
+        return self._in_order(self._faces("val"))
+
+    def test_dataloader(self) -> DataLoader[MultiViewBatch]:
+        return self._in_order(self._faces("test"))
+
+    def predict_dataloader(self) -> DataLoader[MultiViewBatch]:
+        """Every face once, those for training first."""
+        stored = [(root, part) for part in PARTS for root in self.roots if complete_folder(root).is_own(part)]
+        faces = [DecodedFaces(ShardedSamples([root], part), self.size) for root, part in stored]
+        return self._in_order(ConcatDataset(faces))

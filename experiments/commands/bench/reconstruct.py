@@ -1,0 +1,40 @@
+"""From a photograph to a textured mesh, against a hundred passes of a backbone over one image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+import torchvision
+
+from experiments.commands.bench.measure import Row, race
+from experiments.commands.bench.render import forward_and_backward
+from experiments.commands.reconstruct.pipeline import Reconstructor, default_photo
+from renderers.face_models.default.model import load_default
+
+SIZE = 224
+PASSES = 100
+
+
+def run(device: torch.device) -> Iterator[Row]:
+    """One row: detection, fit and texture of one face, on the CPU alone, which is where `reconstruct` runs."""
+    if device.type != "cpu":
+        return
+    reconstructor, photo = Reconstructor(load_default(), None, "auto", True), default_photo()
+    backbone = torchvision.models.resnet50(weights=None).to(memory_format=torch.channels_last)
+    image = torch.rand(1, 3, SIZE, SIZE)
+
+    def ours() -> object:
+        return reconstructor.reconstruct(photo)
+
+    yield race(
+        "reconstruct",
+        "a photograph to a textured mesh",
+        device,
+        ours,
+        f"ResNet-50, {PASSES} times forward and backward",
+        forward_and_backward(backbone, image),
+        share=PASSES,
+        budget_s=10.0,
+        repeats=8,
+    )

@@ -1,0 +1,136 @@
+"""`python -m experiments evaluate --suite NAME --checkpoint FILE`: a trained network against a paper's measurements."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
+
+from experiments.training.stored_module import Trust, add_trust_arguments
+from lightning_modules.components.checkpoint_path import check_checkpoint_path
+from renderers.io.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from experiments.commands.evaluate.results import Evaluation, Request
+    from lightning_modules.base import FaceModule
+
+
+class Entry(NamedTuple):
+    """A suite as the command knows it; its module is a `Suite`, and is imported when it is asked for."""
+
+    line: str
+    module: str
+    subjects: int | None = None  # how many by default; None is all that the data hold
+
+
+SUITES = {
+    "rogue": Entry(
+        "shape, texture and identity through occlusions and noise", "experiments.commands.evaluate.rogue", 70
+    ),
+    "aflw2000": Entry("AFLW2000-3D, landmarks by yaw", "experiments.commands.evaluate.aflw2000"),
+    "now": Entry("NoW, scan to mesh", "experiments.commands.evaluate.now"),
+    "micc": Entry("MICC Florence, videos against neutral scans", "experiments.commands.evaluate.micc"),
+    "facescape": Entry("FaceScape, expressions from many views", "experiments.commands.evaluate.facescape"),
+    "bu3dfe": Entry("BU-3DFE, expressions", "experiments.commands.evaluate.bu3dfe"),
+    "frgc": Entry("FRGC v2, range images", "experiments.commands.evaluate.frgc"),
+    "celeba": Entry("likeness of prepared photographs", "experiments.commands.evaluate.celeba"),
+}
+
+
+class Suite(Protocol):
+    """What a suite's module offers."""
+
+    def evaluate(self, module: FaceModule, request: Request, tell: Callable[[str], None]) -> Evaluation:
+        """Measure `module`; `tell` prints one line for the user.
+
+        Raises:
+            UserError: data that cannot be read, or a network that answers with values that are not finite.
+        """
+        ...
+
+    def table(self, evaluation: Evaluation) -> Table:
+        """Our figures and the paper's own beside them."""
+        ...
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    listed = "; ".join(f"{name}: {entry.line}" for name, entry in SUITES.items())
+    parser.add_argument("--suite", required=True, choices=tuple(SUITES), metavar="NAME", help=listed)
+    parser.add_argument("--checkpoint", required=True, type=Path, metavar="FILE", help="what `fit` wrote")
+    add_trust_arguments(parser)
+    parser.add_argument(
+        "--data", type=Path, metavar="FOLDER",
+        help="a benchmark's folder as its owner distributes it; for celeba and rogue photographs prepared by "
+        "`prepare`, to which rogue fits the truth (default: synthetic faces, exact)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--subjects", type=_positive, metavar="N", help="how many at most (default: 70 for rogue, else all there are)"
+    )
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", help="where results go (default: evaluate/NAME in the checkpoint's run)"
+    )
+    parser.add_argument("--seed", type=_natural, default=0, help="which faces and corruptions (default: %(default)s)")
+    parser.add_argument("--batch_size", type=_positive, default=10, help="faces at a time (default: %(default)s)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Evaluate, write the results and print the table; returns the exit code.
+
+    Raises:
+        UserError: no such checkpoint, one whose module reconstructs no faces, or what the suite raises.
+    """
+    check_checkpoint_path(args.checkpoint)
+    if args.data is not None and not args.data.is_dir():
+        raise UserError(f"{args.data}: {'not a folder' if args.data.exists() else 'no such folder'}")
+    output: Path = args.output or default_output(args.checkpoint, args.suite)
+    if output.exists() and not output.is_dir():
+        raise UserError(f"--output {output}: this is a file; name a folder")
+
+    from importlib import import_module
+
+    from rich.console import Console
+
+    from experiments.commands.evaluate.results import EVERYONE, Request, write_results
+    from experiments.training.checkpoint import load_module
+    from lightning_modules.base import FaceModule
+
+    module = load_module(args.checkpoint, Trust.of(args))
+    if not isinstance(module, FaceModule):
+        raise UserError(f"checkpoint {args.checkpoint}: holds a {type(module).__name__}, which reconstructs no faces")
+    entry = SUITES[args.suite]
+    suite = cast(Suite, import_module(entry.module))
+    console = Console()
+    subjects = args.subjects or entry.subjects or EVERYONE
+    request = Request(args.checkpoint, args.data, subjects, args.seed, args.batch_size, output)
+    evaluation = suite.evaluate(module, request, lambda line: console.print(line, highlight=False, markup=False))
+    written = write_results(output, args.suite, args.checkpoint, evaluation)
+    console.print(suite.table(evaluation))
+    for path in written:
+        print(f"{path.suffix[1:]:<6}{path}")
+    return 0
+
+
+def default_output(checkpoint: Path, suite: str) -> Path:
+    """`evaluate/SUITE` in the checkpoint's run folder; of a checkpoint on its own, in a folder of its name."""
+    from experiments.training.run_folder import RunFolder
+
+    folder = RunFolder.of_checkpoint(checkpoint)
+    return (folder.path if folder else checkpoint.with_suffix("")) / "evaluate" / suite
+
+
+def _positive(text: str) -> int:
+    return _whole(text, 1)
+
+
+def _natural(text: str) -> int:
+    return _whole(text, 0)
+
+
+def _whole(text: str, low: int) -> int:
+    if not text.isdecimal() or int(text) < low:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {low}")
+    return int(text)

@@ -1,0 +1,151 @@
+"""What a suite is asked, what it finds, and the files that say so."""
+
+from __future__ import annotations
+
+import csv
+import io
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor
+
+from experiments.commands.evaluate.pictures import CumulativeCurve, draw_curves
+from experiments.training.run_folder import write_json, write_text
+from renderers.io.atomic_file import written_atomically
+
+SHOWN = 6  # subjects in the picture
+EVERYONE = sys.maxsize  # of `Request.subjects`: all that there are
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to evaluate on.
+
+    Attributes:
+        checkpoint: the file the network came from.
+        data: a folder of prepared photographs, or a benchmark's own; synthetic faces where absent.
+        subjects: how many faces at most.
+        seed: of the faces, where they are synthetic, and of what is done to them.
+        batch_size: faces at a time; no figure depends on it.
+        output: where a suite writes what is handed in to a benchmark, beside the results.
+    """
+
+    checkpoint: Path
+    data: Path | None
+    subjects: int
+    seed: int
+    batch_size: int
+    output: Path | None = None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a suite found.
+
+    Attributes:
+        truth: what the network was measured against.
+        sets: set -> metric -> one value per subject.
+        panels: name -> (at most `SHOWN`, 3, H, W) pictures, the columns of `evaluation.png`.
+        names: set -> the subjects' names, where they have some; in the order of the values.
+        pooled: set -> metric -> one value for all of a set, or of several, where that is no mean over subjects.
+        curves: of `curve.png`.
+        left_out: subject -> why it was not measured.
+    """
+
+    truth: Literal["exact", "fitted", "photographs", "annotations", "scans"]
+    sets: Mapping[str, Mapping[str, list[float]]]
+    panels: Mapping[str, Tensor]
+    names: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    pooled: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    curves: Sequence[CumulativeCurve] = ()
+    left_out: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many faces each set holds."""
+        return {name: len(next(iter(metrics.values()))) for name, metrics in self.sets.items()}
+
+    @property
+    def subjects(self) -> int:
+        """How many faces the largest set holds."""
+        return max(self.counts.values(), default=0)
+
+    def summary(self) -> dict[str, dict[str, dict[str, float]]]:
+        """set -> metric -> mean and standard deviation over the subjects; of a single subject the latter is 0."""
+        return {
+            name: {
+                metric: {
+                    "mean": statistics.fmean(values),
+                    "std": statistics.stdev(values) if len(values) > 1 else 0.0,
+                }
+                for metric, values in metrics.items()
+            }
+            for name, metrics in self.sets.items()
+        }
+
+
+def write_results(output: Path, suite: str, checkpoint: Path, evaluation: Evaluation) -> list[Path]:
+    """Writes the results, each file whole or not at all; returns their paths.
+
+    `evaluation.json`, `.csv` (a line a set and metric) and, where there are pictures, `.png`; where subjects have
+    names `subjects.csv` (a line a subject and metric); where there are curves `curve.png`.
+    """
+    from experiments.training.callbacks import panel_grid
+
+    summary = evaluation.summary()
+    record: dict[str, Any] = {
+        "suite": suite,
+        "checkpoint": str(checkpoint),
+        "truth": evaluation.truth,
+        "subjects": evaluation.subjects,
+        "sets": summary,
+    }
+    if len(set(evaluation.counts.values())) > 1:
+        record["counts"] = evaluation.counts
+    record |= {name: value for name in ("pooled", "left_out") if (value := getattr(evaluation, name))}
+    paths = [output / f"evaluation.{kind}" for kind in ("json", "csv")]
+    write_json(paths[0], record)
+    write_text(paths[1], _csv(evaluation))
+    if evaluation.names:
+        paths.append(output / "subjects.csv")
+        write_text(paths[-1], _subjects_csv(evaluation))
+    if evaluation.panels:
+        paths.append(output / "evaluation.png")
+        with written_atomically(paths[-1]) as temporary:
+            panel_grid(evaluation.panels, SHOWN).save(temporary)
+    if evaluation.curves:
+        paths.append(output / "curve.png")
+        with written_atomically(paths[-1]) as temporary:
+            draw_curves(evaluation.curves).save(temporary)
+    return paths
+
+
+def _csv(evaluation: Evaluation) -> str:
+    """One line a set and metric; pooled ones have no deviation over subjects."""
+    rows: list[list[object]] = [["set", "metric", "mean", "std", "subjects"]]
+    for name, metrics in evaluation.summary().items():
+        count = evaluation.counts[name]
+        rows += [[name, metric, value["mean"], value["std"], count] for metric, value in metrics.items()]
+    for name, figures in evaluation.pooled.items():
+        rows += [[name, metric, value, "", ""] for metric, value in figures.items()]
+    return _lines(rows)
+
+
+def _subjects_csv(evaluation: Evaluation) -> str:
+    """One line a subject and metric."""
+    rows: list[list[object]] = [["set", "subject", "metric", "value"]]
+    for name, metrics in evaluation.sets.items():
+        for metric, values in metrics.items():
+            pairs = zip(evaluation.names[name], values, strict=True)
+            rows += [[name, subject, metric, value] for subject, value in pairs]
+    return _lines(rows)
+
+
+def _lines(rows: Sequence[Sequence[object]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()

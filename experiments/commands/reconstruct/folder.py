@@ -1,0 +1,318 @@
+"""A folder of photographs or frames: each is written as it ends, and what goes wrong with one costs no other."""
+
+from __future__ import annotations
+
+import re
+import time
+import unicodedata
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from datamodules.preparation.file_names import printable
+from experiments.commands.reconstruct.output import (
+    INDEX,
+    RESULT,
+    check_replaceable,
+    check_results_folder,
+    marker_text,
+    read_marker,
+    remove_leftovers,
+    replacing,
+)
+from experiments.commands.reconstruct.pipeline import Photo, ReconstructedFace, Reconstructor, open_photo
+from experiments.commands.reconstruct.report import index_page, thumbnail
+from experiments.commands.reconstruct.results import (
+    made_with,
+    nme_line,
+    overlay_size,
+    progress_bar,
+    stamp,
+    write_result,
+)
+from experiments.commands.reconstruct.tracking import FaceTracker, sequence_name
+from renderers.io.atomic_file import write_bytes
+from renderers.io.errors import UserError, reason
+
+SAVE_SECONDS = 10.0  # how often `index.json` is written
+PAGE = "index.html"
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a folder holds.
+
+    Attributes:
+        paths: its visible files, frame 2 before frame 10.
+        passed_over: what else there is -> how many.
+    """
+
+    paths: list[Path]
+    passed_over: dict[str, int]
+
+
+def look_into(source: Path, out: Path) -> Listing:
+    """The files of a folder, and how much in it is not looked at; `out` does not count.
+
+    Raises:
+        UserError: there are no files.
+    """
+    entries = [path for path in source.iterdir() if not path.name.startswith(".")]
+    counts = Counter(_kind(path) for path in entries if not (path.is_dir() and path.resolve() == out.resolve()))
+    passed_over = {kind: counts[kind] for kind in sorted(counts) if kind != "files"}
+    paths = [path for path in entries if path.is_file()]
+    if not paths:
+        rest = f" (there are {_counted(passed_over)}, which are not looked at)" if passed_over else ""
+        raise UserError(f"{source}: no files in this folder{rest}; put photographs or video frames into it")
+    # Every second part is a number.
+    parts = {path: re.split(r"(\d+)", path.name) for path in paths}
+    key = {path: [int(p) if k % 2 else p for k, p in enumerate(parts[path])] for path in paths}
+    return Listing(sorted(paths, key=lambda path: key[path]), passed_over)
+
+
+def _kind(path: Path) -> str:
+    if path.is_file():
+        return "files"
+    if path.is_dir():
+        return "sub-folders"
+    return "broken links" if path.is_symlink() else "things that are no files"
+
+
+def _counted(passed_over: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {kind}" for kind, count in passed_over.items())
+
+
+def result_names(paths: Sequence[Path], earlier: Mapping[str, str], foreign: Sequence[str]) -> dict[Path, str]:
+    """The name of each photograph's result: its own without the ending, or with it where that is not enough.
+
+    No two are the same, not even on a disk that takes capital and small letters for the same.
+
+    Args:
+        paths: the photographs.
+        earlier: printable file name -> the name that an earlier run gave.
+        foreign: names that are taken by something else.
+    """
+    stems = Counter(_folded(path.stem) for path in paths)
+    used = {_folded(name) for name in ["index", PAGE, INDEX, *earlier.values(), *foreign]}
+    names: dict[Path, str] = {}
+    for path in paths:
+        name, whole = printable(path.stem), printable(path.name).replace(".", "_")
+        if stems[_folded(path.stem)] > 1 or _folded(name) in used:
+            name = whole
+        number = 1
+        while _folded(name) in used:
+            number += 1
+            name = f"{whole}_{number}"
+        names[path] = earlier.get(printable(path.name), name)
+        used.add(_folded(names[path]))
+    return names
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def reconstruct_folder(source: Path, out: Path, reconstructor: Reconstructor) -> None:
+    """Reconstruct every photograph of a folder into folders of `out`; what cannot be is listed with its reason.
+
+    Each result is there when its photograph is finished. The same command, run again, goes on where it stopped: it
+    keeps the results that were made in the same way from files that have not changed since.
+
+    Raises:
+        UserError: an empty folder, one in which nothing could be reconstructed, or `out` cannot be written.
+        KeyboardInterrupt: interrupted; what was finished is kept.
+    """
+    run = _FolderRun(source, out, reconstructor)
+    try:
+        run.reconstruct()
+    except (UserError, KeyboardInterrupt) as error:
+        # A full disk, or a folder that is gone, would stop the next photograph, too.
+        with suppress(UserError):
+            run.save()
+        told = f"{len(run.photos)} of {len(run.names)} files are finished, in {out}; run the same command to go on"
+        if isinstance(error, UserError):
+            raise UserError(f"{error}; {told}") from error
+        raise KeyboardInterrupt(told) from None
+    run.finish()
+
+
+class _FolderRun:
+    """One pass over a folder, and what is known of its results.
+
+    Attributes:
+        names: photograph -> the name of its result.
+        photos: printable file name -> what `index.json` says of its result.
+        skipped: printable file name -> reason.
+    """
+
+    def __init__(self, source: Path, out: Path, reconstructor: Reconstructor) -> None:
+        check_results_folder(out)
+        self.source, self.out, self.reconstructor = source, out, reconstructor
+        self.listing, self.made_with = look_into(source, out), made_with(reconstructor)
+        self.photos: dict[str, Record] = {}
+        self.skipped: dict[str, str] = {}
+        self._cards: dict[str, str] = {}  # thumbnails of what this run has made
+        self._trackers: dict[str, FaceTracker] = {}
+        self._saved = time.monotonic()
+        self._is_new = not out.exists()
+        results = self._earlier_results()
+        foreign = [entry.name for entry in out.iterdir()] if out.exists() else []
+        self.names = result_names(self.listing.paths, {key: name for key, (name, _) in results.items()}, foreign)
+        self._done = {path: self._finished(path, results) for path in self.names}
+        for path, name in self.names.items():
+            if self._done[path] is None:
+                check_replaceable(out / name)
+
+    def _earlier_results(self) -> dict[str, tuple[str, Record]]:
+        """Printable file name -> the result's name and `reconstruction.json`, of every result that lies in `out`."""
+        found: dict[str, tuple[str, Record]] = {}
+        for marker in sorted(self.out.glob(f"*/{RESULT}")):
+            record = read_marker(marker)
+            if isinstance(record.get("photo_file"), str):
+                found.setdefault(record["photo_file"], (marker.parent.name, record))
+        return found
+
+    def _finished(self, path: Path, results: Mapping[str, tuple[str, Record]]) -> Record | None:
+        """What an earlier run's result says, if it is whole and this run would make the same."""
+        name, record = results.get(printable(path.name), ("", {}))
+        wanted = {**self.made_with, "photo_stamp": stamp(path)}
+        if any(record.get(key) != value for key, value in wanted.items()):
+            return None
+        return record if all((self.out / name / file).is_file() for file in record["files"]) else None
+
+    def reconstruct(self) -> None:
+        """Every photograph that is not finished."""
+        done = sum(record is not None for record in self._done.values())
+        print(f"{len(self.names)} files in {self.source}" + (f", {done} of them finished already" if done else ""))
+        self._begin()
+        with progress_bar(len(self.names)) as (bar, task):
+            for path, name in self.names.items():
+                bar.update(task, description=printable(path.name))
+                self._take(path, name)
+                bar.advance(task)
+        self.save()
+
+    def _begin(self) -> None:
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{self.out}: cannot be written ({error.strerror or error}); choose another OUT") from error
+        remove_leftovers(self.out)
+        # By its marker the folder is known as ours, even after this run has been killed.
+        if not (self.out / INDEX).exists():
+            self.save()
+
+    def _take(self, path: Path, name: str) -> None:
+        key, record = printable(path.name), self._done[path]
+        group = sequence_name(path)
+        tracker = self._trackers.setdefault(group, FaceTracker())
+        if record is not None:
+            numbered = {face["number"]: np.array(face["box"]) for face in record["faces"]}
+            tracker.recall(record["sequence"], lambda: open_photo(path).pixels, numbered)
+            self._note(key, name, record)
+            return
+        try:
+            photo = open_photo(path)
+            found = self.reconstructor.reconstruct(photo)
+            numbers = tracker.follow(key, photo.pixels, np.array([face.detected.box for face in found]))
+        except Exception as error:  # whatever is wrong with one file, the others are not lost
+            self.skipped[key] = printable(reason(error)).removeprefix(f"{printable(str(path))}: ")
+        else:
+            found = sorted((replace(face, number=n) for face, n in zip(found, numbers, strict=True)), key=_number)
+            self._write(path, name, photo, found, tracker.first)
+        if time.monotonic() - self._saved > SAVE_SECONDS:
+            self.save()
+
+    def _write(self, path: Path, name: str, photo: Photo, found: list[ReconstructedFace], sequence: str) -> None:
+        key = printable(path.name)
+        more = {"photo_file": key, "photo_stamp": stamp(path), "sequence": sequence}
+        try:
+            with replacing(self.out / name) as folder:
+                overlay = write_result(folder, photo, found, self.reconstructor, more)
+        except UserError:
+            raise
+        except Exception as error:
+            self.skipped[key] = printable(reason(error))
+        else:
+            self._cards[key] = thumbnail(overlay)
+            self._note(key, name, read_marker(self.out / name / RESULT))
+
+    def _note(self, key: str, name: str, record: Record) -> None:
+        self.photos[key] = {
+            "folder": name,
+            "faces": [face["number"] for face in record["faces"]],
+            "landmark_nme": [face["landmark_nme"] for face in record["faces"]],
+            "confidence": [face["confidence"] for face in record["faces"]],
+            "smallest_face": record["smallest_face"],
+        }
+
+    def save(self) -> None:
+        """Write `index.json`."""
+        content = {
+            "source": printable(str(self.source)),
+            "photos": self.photos,
+            "skipped": self.skipped,
+            "passed_over": self.listing.passed_over,
+        }
+        write_bytes(self.out / INDEX, marker_text(content))
+        self._saved = time.monotonic()
+
+    def finish(self) -> None:
+        """Write the page that links all results, and say what came of the folder.
+
+        Raises:
+            UserError: nothing could be reconstructed.
+        """
+        for key, why in self.skipped.items():
+            print(f"skipped       {key}: {why}")
+        if self.listing.passed_over:
+            print(f"not looked at {_counted(self.listing.passed_over)}")
+        if not self.photos:
+            if self._is_new:
+                (self.out / INDEX).unlink()
+                self.out.rmdir()
+            raise UserError(f"{self.source}: none of its {len(self.names)} files could be reconstructed")
+        done = [(record["folder"], _line(record), self._card(key)) for key, record in self.photos.items()]
+        page = index_page(printable(self.source.resolve().name), done, self.skipped, self.listing.passed_over)
+        write_bytes(self.out / PAGE, page.encode(errors="backslashreplace"))
+        faces = [pair for held in self.photos.values() for pair in _told(held)]
+        trusted = [error for error, confidence in faces if confidence != "doubtful"]
+        smallest = max(record["smallest_face"] for record in self.photos.values())
+        error = f", mean landmark NME {np.mean(trusted):.2f} %" if trusted else ""
+        print(f"reconstructed {len(self.photos)} of {len(self.names)} files{error}")
+        for key, held in self.photos.items():
+            doubtful = held["confidence"].count("doubtful")
+            if doubtful:
+                print(f"doubtful      {key}: {doubtful} of {len(held['faces'])} faces; look at the overlay")
+        print(f"faces         {len(faces)}; none smaller than {smallest:.0f} px was looked for")
+        print(f"reports       {self.out / PAGE}")
+
+    def _card(self, key: str) -> str:
+        if key not in self._cards:
+            folder = self.out / self.photos[key]["folder"]
+            width, height = read_marker(folder / RESULT)["photo_size"]
+            height, width = overlay_size(height, width)
+            with Image.open(folder / "overlay.png", formats=("PNG",)) as picture:
+                self._cards[key] = thumbnail(np.asarray(picture.convert("RGB"))[-height:, -width:])
+        return self._cards[key]
+
+
+def _number(face: ReconstructedFace) -> int:
+    return face.number
+
+
+def _line(record: Record) -> str:
+    count = len(record["faces"])
+    return f"{'1 face' if count == 1 else f'{count} faces'}, NME {nme_line(_told(record))}"
+
+
+def _told(record: Record) -> list[tuple[float, str]]:
+    return list(zip(record["landmark_nme"], record["confidence"], strict=True))

@@ -1,0 +1,295 @@
+"""Photograph -> faces: detect, align, regress with a checkpoint, refine by optimization, unwrap the texture."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from datamodules.preparation.alignment import Alignment, align, model_template
+from datamodules.preparation.file_names import printable
+from datamodules.preparation.landmarks import DetectedFace, LandmarkDetector, best_detector
+from datamodules.preparation.photo_file import read_photo
+from datamodules.preparation.skin import skin_probability
+from experiments.commands.reconstruct.camera import camera_record
+from experiments.commands.reconstruct.detail import DEFAULT_SIZE, FaceDetail, face_detail
+from experiments.commands.reconstruct.export import FaceMesh, face_mesh
+from experiments.commands.reconstruct.texture import TEXTURE_SIZE, bake_texture
+from experiments.fitting.landmark_fitting import contour_table
+from experiments.fitting.photometric_fitting import FitSettings, fit, project_landmarks
+from lightning_modules.base import FaceModule
+from lightning_modules.components.reconstruction import Reconstruction
+from renderers.camera import default_intrinsics
+from renderers.coefficients import Coefficients
+from renderers.face_models.morphable_model import MorphableModel
+from renderers.face_renderer import FaceRenderer, Rendering
+from renderers.io.errors import UserError
+
+CROP_SIZE = 224
+DEFAULT_PHOTO = "astronaut"
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A photograph as it is meant to be seen: see `datamodules.preparation.prepared_folder.read_photo`.
+
+    Attributes:
+        name: what its results are called.
+        source: where it came from.
+        pixels: (H, W, 3) uint8 sRGB.
+    """
+
+    name: str
+    source: str
+    pixels: np.ndarray
+
+
+@dataclass(frozen=True)
+class ReconstructedFace:
+    """One face of a photograph.
+
+    Attributes:
+        detected: box and landmarks, photograph pixels.
+        alignment: photograph <-> the crop that `rendering` is drawn into (`TEXTURE_SIZE` pixels).
+        coefficients: B = 1, with respect to the camera of `projection`.
+        projection: (3, 4) P of that camera, perspective or orthographic: (x w, y w, w) = P (X, 1) takes a point X in
+            model space, decimetres, to photograph pixels x, y.
+        rendering: B = 1, in that crop.
+        landmarks: (68, 2) projected, photograph pixels.
+        landmark_vertices: (68,) the vertices that these are the images of.
+        pose_degrees: pitch, yaw and roll in the photograph.
+        mesh: textured, millimetres.
+        seconds: wall time by stage; of the detection, which all faces share, an equal part.
+        history: energy and its parts by iteration; empty without refinement.
+        detail: where the checkpoint's paper finds it.
+        number: of the face in its photograph, from 1.
+    """
+
+    detected: DetectedFace
+    alignment: Alignment
+    coefficients: Coefficients
+    projection: np.ndarray
+    rendering: Rendering
+    landmarks: np.ndarray
+    landmark_vertices: np.ndarray
+    pose_degrees: dict[str, float]
+    mesh: FaceMesh
+    seconds: dict[str, float]
+    history: dict[str, list[float]]
+    detail: FaceDetail | None = None
+    number: int = 1
+
+    @property
+    def landmark_nme(self) -> float:
+        """Mean distance of projected and detected points in percent of sqrt(w * h) of the detected points' box."""
+        target = self.detected.landmarks
+        box = math.sqrt(float(np.prod(np.ptp(target, axis=0))))
+        return 100 * float(np.linalg.norm(self.landmarks - target, axis=1).mean()) / box
+
+    def record(self) -> dict[str, Any]:
+        """What `reconstruction.json` says about this face."""
+        return {
+            "number": self.number,
+            "box": _rounded(self.detected.box, 2),
+            "detector_score": round(self.detected.score, 4),
+            "confidence": self.detected.confidence,
+            "landmark_spread": None if self.detected.spread is None else round(self.detected.spread, 4),
+            "landmarks_detected": _rounded(self.detected.landmarks, 3),
+            "landmarks_projected": _rounded(self.landmarks, 3),
+            "landmark_vertices": self.landmark_vertices.tolist(),
+            "landmark_nme": round(self.landmark_nme, 4),
+            "pose_degrees": {name: round(value, 3) for name, value in self.pose_degrees.items()},
+            "camera": camera_record(self.projection),
+            "coefficients": {name: _rounded(value[0], 6) for name, value in self.coefficients.named().items()},
+            "crop_from_photo": _rounded(self.alignment.matrix * (CROP_SIZE / self.alignment.size), 6),
+            "seconds": {stage: round(value, 3) for stage, value in self.seconds.items()},
+            **({} if self.detail is None else {"detail": self.detail.record()}),
+        }
+
+
+def _rounded(values: np.ndarray | Tensor, digits: int) -> list[Any]:
+    return np.round(np.asarray(values, dtype=np.float64), digits).tolist()
+
+
+class Reconstructor:
+    """Everything that is loaded once for all photographs.
+
+    Args:
+        face_model: the decoder.
+        module: a checkpoint's; its answer is where the optimization starts, its renderer and camera draw the faces.
+            Without one that is the mean face, and a `FaceRenderer`.
+        detector: name of the landmark detector, see `datamodules.preparation.landmarks.best_detector`.
+        refine: False takes the regressor's answer as it is.
+        checkpoint: where the module came from, for the record.
+        settings: of the fitter; chosen for the face model and the detector where absent.
+        detail_size: texels along a side of the detail's maps, of a module that finds detail.
+
+    Raises:
+        UserError: no such detector, or nothing left to reconstruct with.
+    """
+
+    def __init__(
+        self,
+        face_model: MorphableModel,
+        module: FaceModule | None = None,
+        detector: str = "auto",
+        refine: bool = True,
+        checkpoint: str | None = None,
+        settings: FitSettings | None = None,
+        detail_size: int = DEFAULT_SIZE,
+    ) -> None:
+        if module is None and not refine:
+            raise UserError("--no-fit leaves nothing but the mean face: give --checkpoint FILE with it")
+        self.face_model, self.module, self.refine, self.checkpoint = face_model, module, refine, checkpoint
+        self.detail_size = detail_size
+        self.detector: LandmarkDetector = best_detector(detector)
+        self.settings = settings or fit_settings(face_model, self.detector.contour)
+        self.template = model_template(face_model, CROP_SIZE)
+        self.renderer = FaceRenderer(face_model, TEXTURE_SIZE) if module is None else module.renderer
+
+    def reconstruct(self, photo: Photo, tell: Progress = lambda stage: None) -> list[ReconstructedFace]:
+        """Every face of a photograph, numbered from left to right.
+
+        Args:
+            photo: any size.
+            tell: called with the name of each stage as it begins.
+
+        Raises:
+            UserError: there is no face in it.
+        """
+        tell("detecting")
+        clock = time.perf_counter()
+        found = self.detector.detect(photo.pixels)
+        if not found:
+            size = f"{self.smallest_face(photo):.0f} px"
+            raise UserError(
+                f"{photo.source}: no face found (none smaller than {size} is looked for); try a sharper, more frontal "
+                "or larger picture"
+            )
+        found.sort(key=lambda face: (face.box[0] + face.box[2], face.box[1]))
+        seconds = (time.perf_counter() - clock) / len(found)
+        faces = []
+        for number, face in enumerate(found, start=1):
+            tell(f"fitting face {number} of {len(found)}")
+            faces.append(replace(self._face(photo, face, {"detect": seconds}), number=number))
+        return faces
+
+    def smallest_face(self, photo: Photo) -> float:
+        """Side in pixels of the smallest face box that is looked for in a photograph."""
+        return self.detector.smallest_face(*photo.pixels.shape[:2])
+
+    def _face(self, photo: Photo, face: DetectedFace, seconds: dict[str, float]) -> ReconstructedFace:
+        clock = time.perf_counter()
+        try:
+            alignment = align(face.landmarks, self.template, CROP_SIZE)
+        except ValueError as error:
+            raise UserError(f"{photo.source}: {error}") from error
+        crop = alignment.crop(photo.pixels)
+        points = alignment.to_crop(face.landmarks)
+        skin = skin_probability(crop, points) * alignment.coverage(*photo.pixels.shape[:2])
+        image = _tensor(crop)[None]
+        camera = default_intrinsics(CROP_SIZE)[None]
+        seconds["align"], clock = time.perf_counter() - clock, time.perf_counter()
+
+        initial = None
+        if self.module is not None:
+            try:
+                initial = self.module.answer(image)
+            except UserError as error:
+                raise UserError(f"{photo.source}: {error}") from error
+            seconds["regress"], clock = time.perf_counter() - clock, time.perf_counter()
+        history: dict[str, list[float]] = {}
+        if self.refine:
+            target = torch.from_numpy(points).float()[None]
+            weight = torch.from_numpy(skin).float()[None, None]
+            result = fit(self.face_model, image, target, weight, camera, initial, self.settings, self.renderer)
+            coefficients, projected, history = result.coefficients, result.landmarks, result.history
+            rows = result.landmark_vertices
+            seconds |= result.seconds
+        else:
+            assert initial is not None
+            contour = contour_table(self.face_model) if self.settings.moving_contour else None
+            coefficients = initial
+            projected, rows = project_landmarks(self.renderer, initial, camera, contour)
+
+        clock = time.perf_counter()
+        large = Alignment(alignment.matrix * (TEXTURE_SIZE / CROP_SIZE), TEXTURE_SIZE)
+        coverage = torch.from_numpy(large.coverage(*photo.pixels.shape[:2]))
+        view, probability = _tensor(large.crop(photo.pixels)), torch.from_numpy(skin).float()
+        answer = self._drawn(view[None], probability[None, None], coefficients)
+        coefficients, rendering = answer.coefficients, answer.rendering
+        seconds["draw"], clock = time.perf_counter() - clock, time.perf_counter()
+        texture = bake_texture(self.face_model, rendering, view, coverage, probability)
+        seconds["texture"], clock = time.perf_counter() - clock, time.perf_counter()
+        detail = face_detail(self.face_model, view[None], answer, self.detail_size)
+        if detail is not None:
+            seconds["detail"] = time.perf_counter() - clock
+        projection = (
+            np.vstack([alignment.inverse, [0, 0, 1]]) @ self.renderer.projection(coefficients, camera)[0].numpy()
+        )
+        return ReconstructedFace(
+            detected=face,
+            alignment=large,
+            coefficients=coefficients,
+            projection=projection,
+            rendering=rendering,
+            landmarks=alignment.to_photo(projected[0].double().numpy()),
+            landmark_vertices=rows[0].numpy(),
+            pose_degrees=photo_pose(coefficients, alignment),
+            mesh=face_mesh(self.face_model, rendering, texture),
+            seconds=seconds,
+            history=history,
+            detail=detail,
+        )
+
+    @torch.no_grad()
+    def _drawn(self, view: Tensor, skin: Tensor, coefficients: Coefficients) -> Reconstruction:
+        """The faces of coefficients, drawn into their crops."""
+        if self.module is None:
+            return Reconstruction(coefficients, self.renderer(coefficients))
+        return self.module.reconstruct(view, skin, coefficients=coefficients)
+
+
+def fit_settings(face_model: MorphableModel, contour: bool) -> FitSettings:
+    """The fitter's settings for a face model and for landmarks whose jaw marks the visible contour, or does not."""
+    if face_model.expression_names:  # blend weights
+        return FitSettings(expression_deviation=0.35, expression_bounds=(0.0, 1.0), moving_contour=contour)
+    return FitSettings(moving_contour=contour)
+
+
+def photo_pose(coefficients: Coefficients, alignment: Alignment) -> dict[str, float]:
+    """Pitch, yaw and roll in degrees; the crop is the photograph turned in its plane, which changes the roll alone."""
+    pitch, yaw, roll = (math.degrees(angle) for angle in coefficients.angles[0].tolist())
+    # Image y points down, so that a turn from photograph to crop by +a in pixels is a roll by -a.
+    turned = math.degrees(math.atan2(alignment.matrix[1, 0], alignment.matrix[0, 0]))
+    return {"pitch": pitch, "yaw": yaw, "roll": (roll + turned + 180) % 360 - 180}
+
+
+def _tensor(picture: np.ndarray) -> Tensor:
+    """(H, W, 3) uint8 -> (3, H, W) in [0, 1]"""
+    return torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1).float() / 255
+
+
+def open_photo(path: Path) -> Photo:
+    """Read a photograph file.
+
+    Raises:
+        UserError: no such file, not an image, a damaged one, or one too large to open safely.
+    """
+    return Photo(printable(path.stem), printable(str(path)), read_photo(path))
+
+
+def default_photo() -> Photo:
+    """The photograph that is reconstructed when none is given: scikit-image's astronaut (public domain)."""
+    from skimage import data
+
+    return Photo(DEFAULT_PHOTO, "skimage.data.astronaut()", data.astronaut())

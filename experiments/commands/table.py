@@ -1,0 +1,289 @@
+"""`python -m experiments table PAPER`: a paper's ablation table, every row a few command-line overrides."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import re
+import shlex
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from experiments.papers import paper_folder
+from experiments.training.plain_yaml import read_yaml
+from experiments.training.run_folder import read_json, write_json, write_text
+from experiments.training.run_pool import PooledRun, RunPool, is_done, last_line, positive, source_stamp
+from renderers.io.errors import UserError
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: what differs from the common command, and what the paper measured."""
+
+    name: str
+    overrides: tuple[str, ...]
+    paper: Mapping[str, float]
+
+    @property
+    def slug(self) -> str:
+        """The name as a folder."""
+        return re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-")
+
+
+@dataclass(frozen=True)
+class TableSpec:
+    """What `table.yaml` says.
+
+    Attributes:
+        folder: where it lies, `experiments/PAPER`.
+        config: the configuration that every row starts from.
+        overrides: common to all rows.
+        metrics: names in the runs' `metrics.json`, the columns.
+        parts: (title, word) of every table to print: the columns that hold the word; one table of all by default.
+        warm_start: where it is given, the overrides of a run from whose weights every row of that seed goes on.
+        rows: the lines.
+    """
+
+    folder: Path
+    config: Path
+    overrides: tuple[str, ...]
+    metrics: tuple[str, ...]
+    parts: tuple[tuple[str, str], ...]
+    warm_start: Row | None
+    rows: tuple[Row, ...]
+
+    @property
+    def paper(self) -> str:
+        return self.folder.name
+
+
+@dataclass(frozen=True)
+class Run(PooledRun):
+    """One row with one seed."""
+
+    row: Row
+    seed: int
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's arguments."""
+    parser.add_argument("paper", help="a folder of experiments/ that has a table.yaml, by name or by path")
+    parser.add_argument("--seeds", type=positive, default=3, help="runs of each row (default 3)")
+    parser.add_argument("--jobs", type=positive, default=None, help="runs at a time (default 2, or the processors)")
+    parser.add_argument("--only", metavar="ROW", help="this row alone; the others keep what table.json says")
+    parser.add_argument("--config", type=Path, help="start from this configuration instead of the table's")
+    parser.add_argument("--runs_dir", type=Path, default=Path("runs"), help="where the runs lie (default runs)")
+    parser.add_argument(
+        "--override", metavar="NAME=VALUE", action="append", default=[], help="an argument of `fit` for every run"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Runs what is missing, then writes table.json and the READMEs' tables, and prints the table."""
+    spec = read_spec(arguments.paper)
+    config = arguments.config or spec.config
+    if not config.is_file():
+        raise UserError(f"{config}: no such configuration")
+    rows = spec.rows
+    if arguments.only:
+        rows = tuple(row for row in rows if arguments.only in (row.name, row.slug))
+        if not rows:
+            raise UserError(f"--only {arguments.only}: the rows are {', '.join(row.name for row in spec.rows)}")
+    common = (*spec.overrides, *(f"--{override.lstrip('-')}" for override in arguments.override))
+    stamp, jobs, runs_dir = source_stamp(config), arguments.jobs or min(2, os.cpu_count() or 1), arguments.runs_dir
+    starts: dict[int, tuple[str, ...]] = {}
+    if spec.warm_start is not None:
+        warm = [plan_run(spec, spec.warm_start, seed, config, common, runs_dir) for seed in range(arguments.seeds)]
+        execute(warm, stamp, jobs)
+        starts = {run.seed: (f"--model.init_args.init_weights={run.folder.checkpoint}",) for run in warm}
+    runs = [
+        plan_run(spec, row, seed, config, (*common, *starts.get(seed, ())), runs_dir)
+        for seed in range(arguments.seeds)
+        for row in rows
+    ]
+    execute(runs, stamp, jobs)
+    table = collect(spec, rows, runs, arguments)
+    write_json(spec.folder / "table.json", table)
+    text = markdown(table, spec.parts)
+    for readme in (spec.folder / "README.md", spec.folder.parent.parent / "README.md"):
+        replace_block(readme, f"table:{spec.paper}", text)
+    for title, word in spec.parts:
+        _print(table, title or spec.paper, word)
+    return 0
+
+
+def read_spec(paper: str) -> TableSpec:
+    """experiments/PAPER/table.yaml.
+
+    Raises:
+        UserError: there is none, or it does not say what a table needs.
+    """
+    folder = paper_folder(paper, "table.yaml")
+    path = folder / "table.yaml"
+    try:
+        tree = read_yaml(path)
+        rows = tuple(
+            Row(str(row["name"]), tuple(row.get("overrides") or ()), dict(row.get("paper") or {}))
+            for row in tree["rows"]
+        )
+        config, metrics = folder / tree["config"], tuple(tree["metrics"])
+        parts = tuple((str(title), str(word)) for title, word in (tree.get("parts") or {"": ""}).items())
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path}: {type(error).__name__}: {' '.join(str(error).split())}") from error
+    slugs = [row.slug for row in rows]
+    if len(set(slugs)) != len(slugs) or not all(slugs):
+        raise UserError(f"{path}: rows need names that differ in letters or digits")
+    warm_start = Row("warm start", tuple(tree["warm_start"]), {}) if tree.get("warm_start") else None
+    return TableSpec(folder, config, tuple(tree.get("overrides") or ()), metrics, parts, warm_start, rows)
+
+
+def plan_run(spec: TableSpec, row: Row, seed: int, config: Path, common: Sequence[str], runs_dir: Path) -> Run:
+    """The `fit` command of one row and seed."""
+    command = (
+        *("fit", "--config", str(config), "--wandb", "disabled", *common, *row.overrides),
+        *("--paper", spec.paper, "--seed_everything", str(seed)),
+        *("--runs_dir", str(runs_dir), "--run_id", f"table/{row.slug}/seed_{seed}"),
+        "--trainer.enable_progress_bar=false",
+    )
+    path = runs_dir / spec.paper / "table" / row.slug / f"seed_{seed}"
+    return Run(f"{row.name!r}, seed {seed}", path, command, row, seed)
+
+
+def execute(runs: Sequence[Run], stamp: str, jobs: int) -> None:
+    """Runs what is not done yet, `jobs` at a time; an interrupt lets each save its checkpoint first.
+
+    Raises:
+        UserError: a run failed; the others that were under way are stopped and resume next time.
+    """
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    folder = runs[0].path.parents[1]
+    with RunPool(folder, stamp, jobs) as pool, Progress(*columns, console=Console(stderr=True)) as progress:
+        waiting = [run for run in runs if not is_done(run, stamp)]
+        bar = progress.add_task("table", total=len(runs), completed=len(runs) - len(waiting))
+        while waiting or pool.active:
+            while waiting and pool.has_room:
+                pool.start(waiting.pop(0))
+            progress.update(bar, description="; ".join(run.name for run in pool.active))
+            time.sleep(0.1)
+            for run, ended_well in pool.ended():
+                if not ended_well:
+                    raise UserError(f"row {run.name}: {last_line(run.log)} (see {run.log})")
+                progress.advance(bar)
+
+
+def collect(spec: TableSpec, rows: Sequence[Row], runs: Sequence[Run], arguments: argparse.Namespace) -> dict[str, Any]:
+    """table.json: the rows that were asked for from their runs, the others as they stood.
+
+    Raises:
+        UserError: a run has no such metric.
+    """
+    old = read_json(spec.folder / "table.json")
+    kept = {row["name"]: row for row in old.get("rows", [])}
+    wanted = {row.name for row in rows}
+    lines = []
+    for row in spec.rows:
+        if row.name in wanted:
+            finals = [read_json(run.folder.metrics)["final"] for run in runs if run.row == row]
+            ours = {metric: summary([_value(final, metric, row) for final in finals]) for metric in spec.metrics}
+            lines.append({"name": row.name, "overrides": list(row.overrides), "paper": dict(row.paper), "ours": ours})
+        elif row.name in kept:
+            lines.append(kept[row.name])
+    commits = {str(read_json(run.stamp).get("commit", "unknown")) for run in runs}
+    if wanted != {row.name for row in spec.rows} and old.get("commit"):
+        commits.update(str(old["commit"]).split(", "))
+    return {"command": _command(spec, arguments), "commit": ", ".join(sorted(commits)), "rows": lines}
+
+
+def _command(spec: TableSpec, arguments: argparse.Namespace) -> str:
+    """What to type to have this table again: all rows, whichever were run this time."""
+    words = ["python", "-m", "experiments", "table", spec.paper, "--seeds", str(arguments.seeds)]
+    if arguments.config:
+        words += ["--config", str(arguments.config)]
+    return shlex.join([*words, *(f"--override={override}" for override in arguments.override)])
+
+
+def _value(final: Mapping[str, float | None], metric: str, row: Row) -> float:
+    value = final.get(metric)
+    if value is None:
+        raise UserError(f"row {row.name!r}: its runs have no finite {metric}; they have {', '.join(final) or 'none'}")
+    return value
+
+
+def summary(seeds: Sequence[float]) -> dict[str, Any]:
+    """Mean, sample standard deviation (0 for one seed) and the values themselves."""
+    deviation = statistics.stdev(seeds) if len(seeds) > 1 else 0.0
+    return {"mean": statistics.fmean(seeds), "std": deviation, "seeds": list(seeds)}
+
+
+def columns(table: Mapping[str, Any], word: str = "") -> tuple[list[str], list[str]]:
+    """Names of the paper's and of our columns that hold `word`."""
+    paper = dict.fromkeys(name for row in table["rows"] for name in row["paper"] if word in name)
+    ours = dict.fromkeys(name for row in table["rows"] for name in row["ours"] if word in name)
+    return list(paper), list(ours)
+
+
+def cells(table: Mapping[str, Any], word: str = "") -> list[list[str]]:
+    """The table's text: a header, then a line for each row."""
+    paper, ours = columns(table, word)
+    lines = [["row", *(f"{name} (paper)" for name in paper), *(f"{name} (ours)" for name in ours)]]
+    for row in table["rows"]:
+        published = [f"{row['paper'][name]:g}" if name in row["paper"] else "" for name in paper]
+        measured = [_measured(row["ours"][name]) if name in row["ours"] else "" for name in ours]
+        lines.append([row["name"], *published, *measured])
+    return lines
+
+
+def _measured(value: Mapping[str, Any]) -> str:
+    """Mean and deviation with as many decimals as three significant digits of the mean need."""
+    mean = abs(value["mean"])
+    decimals = 2 if mean == 0 else max(0, 2 - math.floor(math.log10(mean)))
+    spread = f" ± {value['std']:.{decimals}f}" if len(value["seeds"]) > 1 else ""
+    return f"{value['mean']:.{decimals}f}{spread}"
+
+
+def markdown(table: Mapping[str, Any], parts: Sequence[tuple[str, str]] = (("", ""),)) -> str:
+    """table.json as a Markdown table for each (title, word) of `parts`, with the command that makes it."""
+    texts = []
+    for title, word in parts:
+        header, *lines = cells(table, word)
+        rule = ["---"] + ["---:"] * (len(header) - 1)
+        body = "\n".join("| " + " | ".join(line) + " |" for line in (header, rule, *lines))
+        texts.append(f"{title}:\n\n{body}" if title else body)
+    return "\n\n".join([*texts, f"`{table['command']}` at commit {table['commit']}."])
+
+
+def replace_block(path: Path, name: str, text: str) -> None:
+    """Puts `text` between `<!-- NAME -->` and `<!-- /NAME -->` where a file has these marks."""
+    if not path.is_file():
+        return
+    old = path.read_text(encoding="utf-8")
+    pattern = re.compile(rf"(<!-- {re.escape(name)} -->).*?(<!-- /{re.escape(name)} -->)", re.DOTALL)
+    new = pattern.sub(lambda found: f"{found[1]}\n{text}\n{found[2]}", old)
+    if new != old:
+        write_text(path, new)
+
+
+def _print(table: Mapping[str, Any], title: str, word: str) -> None:
+    header, *lines = cells(table, word)
+    shape = f"{title}: {len(lines)} rows"
+    if len(header) > len(lines) + 1:  # a terminal is narrow: as many columns as there are rows
+        header, *lines = (list(column) for column in zip(header, *lines, strict=True))
+    shown = Table(*header, title=shape)
+    for line in lines:
+        shown.add_row(*line)
+    Console().print(shown)

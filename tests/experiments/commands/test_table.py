@@ -1,0 +1,220 @@
+"""The ablation table: what it runs, what it reuses, what it writes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from pathlib import Path
+
+import pytest
+import yaml
+
+from experiments import table
+from experiments.__main__ import main
+from experiments.commands.table import TableSpec, markdown, plan_run, read_spec, replace_block, summary
+from renderers.io.errors import UserError
+
+ROOT = Path(__file__).parents[3]
+CONFIG = ROOT / "tests/conf/tiny.yaml"
+
+
+@pytest.fixture
+def paper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A paper with two rows that differ in a weight."""
+    folder = tmp_path / "papers" / "tiny"
+    folder.mkdir(parents=True)
+    rows = [
+        {"name": "A: plain", "overrides": [], "paper": {"published": 1.5}},
+        {"name": "B: prior", "overrides": ["--model.init_args.weights.prior=0.5"], "paper": {"published": 1.25}},
+    ]
+    spec = {"config": "default.yaml", "overrides": ["--trainer.max_epochs=2"], "metrics": ["val/color_error"]}
+    (folder / "table.yaml").write_text(yaml.safe_dump({**spec, "rows": rows}))
+    (folder / "default.yaml").write_text(CONFIG.read_text())
+    (folder / "README.md").write_text("Before.\n<!-- table:tiny -->\nold\n<!-- /table:tiny -->\nAfter.\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    return folder
+
+
+def first_run(paper: Path) -> tuple[TableSpec, table.Run]:
+    spec = read_spec(str(paper))
+    return spec, plan_run(spec, spec.rows[0], 0, spec.config, spec.overrides, Path("runs"))
+
+
+def test_table_runs_once_and_writes_what_it_measured(paper: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["table", str(paper), "--seeds", "1"]) == 0
+    finals = {}
+    for slug in ("a-plain", "b-prior"):
+        folder = Path("runs/tiny/table") / slug / "seed_0"
+        finals[slug] = json.loads((folder / "metrics.json").read_text())["final"]["val/color_error"]
+        saved = yaml.safe_load((folder / "config.yaml").read_text())
+        assert saved["model"]["init_args"]["weights"]["prior"] == (0.5 if slug == "b-prior" else 0.0)
+        assert saved["trainer"]["max_epochs"] == 2
+    assert finals["a-plain"] != finals["b-prior"]
+    written = json.loads((paper / "table.json").read_text())
+    assert set(written) == {"command", "commit", "rows"}
+    assert [row["name"] for row in written["rows"]] == ["A: plain", "B: prior"]
+    first, second = written["rows"]
+    assert first["ours"] == {
+        "val/color_error": {"mean": finals["a-plain"], "std": 0.0, "seeds": [finals["a-plain"]]},
+    }
+    assert second["paper"] == {"published": 1.25}
+    assert second["overrides"] == ["--model.init_args.weights.prior=0.5"]
+    readme = (paper / "README.md").read_text()
+    assert readme.startswith("Before.\n<!-- table:tiny -->\n| row |")
+    assert "old" not in readme
+    assert readme.endswith("<!-- /table:tiny -->\nAfter.\n")
+    assert "B: prior" in capsys.readouterr().out
+
+    assert "warm-start" not in {path.name for path in Path("runs/tiny/table").iterdir()}
+    # Again: nothing runs, and the same comes out.
+    stamps = {path: path.stat().st_mtime_ns for path in Path("runs").rglob("metrics.json")}
+    assert main(["table", str(paper), "--seeds", "1", "--only", "b-prior"]) == 0
+    assert {path: path.stat().st_mtime_ns for path in Path("runs").rglob("metrics.json")} == stamps
+    assert json.loads((paper / "table.json").read_text()) == written
+
+
+def test_a_failed_row_is_named(paper: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["table", str(paper), "--seeds", "1", "--only", "A: plain", "--override=trainer.max_epoch=1"]) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("monoface: error")]
+    assert "row 'A: plain', seed 0" in line
+    assert "did you mean 'max_epochs'" in line
+    assert not (paper / "table.json").exists()
+
+
+def test_a_missing_metric_is_named(paper: Path) -> None:
+    spec, run = first_run(paper)
+    assert run.command[run.command.index("--run_id") + 1] == "table/a-plain/seed_0"
+    assert run.command[run.command.index("--seed_everything") + 1] == "0"
+    run.folder.metrics.parent.mkdir(parents=True)
+    run.folder.metrics.write_text('{"final": {"val/other": 1.0, "val/color_error": null}}')
+    arguments = argparse.Namespace(seeds=1, config=None, override=[])
+    with pytest.raises(UserError, match="no finite val/color_error; they have val/other"):
+        table.collect(spec, spec.rows[:1], [run], arguments)
+
+
+def test_summary_is_the_sample_mean_and_deviation() -> None:
+    values = [1.0, 2.0, 4.0]
+    assert summary(values) == {"mean": pytest.approx(7 / 3), "std": statistics.stdev(values), "seeds": values}
+    assert summary([3.0])["std"] == 0.0
+
+
+def test_markdown_keeps_three_digits() -> None:
+    ours = {
+        "val/nme": summary([3.01, 3.05, 3.03]),
+        "val/psnr": summary([21.26, 21.34]),
+        "val/long": summary([1234.5]),
+        "val/small": summary([0.012345]),
+    }
+    rows = [
+        {"name": "2D only", "overrides": [], "paper": {"MICC": 1.8}, "ours": ours},
+        {"name": "later", "overrides": [], "paper": {}, "ours": {}},
+    ]
+    text = markdown({"command": "python -m experiments table x", "commit": "abc1234", "rows": rows})
+    header, rule, first, second, _, footer = text.splitlines()
+    assert header.startswith("| row | MICC (paper) | val/nme (ours) |")
+    assert rule.count("---:") == 5
+    assert first == "| 2D only | 1.8 | 3.03 ± 0.02 | 21.3 ± 0.1 | 1234 | 0.0123 |"
+    assert second == "| later |  |  |  |  |  |"
+    assert footer == "`python -m experiments table x` at commit abc1234."
+
+
+def test_only_the_marked_block_changes(tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    replace_block(readme, "table:x", "new")
+    assert not readme.exists()
+    readme.write_text("a <!-- table:y -->keep<!-- /table:y -->\n")
+    replace_block(readme, "table:x", "new")
+    assert readme.read_text() == "a <!-- table:y -->keep<!-- /table:y -->\n"
+    replace_block(readme, "table:y", r"back\slash")
+    assert readme.read_text() == "a <!-- table:y -->\nback\\slash\n<!-- /table:y -->\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("rows: []", "KeyError"),
+        ("config: a.yaml\nmetrics: [x]\nrows: [{name: a b}, {name: a-b}]", "differ"),
+        ("config: [", "Error"),
+    ],
+)
+def test_a_wrong_table_is_named(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "table.yaml").write_text(text)
+    with pytest.raises(UserError, match=said):
+        read_spec(str(tmp_path))
+
+
+def test_shipped_tables_override_arguments_that_exist() -> None:
+    from experiments.training.precheck import check_arguments
+
+    for path in sorted((ROOT / "experiments").glob("*/table.yaml")):
+        spec = read_spec(path.parent.name)
+        assert all(metric.startswith("val/") for metric in spec.metrics)
+        for row in spec.rows:
+            check_arguments("fit", ["--config", str(spec.config), *spec.overrides, *row.overrides])
+
+
+def test_mgcnet_table_is_table_3() -> None:
+    spec = read_spec("mgcnet")
+    off = {
+        row.name: {word.split("=")[0].rpartition(".")[2] for word in row.overrides if word.endswith(("=0", "=false"))}
+        for row in spec.rows
+    }
+    # The columns of table 3 without a tick; without pixel and depth terms the covisible map is not used.
+    assert list(off.values()) == [
+        {"pixel", "depth", "epipolar"},
+        {"depth", "epipolar"},
+        {"pixel", "epipolar"},
+        {"pixel", "depth", "covisible"},
+        {"epipolar"},
+        {"covisible"},
+        set(),
+    ]
+    assert [list(row.paper.values()) for row in spec.rows] == [
+        [1.83, 1.82, 1.81],
+        [1.80, 1.80, 1.80],
+        [1.77, 1.79, 1.80],
+        [1.79, 1.81, 1.77],
+        [1.76, 1.81, 1.81],
+        [1.80, 1.81, 1.82],
+        [1.73, 1.78, 1.75],
+    ]
+
+
+def test_rogue_tables_are_4_7_and_8() -> None:
+    spec = read_spec("rogue")
+    names = ("occlusion", "noise", "consistency")
+    on = [
+        "".join("ONC"[i] for i, name in enumerate(names) if f"--model.init_args.weights.{name}=0" not in row.overrides)
+        for row in spec.rows
+    ]
+    # The rows of the three tables with a tick; table 8 prints the last but one and the one before in the other order.
+    assert on == ["", "O", "N", "C", "ON", "OC", "NC", "ONC"]
+    shape = {kind: [row.paper[f"{kind} shape"] for row in spec.rows] for kind in ("rational", "delusional", "noisy")}
+    assert shape == {
+        "rational": [0.308, 0.253, 0.298, 0.245, 0.236, 0.052, 0.243, 0.048],
+        "delusional": [0.385, 0.279, 0.359, 0.194, 0.262, 0.067, 0.183, 0.061],
+        "noisy": [0.186, 0.181, 0.094, 0.081, 0.089, 0.080, 0.054, 0.054],
+    }
+
+
+def test_parts_print_their_own_columns() -> None:
+    ours = {f"val/{name}/x": {"mean": 1.0, "std": 0.0, "seeds": [1.0]} for name in ("rain", "snow")}
+    row = {"name": "r", "paper": {"rain x": 3, "snow x": 4}, "ours": ours}
+    text = markdown({"command": "c", "commit": "d", "rows": [row]}, (("First", "rain"), ("Second", "snow x")))
+    first, second = text.split("Second:")
+    assert "First:" in first and "val/rain/x" in first and "rain x (paper)" in first and "snow" not in first
+    assert "snow x (paper)" in second and "val/snow/x" not in second and "rain" not in second
+
+
+def test_every_row_goes_on_from_the_warm_start_of_its_seed(paper: Path) -> None:
+    tree = yaml.safe_load((paper / "table.yaml").read_text())
+    (paper / "table.yaml").write_text(yaml.safe_dump({**tree, "warm_start": ["--trainer.max_epochs=3"]}))
+    assert main(["table", str(paper), "--seeds", "1"]) == 0
+    runs = Path("runs/tiny/table")
+    warm = json.loads((runs / "warm-start/seed_0/metrics.json").read_text())
+    for slug in ("a-plain", "b-prior"):
+        row = json.loads((runs / slug / "seed_0/metrics.json").read_text())
+        assert row["initial"]["val/color_error"] == pytest.approx(warm["final"]["val/color_error"])
+    assert [row["name"] for row in json.loads((paper / "table.json").read_text())["rows"]] == ["A: plain", "B: prior"]

@@ -1,0 +1,95 @@
+"""The picture grid and the guard against NaN, apart from a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from experiments.training.callbacks import HEADER, FiniteGuard, NonFiniteError, panel_grid, validation_metrics
+
+
+def test_grid_puts_samples_in_rows_and_panels_in_columns() -> None:
+    panels = {"input": torch.rand(3, 3, 32, 64), "render": torch.rand(3, 3, 32, 64)}
+    grid = np.asarray(panel_grid(panels, rows=2))
+    scale = 2  # 128 / 64
+    assert grid.shape == (HEADER + 2 * 32 * scale, 2 * 64 * scale, 3)
+    for column, panel in enumerate(panels.values()):
+        for row in range(2):
+            top, left = HEADER + row * 32 * scale, column * 64 * scale
+            cell = grid[top : top + 32 * scale : scale, left : left + 64 * scale : scale]
+            expected = (panel[row].permute(1, 2, 0) * 255).round().numpy()
+            np.testing.assert_allclose(cell, expected, atol=1)
+
+
+def test_grid_names_every_column() -> None:
+    panels = {"input": torch.zeros(1, 3, 128, 128), "depth": torch.zeros(1, 3, 128, 128)}
+    header = np.asarray(panel_grid(panels, rows=4))[:HEADER].astype(int)
+    for column in range(2):
+        assert (header[:, column * 128 : (column + 1) * 128] < 128).any()
+    swapped = np.asarray(panel_grid({"depth": panels["depth"], "input": panels["input"]}, rows=4))[:HEADER]
+    np.testing.assert_array_equal(swapped[:, :128], header[:, 128:])
+
+
+def test_grid_takes_any_values() -> None:
+    wild = torch.tensor([-3.0, 7.0, torch.nan])[None, :, None, None].expand(1, 3, 128, 128)
+    cell = np.asarray(panel_grid({"wild": wild}, rows=1))[HEADER:]
+    assert (cell == [0, 255, 0]).all()
+
+
+def test_grid_refuses_different_sizes() -> None:
+    with pytest.raises(ValueError, match="common size"):
+        panel_grid({"a": torch.zeros(1, 3, 8, 8), "b": torch.zeros(1, 3, 9, 8)}, rows=1)
+
+
+def test_only_validation_metrics_are_recorded() -> None:
+    metrics = {"val/nme": torch.tensor(3.5), "train/loss": torch.tensor(1.0), "val/delusional/psnr": torch.tensor(20.0)}
+    assert validation_metrics(metrics) == {"val/nme": 3.5, "val/delusional/psnr": 20.0}
+
+
+@dataclass
+class Nested:
+    image: Tensor
+    names: list[str]
+    truth: dict[str, Tensor] | None = None
+
+
+def trainer(step: int = 0, **metrics: float) -> Any:
+    named = {f"train/{name}": torch.tensor(value) for name, value in metrics.items()}
+    return SimpleNamespace(global_step=step, callback_metrics=named)
+
+
+def test_guard_names_the_field_and_the_sample() -> None:
+    batch = Nested(torch.zeros(4, 3, 2, 2), ["a"], {"depth": torch.zeros(4, 1)})
+    guard: Any = FiniteGuard()
+    guard.on_train_batch_start(trainer(), None, batch, 0)
+    assert batch.truth is not None
+    batch.truth["depth"][2] = torch.inf
+    with pytest.raises(NonFiniteError, match=r"step 7: truth\.depth of the training batch 5, sample 2, holds NaN"):
+        guard.on_train_batch_start(trainer(7), None, batch, 5)
+    with pytest.raises(NonFiniteError, match=r"truth\.depth of the validation batch 1, sample 2"):
+        guard.on_validation_batch_start(trainer(7), None, batch, 1)
+
+
+def test_guard_names_the_term() -> None:
+    guard: Any = FiniteGuard()
+    guard.on_before_backward(trainer(3, pixel=1.0), None, torch.tensor(2.0))
+    with pytest.raises(NonFiniteError, match=r"step 3: the loss is not finite \(terms: train/depth\)"):
+        guard.on_before_backward(trainer(3, pixel=1.0, depth=torch.nan), None, torch.tensor(torch.nan))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_guard_reads_an_accelerator_only_now_and_then() -> None:
+    guard: Any = FiniteGuard(every=4)
+    for step in range(1, 4):
+        loss = torch.tensor(torch.nan if step == 2 else 1.0, device="cuda")
+        guard.on_before_backward(trainer(step), None, loss)
+        guard.on_train_batch_end(trainer(step), None, None, None, step)
+    with pytest.raises(NonFiniteError, match="step 2: the loss"):
+        guard.on_train_batch_end(trainer(4), None, None, None, 4)
