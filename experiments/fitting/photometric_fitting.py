@@ -13,15 +13,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from experiments.fitting.landmark_fitting import (
-    ContourTable,
-    LandmarkProblem,
-    contour_table,
-    fit_landmarks,
-    gather_vertices,
-    rigid_pose,
-    visible_landmarks,
-)
+from experiments.fitting.landmark_fitting import LandmarkProblem, fit_landmarks, rigid_pose
 from experiments.fitting.lid_fitting import fit_lids
 from losses.photometric import render_loss
 from renderers.camera import euler_to_rotation, project_by, transform
@@ -30,6 +22,7 @@ from renderers.face_models.morphable_model import LANDMARKS, MorphableModel
 from renderers.face_renderer import FaceRenderer, Rendering, mean_coefficients
 from renderers.illumination import AMBIENT, irradiance, spherical_harmonics_basis
 from renderers.io.errors import UserError
+from renderers.jaw_contour import ContourTable, contour_table, gather_vertices, visible_landmarks
 
 LIDS = ("eyeBlink", "eyeSquint")  # how the names of the expressions that close the eyes begin
 TYPICAL_COLOR_ERROR = 0.05  # of a fitted face, in [0, 1]

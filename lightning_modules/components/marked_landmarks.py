@@ -9,16 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from datamodules.batch import FaceBatch
-from experiments.fitting.landmark_fitting import (
-    JAW,
-    ContourTable,
-    contour_table,
-    gather_vertices,
-    visible_landmarks,
-)
 from renderers.coefficients import Coefficients
 from renderers.face_models.morphable_model import MorphableModel
 from renderers.face_renderer import Rendering
+from renderers.jaw_contour import JAW, ContourTable, contour_table, gather_vertices, visible_landmarks
 
 R = TypeVar("R", bound=Rendering)
 

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from datamodules.batch import FaceBatch, MultiViewBatch
-from experiments.fitting.landmark_fitting import JAW
 from lightning_modules.components.backbones import ResNet
 from lightning_modules.components.marked_landmarks import MarkedLandmarks, fixed_points
 from lightning_modules.mgcnet import MGCNet, MGCNetWeights
@@ -19,6 +18,7 @@ from renderers.coefficients import Coefficients
 from renderers.face_models.default.model import load_default
 from renderers.face_models.morphable_model import MorphableModel
 from renderers.face_renderer import FaceRenderer, mean_coefficients
+from renderers.jaw_contour import JAW
 from tests.conf.parts import SmallEncoder, Told
 from tests.conf.scenes import exact_batch, small_face_model
 

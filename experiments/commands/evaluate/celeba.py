@@ -35,7 +35,7 @@ CAPTION = (
 
 
 def evaluate(module: FaceModule, request: Request, tell: Callable[[str], None]) -> Evaluation:
-    """Measure `module` on the test photographs of a prepared folder; see `experiments.commands.evaluate.command.Suite`."""
+    """Measure `module` on the test photographs of a prepared folder; see `command.Suite`."""
     if request.data is None:
         raise UserError("this suite needs --data DIR, photographs prepared by `python -m experiments prepare`")
     ready(module)

@@ -22,7 +22,6 @@ from experiments.commands.reconstruct.camera import camera_record
 from experiments.commands.reconstruct.detail import DEFAULT_SIZE, FaceDetail, face_detail
 from experiments.commands.reconstruct.export import FaceMesh, face_mesh
 from experiments.commands.reconstruct.texture import TEXTURE_SIZE, bake_texture
-from experiments.fitting.landmark_fitting import contour_table
 from experiments.fitting.photometric_fitting import FitSettings, fit, project_landmarks
 from lightning_modules.base import FaceModule
 from lightning_modules.components.reconstruction import Reconstruction
@@ -31,6 +30,7 @@ from renderers.coefficients import Coefficients
 from renderers.face_models.morphable_model import MorphableModel
 from renderers.face_renderer import FaceRenderer, Rendering
 from renderers.io.errors import UserError
+from renderers.jaw_contour import contour_table
 
 CROP_SIZE = 224
 DEFAULT_PHOTO = "astronaut"

@@ -302,7 +302,7 @@ def test_memory_does_not_grow_with_the_data_set(tmp_path: Path) -> None:
 def test_start_up_and_memory_of_a_million(tmp_path: Path, samples: int) -> None:
     """A hundredth of the samples and all of them: CPU time to the first batch, resident size over an epoch.
 
-    `pytest -s --samples 1000000 tests/datamodules/sharding/test_shards.py -k million` takes minutes, and a gigabyte of disk.
+    `pytest -s --samples 1000000 tests/datamodules/sharding/test_shards.py -k million` takes minutes and a gigabyte.
     """
     starts, means = [], []
     for count in (max(samples // 100, 2000), samples):

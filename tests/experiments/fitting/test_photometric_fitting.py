@@ -11,14 +11,7 @@ import scipy.optimize
 import torch
 from torch import Tensor
 
-from experiments.fitting.landmark_fitting import (
-    JAW,
-    contour_table,
-    levenberg_marquardt,
-    project_with_jacobian,
-    rigid_pose,
-    visible_landmarks,
-)
+from experiments.fitting.landmark_fitting import levenberg_marquardt, project_with_jacobian, rigid_pose
 from experiments.fitting.photometric_fitting import FitResult, FitSettings, fit, project_landmarks
 from renderers.camera import Camera, default_intrinsics, euler_to_rotation, project, project_by, transform
 from renderers.coefficients import Coefficients
@@ -27,6 +20,7 @@ from renderers.face_models.default.model import load_default
 from renderers.face_models.morphable_model import MorphableModel
 from renderers.face_renderer import FaceRenderer, Rendering, mean_coefficients
 from renderers.io.errors import UserError
+from renderers.jaw_contour import JAW, contour_table, visible_landmarks
 from renderers.specular_renderer import SPECULAR_COEFFICIENTS, SpecularRenderer
 from tests.conf.fake_bfm import write_fake_bfm
 from tests.conf.shiny import small_shiny_model

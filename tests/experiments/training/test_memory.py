@@ -1,6 +1,6 @@
 """A long run holds no more memory at its end than it did before.
 
-The hour: `OMP_NUM_THREADS=1 .venv/bin/python -m pytest -s -m hour --minutes 60 tests/experiments/training/test_memory.py`.
+The hour: `OMP_NUM_THREADS=1 python -m pytest -s -m hour --minutes 60 tests/experiments/training/test_memory.py`.
 """
 
 from __future__ import annotations
