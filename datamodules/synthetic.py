@@ -24,7 +24,8 @@ from datamodules.sampler import EpochSampler, evaluation_loader, run_seed, train
 from datamodules.synthesis.facial_detail import FacialDetail, detail_key
 from renderers.camera import default_intrinsics
 from renderers.coefficients import Coefficients
-from renderers.face_models.morphable_model import MorphableModel
+from renderers.face_models.base import MorphableModel
+from renderers.face_models.linear import LinearModel
 from renderers.face_models.sampling import sample_shape_coefficients
 from renderers.face_renderer import FaceRenderer, Rendering
 from renderers.illumination import AMBIENT
@@ -201,7 +202,10 @@ class SyntheticFaces(Dataset[MultiViewBatch]):
     @cached_property
     def detail(self) -> FacialDetail | None:
         """Built when the first face is drawn: faces that are in a cache do not need it."""
-        return FacialDetail(self.face_model, DETAIL_SIZE) if self.settings.detailed else None
+        if not self.settings.detailed:
+            return None
+        assert isinstance(self.face_model, LinearModel)
+        return FacialDetail(self.face_model, DETAIL_SIZE)
 
     def __len__(self) -> int:
         return self.count
@@ -415,6 +419,8 @@ class SyntheticMultiView(LightningDataModule):
                 f"settings.specular: face model {face_model.name} has no specular albedo to draw highlights with; "
                 "use one that has, such as `default`, or leave the setting off"
             )
+        if settings.detailed and not isinstance(face_model, LinearModel):
+            raise UserError(f"settings: detail is painted on linear face models alone; {face_model.name} is not one")
         if settings.specular and settings.detailed:
             raise UserError(
                 "settings.specular: highlights are not drawn on faces with texture_detail or displacement; "

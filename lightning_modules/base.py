@@ -22,7 +22,7 @@ from lightning_modules.components.reconstruction import Reconstruction
 from lightning_modules.components.schedule import Schedule, learning_rate_factor
 from losses.encoders import FaceEncoder
 from renderers.coefficients import Coefficients
-from renderers.face_models.morphable_model import MorphableModel
+from renderers.face_models.base import MorphableModel
 from renderers.face_renderer import FaceRenderer
 from renderers.io.errors import UserError, within
 

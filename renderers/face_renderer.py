@@ -19,7 +19,7 @@ from renderers.camera import (
     transform,
 )
 from renderers.coefficients import Coefficients
-from renderers.face_models.morphable_model import MorphableModel
+from renderers.face_models.base import MorphableModel
 from renderers.raster import rasterize
 from renderers.raster.fragments import Fragments
 from renderers.raster.interpolation import interpolate
@@ -191,7 +191,7 @@ class FaceRenderer(nn.Module):
             shape=shape,
             vertices=vertices,
             vertices_image=vertices_image,
-            landmarks=vertices_image[:, model.landmark_indices, :2],
+            landmarks=model.landmarks(vertices_image[..., :2]),
             vertex_normals=normals,
             vertex_albedo=albedo,
             vertex_colors=lambertian(albedo, normals, coefficients.illumination),

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from renderers.face_models.morphable_model import MorphableModel
+from renderers.face_models.base import MorphableModel
 
 # The jaw without the chin: landmarks that slide along the cheek when the head turns, and their sign of x.
 JAW = (0, 1, 2, 3, 4, 5, 11, 12, 13, 14, 15, 16)

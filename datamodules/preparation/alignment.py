@@ -11,7 +11,7 @@ import numpy as np
 from skimage.transform import estimate_transform
 
 if TYPE_CHECKING:
-    from renderers.face_models.morphable_model import MorphableModel
+    from renderers.face_models.base import MorphableModel
 
 FIVE_POINT_NAMES = ("right eye", "left eye", "nose tip", "right mouth corner", "left mouth corner")
 

@@ -1,8 +1,8 @@
 """Skin probability from a pixel's colour alone: Bayes' rule over two mixtures of Gaussians (specular paper, 4.1.2).
 
 Naive, as each pixel is judged by itself. Where `datamodules.preparation.skin` fits a model to each face anew, this one
-is fitted once, to pixels that someone has labelled, and needs no landmarks. A default comes along, fitted to the known skin of
-synthetic faces under diffuse light: a highlight's colour is therefore no likely skin.
+is fitted once, to pixels that someone has labelled, and needs no landmarks. A default comes along, fitted to the known
+skin of synthetic faces under diffuse light: a highlight's colour is therefore no likely skin.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ class SkinClassifier:
 
 
 def color_features(colors: Tensor) -> Tensor:
-    """(3, N) RGB in [0, 1] -> (3, N): log R/G, log B/G, half the log brightness, as `skin.skin_probability` takes them."""
+    """(3, N) RGB in [0, 1] -> (3, N): log R/G, log B/G, half the log brightness (those of `skin`)."""
     red, green, blue = colors + FLOOR
     brightness = 0.5 * (0.299 * red + 0.587 * green + 0.114 * blue).log()
     return torch.stack([(red / green).log(), (blue / green).log(), brightness])

@@ -9,8 +9,8 @@ import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
 
+from renderers.face_models.base import MorphableModel
 from renderers.face_models.default.regions import polygon_distance, smooth_curve
-from renderers.face_models.morphable_model import MorphableModel
 from renderers.uv.chart import UVChart
 
 WAVES = 24  # of each noise

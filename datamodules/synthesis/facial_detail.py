@@ -11,7 +11,8 @@ from torch import Tensor
 from datamodules.synthesis.face_places import FacePlaces, smoothstep
 from datamodules.synthesis.skin_marks import paint_skin
 from datamodules.synthesis.wrinkles import MILLIMETRE, Wrinkles
-from renderers.face_models.morphable_model import MorphableModel
+from renderers.face_models.base import MorphableModel
+from renderers.face_models.linear import LinearModel
 from renderers.uv.chart import UVChart
 
 DETAIL_VERSION = 4  # goes up with every change of what is painted or carved
@@ -29,7 +30,7 @@ class FacialDetail:
         size: texels along each side of the maps, R.
     """
 
-    def __init__(self, face_model: MorphableModel, size: int = 128) -> None:
+    def __init__(self, face_model: LinearModel, size: int = 128) -> None:
         self.chart = UVChart(face_model, size)
         self.places = FacePlaces(face_model, self.chart)
         self.wrinkles = Wrinkles(self.places)
@@ -92,7 +93,7 @@ class LinearSpan:
         places: its texels of skin.
     """
 
-    def __init__(self, face_model: MorphableModel, chart: UVChart, places: FacePlaces) -> None:
+    def __init__(self, face_model: LinearModel, chart: UVChart, places: FacePlaces) -> None:
         self.chart, self.uv = chart, face_model.uv
         skin = torch.zeros(face_model.vertex_count, 1)
         skin[face_model.regions["skin"]] = 1

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor, nn
 
-    from renderers.face_models.morphable_model import MorphableModel
+    from renderers.face_models.base import MorphableModel
 
 FOLDER = Path("runs/corruptions")
 YAWS = (-60, -25, 0, 25, 60)  # degrees

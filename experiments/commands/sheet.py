@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from renderers.coefficients import Coefficients
-    from renderers.face_models.morphable_model import MorphableModel
+    from renderers.face_models.base import MorphableModel
 
 SHEET = Path("runs/sheet.png")
 SUPERSAMPLE = 2

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from renderers.camera import CAMERA_DISTANCE, NEAR, Camera, euler_to_rotation, project_by, rotation_to_euler, transform
 from renderers.coefficients import Coefficients
-from renderers.face_models.morphable_model import MorphableModel
+from renderers.face_models.linear import LinearModel
 from renderers.jaw_contour import ContourTable, gather_vertices, visible_landmarks
 
 ROBUST_SCALE = 3.0  # landmarks further off than this many deviations lose weight
@@ -80,7 +80,7 @@ class LandmarkProblem:
 
 
 def rigid_pose(
-    face_model: MorphableModel,
+    face_model: LinearModel,
     shape: Coefficients,
     target: Tensor,
     intrinsics: Tensor,
@@ -118,7 +118,7 @@ def rigid_pose(
 
 
 def fit_landmarks(
-    face_model: MorphableModel, problem: LandmarkProblem, start: Coefficients, contour: ContourTable | None, rounds: int
+    face_model: LinearModel, problem: LandmarkProblem, start: Coefficients, contour: ContourTable | None, rounds: int
 ) -> Coefficients:
     """Pose, identity and expression of the maximum a posteriori; illumination and albedo as they were.
 

@@ -18,7 +18,8 @@ from experiments.fitting.lid_fitting import fit_lids
 from losses.photometric import render_loss
 from renderers.camera import euler_to_rotation, project_by, transform
 from renderers.coefficients import Coefficients
-from renderers.face_models.morphable_model import LANDMARKS, MorphableModel
+from renderers.face_models.base import LANDMARKS, MorphableModel
+from renderers.face_models.linear import LinearModel
 from renderers.face_renderer import FaceRenderer, Rendering, mean_coefficients
 from renderers.illumination import AMBIENT, irradiance, spherical_harmonics_basis
 from renderers.io.errors import UserError
@@ -127,8 +128,11 @@ def fit(
         renderer: whose camera and light the faces are fitted in; a `FaceRenderer` where absent.
 
     Raises:
-        UserError: an input of the wrong shape, one that holds values that are not finite, or landmarks without extent.
+        UserError: an input of the wrong shape, one that holds values that are not finite, landmarks without extent, or
+            a face model that is not linear.
     """
+    if not isinstance(face_model, LinearModel):
+        raise UserError(f"face model {face_model.name} is not linear, and the fitter needs that: use --no-fit")
     settings, renderer = settings or FitSettings(), renderer or FaceRenderer(face_model).to(image.device)
     _check(face_model, image, landmarks, skin, intrinsics, initial)
     seconds: dict[str, float] = {}
@@ -166,7 +170,7 @@ def fit(
 
 
 def _check(
-    face_model: MorphableModel,
+    face_model: LinearModel,
     image: Tensor,
     landmarks: Tensor,
     skin: Tensor,
@@ -194,7 +198,7 @@ def _check(
         raise UserError("cannot fit: the landmarks of a face span less than one pixel")
 
 
-def _prior_deviation(face_model: MorphableModel, settings: FitSettings) -> Tensor:
+def _prior_deviation(face_model: LinearModel, settings: FitSettings) -> Tensor:
     """(I + E,)"""
     identity = torch.full((face_model.identity_size,), settings.identity_deviation)
     expression = torch.full((face_model.expression_size,), settings.expression_deviation)
@@ -303,7 +307,7 @@ def _solve_illumination(seen: Tensor, weight: Tensor, albedo: Tensor, normals: T
 
 
 def _solve_albedo(
-    left: Tensor, weight: Tensor, light: Tensor, model: MorphableModel, gamma: Tensor, mean: Tensor, precision: float
+    left: Tensor, weight: Tensor, light: Tensor, model: LinearModel, gamma: Tensor, mean: Tensor, precision: float
 ) -> Tensor:
     """(B, A): least squares of what `gamma` leaves unexplained, linear in its change, with the prior N(mean, 1)."""
     solutions = []

@@ -32,7 +32,7 @@ from losses.metrics import (
 from renderers.camera import euler_to_rotation, transform
 from renderers.coefficients import Coefficients
 from renderers.color import decode
-from renderers.face_models.morphable_model import MorphableModel
+from renderers.face_models.base import MorphableModel
 from renderers.face_renderer import Rendering
 from renderers.specular_renderer import SpecularRendering
 

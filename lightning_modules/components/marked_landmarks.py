@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from datamodules.batch import FaceBatch
 from renderers.coefficients import Coefficients
-from renderers.face_models.morphable_model import MorphableModel
+from renderers.face_models.base import MorphableModel
 from renderers.face_renderer import Rendering
 from renderers.jaw_contour import JAW, ContourTable, contour_table, gather_vertices, visible_landmarks
 

@@ -33,7 +33,7 @@ from losses.finegrained import (
 from losses.landmark import LANDMARKS, landmark_loss
 from losses.regularization import coefficient_regularization, light_regularization
 from renderers.coefficients import Coefficients
-from renderers.face_models.morphable_model import MorphableModel
+from renderers.face_models.base import MorphableModel
 from renderers.face_renderer import FaceRenderer, Rendering
 from renderers.reflectance import lambertian
 from renderers.uv.chart import UVChart, unit

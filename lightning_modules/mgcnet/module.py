@@ -25,7 +25,7 @@ from losses.photometric import render_loss, saturate_skin
 from losses.regularization import coefficient_regularization
 from renderers.camera import relative_pose
 from renderers.coefficients import Coefficients
-from renderers.face_models.morphable_model import MorphableModel
+from renderers.face_models.base import MorphableModel
 from renderers.face_renderer import Rendering
 from renderers.view_synthesis import covisible_map, synthesize_view
 

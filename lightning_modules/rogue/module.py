@@ -24,7 +24,7 @@ from losses.landmark import LANDMARKS, landmark_loss
 from losses.photometric import guided_render_loss, render_loss
 from losses.regularization import coefficient_regularization
 from renderers.coefficients import Coefficients
-from renderers.face_models.morphable_model import MorphableModel
+from renderers.face_models.base import MorphableModel
 from renderers.face_renderer import Rendering
 
 OCCLUDED, NOISY = "delusional", "noisy"

@@ -14,7 +14,7 @@ from lightning_modules.components.evaluation import NamedMetrics
 from losses.encoders import FaceEncoder
 from losses.metrics import HiddenVertexColorRMSE, IdentitySimilarity, MaskedPSNR, MaskedSSIM, TextureRMSE
 from renderers.camera import euler_to_rotation, project, transform
-from renderers.face_models.morphable_model import MorphableModel
+from renderers.face_models.base import MorphableModel
 from renderers.face_renderer import Rendering
 
 SEEN_TOLERANCE = 0.05  # decimetres that a seen vertex may lie behind its pixel's centre, where the surface slants

@@ -27,7 +27,7 @@ from losses.encoders import FaceEncoder
 from losses.photometric import saturate_skin
 from losses.robust import robustified_loss
 from renderers.coefficients import Coefficients
-from renderers.face_models.morphable_model import MorphableModel
+from renderers.face_models.base import MorphableModel
 from renderers.face_renderer import Rendering
 from renderers.io.errors import UserError
 

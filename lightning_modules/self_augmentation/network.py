@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from lightning_modules.components.distributed import summed_over_processes
 from lightning_modules.components.graph import SpectralNetwork, scaled_laplacian, upsampling
+from renderers.face_models.base import MorphableModel
 from renderers.face_models.mesh_edit import vertex_neighbours
-from renderers.face_models.morphable_model import MorphableModel
 from renderers.fixed_sum import FixedSum
 from renderers.io.errors import within
 

@@ -25,7 +25,7 @@ from losses.regularization import coefficient_regularization
 from losses.specular import specular_landmark_loss, specular_photometric_loss, uniform_loss
 from renderers.coefficients import Coefficients
 from renderers.color import encode
-from renderers.face_models.morphable_model import MorphableModel
+from renderers.face_models.base import MorphableModel
 from renderers.io.errors import UserError
 from renderers.specular_renderer import SPECULAR_COEFFICIENTS, SpecularRenderer, SpecularRendering
 

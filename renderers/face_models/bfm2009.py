@@ -8,7 +8,8 @@ from typing import Literal
 
 import numpy as np
 
-from renderers.face_models.morphable_model import LANDMARKS, MorphableModel
+from renderers.face_models.base import LANDMARKS
+from renderers.face_models.linear import LinearModel
 from renderers.face_models.open_face import cylindrical_uv, height_fault, towards_viewer
 from renderers.io.errors import UserError
 from renderers.io.matlab_file import MatlabError, read_matlab
@@ -26,7 +27,7 @@ MOST_MODES = 1000
 Mesh = Literal["front", "trimmed"]
 
 
-def load_bfm2009(path: str | Path, expressions: int | None = None) -> MorphableModel:
+def load_bfm2009(path: str | Path, expressions: int | None = None) -> LinearModel:
     """Read `BFM_model_front.mat`: Basel Face Model 2009 cropped to the face, with FaceWarehouse expressions.
 
     The file holds meanshape, meantex (1, 3V), idBase, texBase (3V, 80), exBase (3V, 64), tri (F, 3), keypoints (1, 68),
@@ -55,7 +56,7 @@ def load_bfm2009(path: str | Path, expressions: int | None = None) -> MorphableM
     return _model(path, arrays)
 
 
-def load_bfm2009_folder(folder: str | Path, expressions: int | None = None, mesh: Mesh = "front") -> MorphableModel:
+def load_bfm2009_folder(folder: str | Path, expressions: int | None = None, mesh: Mesh = "front") -> LinearModel:
     """Compose the model of `BFM_model_front.mat` out of the files that its owners distribute.
 
     The folder holds `01_MorphableModel.mat` (shapeMU, texMU (3N, 1), shapePC, texPC (3N, 199), shapeEV, texEV (199, 1),
@@ -132,7 +133,7 @@ def _left_triangles(path: Path, triangles: np.ndarray, trim: np.ndarray) -> np.n
     return left
 
 
-def _model(path: Path, arrays: dict[str, np.ndarray], front: np.ndarray | slice = slice(None)) -> MorphableModel:
+def _model(path: Path, arrays: dict[str, np.ndarray], front: np.ndarray | slice = slice(None)) -> LinearModel:
     """The model of the arrays of KEYS, its origin in the middle of the `front`; `path` is what messages name."""
     mean_shape = _vector(path, "meanshape", arrays["meanshape"])
     if mean_shape.size == 0 or mean_shape.size % 3:
@@ -149,7 +150,7 @@ def _model(path: Path, arrays: dict[str, np.ndarray], front: np.ndarray | slice 
     landmarks = _vector(path, "keypoints", arrays["keypoints"], LANDMARKS)
     front = _vector(path, "frontmask2_idx", arrays["frontmask2_idx"])
     faces = _indices(path, "tri", _matrix(path, "tri", arrays["tri"], (None, 3)), count)
-    return MorphableModel(
+    return LinearModel(
         name="bfm2009",
         mean_shape=vertices,
         identity_basis=_basis(path, "idBase", arrays["idBase"], count),

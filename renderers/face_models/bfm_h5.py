@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from renderers.face_models.morphable_model import LANDMARKS, MorphableModel
+from renderers.face_models.base import LANDMARKS
+from renderers.face_models.linear import LinearModel
 from renderers.face_models.open_face import cylindrical_uv, height_fault, towards_viewer
 from renderers.io.errors import UserError
 from renderers.io.hdf5_file import Hdf5Error, read_hdf5, read_hdf5_text
@@ -31,9 +32,7 @@ MILLIMETRES = 100.0  # in a decimetre
 PAIR = "its face12 part belongs to BFM 2017 face12 (28588 vertices), and not to BFM 2019"
 
 
-def load_bfm_h5(
-    path: str | Path, albedo: str | Path | None = None, landmarks: str | Path | None = None
-) -> MorphableModel:
+def load_bfm_h5(path: str | Path, albedo: str | Path | None = None, landmarks: str | Path | None = None) -> LinearModel:
     """Read BFM 2017 or 2019, `model2017-1_face12_nomouth.h5` for example, at any of the published croppings.
 
     The file holds {shape,expression,color}/model/{mean (3V), pcaBasis (3V, K), pcaVariance (K)} and
@@ -72,7 +71,7 @@ def load_bfm_h5(
     colors = _colors(path, arrays, count) if albedo is None else _read_albedo(Path(albedo), path, count)
     chosen = _named_landmarks(path, count) if landmarks is None else _read_landmarks(Path(landmarks), count)
     marks, regions = _landmarks_and_regions(path, vertices, faces, chosen)
-    return MorphableModel(
+    return LinearModel(
         name=path.stem,
         mean_shape=vertices,
         identity_basis=identity_basis / MILLIMETRES,

@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from renderers.face_models.base import LANDMARKS
+from renderers.face_models.linear import LinearModel
 from renderers.face_models.mesh_edit import edges_of
-from renderers.face_models.morphable_model import LANDMARKS, MorphableModel
 from renderers.face_models.open_face import cylindrical_uv, height_fault, towards_viewer
 from renderers.io.errors import UserError
 from renderers.io.obj_file import ObjError, ObjMesh, read_obj, read_obj_vertices
@@ -26,7 +27,7 @@ LARGEST_INDICES = 2**24  # bytes; the published file has 184 KB
 Content = TypeVar("Content")
 
 
-def load_ict(folder: str | Path) -> MorphableModel:
+def load_ict(folder: str | Path) -> LinearModel:
     """Read ICT-FaceKit's light model (Li et al. 2020), the folder `FaceXModel` of its repository.
 
     The folder holds `generic_neutral_mesh.obj` (26,719 vertices, quads, about centimetres), `identity000.obj` to
@@ -58,7 +59,7 @@ def load_ict(folder: str | Path) -> MorphableModel:
     expressions = [folder / f"{name}.obj" for name in names]
     identity, expression = _modes(identities, mesh.vertices), _modes(expressions, mesh.vertices)
     colors, regions = _carried_over(folder, vertices, faces, landmarks)
-    return MorphableModel(
+    return LinearModel(
         name="ict-facekit",
         mean_shape=vertices - vertices.mean(axis=0),
         identity_basis=identity,

@@ -7,19 +7,31 @@ from typing import Any
 
 import numpy as np
 
-from renderers.face_models.morphable_model import MorphableModel
+from renderers.face_models.base import MorphableModel
+from renderers.face_models.flame import FlameModel
+from renderers.face_models.linear import LinearModel
 from renderers.io.atomic_file import written_atomically
 from renderers.io.errors import UserError
 from renderers.io.npz_file import NpzError, read_npz
 
 FORMAT = 1  # goes up with every change of what is stored
-ARRAYS = (
-    "mean_shape", "identity_basis", "expression_basis", "mean_albedo", "albedo_basis", "uv", "faces",
+SHARED = (
+    "mean_shape",
+    "identity_basis",
+    "expression_basis",
+    "mean_albedo",
+    "albedo_basis",
+    "uv",
+    "faces",
     "landmark_indices",
-)  # fmt: skip
-INDICES = ("faces", "landmark_indices")
-TEXTS, SWITCHES = ("name", "expression_names", "fingerprint"), ("linear_albedo",)
+)
 SPECULAR = ("mean_specular", "specular_basis")
+FLAME = ("pose_basis", "joint_regressor", "skinning_weights", "landmark_weights", "parents")
+CONTOUR = ("contour_indices", "contour_weights")
+KINDS = {"linear": (SHARED, SPECULAR), "flame": ((*SHARED, *FLAME), CONTOUR)}
+"""By kind the arrays that a file must hold, and those that it may. Files without a kind are older, and linear."""
+INDICES = ("faces", "landmark_indices", "parents", "contour_indices")
+TEXTS, SWITCHES = ("name", "expression_names", "fingerprint"), ("linear_albedo",)
 REGION = "region_"
 REMEDY = "prepare it again: python -m experiments prepare face-model"
 
@@ -32,16 +44,14 @@ def save_prepared(model: MorphableModel, path: Path) -> None:
     Raises:
         UserError: it cannot be written.
     """
-    arrays: dict[str, Any] = {name: getattr(model, name).numpy() for name in ARRAYS}
-    if model.has_specular:
-        basis = model.get_buffer("flat_specular_basis").T.unflatten(0, (-1, 3))
-        arrays |= dict(zip(SPECULAR, (model.get_buffer("mean_specular").numpy(), basis.numpy()), strict=True))
-    arrays |= {f"{REGION}{name}": members.numpy() for name, members in model.regions.items()}
-    arrays |= {
+    arrays: dict[str, Any] = {
+        **model.arrays(),
+        **{f"{REGION}{name}": members.numpy() for name, members in model.regions.items()},
         "format": np.array(FORMAT),
+        "kind": np.array("linear" if isinstance(model, LinearModel) else "flame"),
         "name": np.array(model.name),
         "expression_names": np.array(model.expression_names, dtype=np.str_),
-        "linear_albedo": np.array(model.linear_albedo),
+        "linear_albedo": np.array(isinstance(model, LinearModel) and model.linear_albedo),
         "fingerprint": np.array(model.fingerprint()),
     }
     try:
@@ -67,12 +77,15 @@ def load_prepared(path: str | Path) -> MorphableModel:
         raise _error(path, str(error)) from error
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
-    missing = [name for name in (*ARRAYS, "format", *TEXTS, *SWITCHES) if name not in arrays]
+    kind = str(arrays.get("kind", "linear"))
+    if kind not in KINDS:
+        raise _error(path, f"it holds a model of the kind {kind[:20]!r}, this program knows {', '.join(KINDS)}")
+    missing = [name for name in (*KINDS[kind][0], "format", *TEXTS, *SWITCHES) if name not in arrays]
     if missing:
         raise _error(path, f"no {', '.join(missing)} in it")
     if arrays["format"].shape != () or arrays["format"] != FORMAT:
         raise _error(path, f"it is of version {str(arrays['format'])[:20]}, this program reads {FORMAT}")
-    model = _to_model(path, arrays)
+    model = _to_model(path, kind, arrays)
     if str(arrays["fingerprint"]) != model.fingerprint():
         raise _error(path, "its contents are not what was written")
     return model
@@ -82,19 +95,22 @@ def _error(path: Path, reason: str) -> UserError:
     return UserError(f"{path}: not a prepared face model: {reason}; {REMEDY}")
 
 
-def _to_model(path: Path, arrays: dict[str, np.ndarray]) -> MorphableModel:
-    fields: dict[str, Any] = {name: arrays[name] for name in (*ARRAYS, *(name for name in SPECULAR if name in arrays))}
+def _to_model(path: Path, kind: str, arrays: dict[str, np.ndarray]) -> MorphableModel:
+    needed, optional = KINDS[kind]
+    fields: dict[str, Any] = {name: arrays[name] for name in (*needed, *(name for name in optional if name in arrays))}
     regions = {name.removeprefix(REGION): array for name, array in arrays.items() if name.startswith(REGION)}
     for name, array in {**fields, **regions}.items():
         wanted = "iu" if name in INDICES or name in regions else "f"
         if array.dtype.kind not in wanted or (wanted == "f" and array.ndim < 2) or not np.isfinite(array).all():
             raise _error(path, f"{name} holds {array.dtype} of shape {array.shape}, or values that are not finite")
-    for name, kind in {**dict.fromkeys(TEXTS, "U"), **dict.fromkeys(SWITCHES, "b")}.items():
-        if arrays[name].dtype.kind != kind or arrays[name].ndim != (name == "expression_names"):
+    for name, letter in {**dict.fromkeys(TEXTS, "U"), **dict.fromkeys(SWITCHES, "b")}.items():
+        if arrays[name].dtype.kind != letter or arrays[name].ndim != (name == "expression_names"):
             raise _error(path, f"{name} holds {arrays[name].dtype} of shape {arrays[name].shape}")
     names = tuple(str(name) for name in arrays["expression_names"])
     try:
-        return MorphableModel(
+        if kind == "flame":
+            return FlameModel(name=str(arrays["name"]), regions=regions, **fields)
+        return LinearModel(
             name=str(arrays["name"]),
             expression_names=names,
             linear_albedo=bool(arrays["linear_albedo"]),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from renderers.face_models.morphable_model import MorphableModel
+from renderers.face_models.base import MorphableModel
 
 # ARKit units that belong together (each a tuple of units that move as one), and the range of their weights.
 GESTURES: tuple[tuple[tuple[str, ...], float, float], ...] = (

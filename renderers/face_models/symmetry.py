@@ -7,7 +7,7 @@ import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from renderers.face_models.morphable_model import MorphableModel
+from renderers.face_models.base import MorphableModel
 
 
 def mirror_vertices(face_model: MorphableModel) -> Tensor:

@@ -13,8 +13,8 @@ import numpy as np
 import scipy.sparse as sparse
 from scipy.sparse.linalg import splu
 
+from renderers.face_models.linear import LinearModel
 from renderers.face_models.mesh_edit import edges_of, vertex_neighbours, vertex_normals
-from renderers.face_models.morphable_model import MorphableModel
 from renderers.io.errors import UserError
 
 PRIORS = np.geomspace(0.1, 3e-6, 24)  # squared decimetres a point that a coefficient of 1 costs, falling
@@ -100,7 +100,7 @@ class _Surface:
 
 
 def transfer_from_default(
-    name: str, vertices: np.ndarray, faces: np.ndarray, default: MorphableModel, landmarks: np.ndarray | None = None
+    name: str, vertices: np.ndarray, faces: np.ndarray, default: LinearModel, landmarks: np.ndarray | None = None
 ) -> Transfer:
     """Find the default's landmarks and regions on another face.
 
@@ -146,7 +146,7 @@ def transfer_from_default(
     return Transfer(found, _regions(surface, bent, default), distance, *around)
 
 
-def _fit_model(surface: _Surface, default: MorphableModel, anchors: _Anchors) -> tuple[np.ndarray, float]:
+def _fit_model(surface: _Surface, default: LinearModel, anchors: _Anchors) -> tuple[np.ndarray, float]:
     """The default (V, 3) in the pose, size and identity that bring its skin closest (Gauss-Newton), and the size."""
     mean, basis = default.mean_shape.double().numpy(), default.identity_basis.double().numpy()
     faces, skin = default.faces.numpy(), default.regions["skin"].numpy()[::THINNING]
@@ -210,7 +210,7 @@ def _rotation(vector: np.ndarray) -> np.ndarray:
     return np.asarray(Rotation.from_rotvec(vector).as_matrix())
 
 
-def _bend(surface: _Surface, fitted: np.ndarray, default: MorphableModel, anchors: _Anchors) -> np.ndarray:
+def _bend(surface: _Surface, fitted: np.ndarray, default: LinearModel, anchors: _Anchors) -> np.ndarray:
     """(V, 3) the fitted default, moved on smoothly until it lies on the surface."""
     faces, skin = default.faces.numpy(), default.regions["skin"].numpy()
     adjacency = vertex_neighbours(faces, len(fitted))
@@ -230,7 +230,7 @@ def _bend(surface: _Surface, fitted: np.ndarray, default: MorphableModel, anchor
     return bent
 
 
-def _regions(surface: _Surface, bent: _Surface, default: MorphableModel) -> dict[str, np.ndarray]:
+def _regions(surface: _Surface, bent: _Surface, default: LinearModel) -> dict[str, np.ndarray]:
     """Each vertex of the surface takes the regions of the bent default's nearest vertex, if that is near."""
     index = bent.nearest(surface.vertices, surface.normals)
     near = np.linalg.norm(bent.vertices[index] - surface.vertices, axis=1) < REGION_REACH

@@ -16,8 +16,8 @@ from torch.nn.functional import grid_sample, pad
 
 from renderers.camera import CAMERA_DISTANCE, NEAR
 from renderers.constants import constant
+from renderers.face_models.base import MorphableModel
 from renderers.face_models.mesh_edit import vertex_neighbours
-from renderers.face_models.morphable_model import MorphableModel
 from renderers.face_models.symmetry import mirror_vertices
 from renderers.face_renderer import Rendering
 from renderers.fixed_sum import FixedSum

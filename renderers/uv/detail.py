@@ -10,8 +10,8 @@ import scipy.sparse as sparse
 import torch
 from torch import Tensor
 
+from renderers.face_models.base import MorphableModel
 from renderers.face_models.mesh_edit import midpoint_operator
-from renderers.face_models.morphable_model import MorphableModel
 from renderers.face_renderer import Rendering
 from renderers.illumination import irradiance
 from renderers.uv.chart import UVChart, unit

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from renderers.face_models.default.model import load_default
-from renderers.face_models.morphable_model import MorphableModel
+from renderers.face_models.linear import LinearModel
 
 FACE = 9409  # vertices of the face area, as in the true files
 EXPRESSIONS = ("browDown_L", "jawOpen", "mouthSmile_R")
@@ -35,7 +35,7 @@ class FakeICT:
     faces: np.ndarray
     landmarks: np.ndarray
     uv: np.ndarray
-    default: MorphableModel
+    default: LinearModel
     order: np.ndarray
 
 

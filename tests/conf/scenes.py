@@ -13,20 +13,20 @@ from datamodules.batch import MultiViewBatch, Truth
 from renderers.camera import default_intrinsics
 from renderers.coefficients import Coefficients
 from renderers.face_models.bfm2009 import load_bfm2009
-from renderers.face_models.morphable_model import MorphableModel
+from renderers.face_models.linear import LinearModel
 from renderers.face_renderer import FaceRenderer
 from tests.conf.fake_bfm import write_fake_bfm
 
 
 @cache
-def small_face_model(seed: int = 0) -> MorphableModel:
+def small_face_model(seed: int = 0) -> LinearModel:
     """Eight hundred vertices of random numbers in the layout of BFM 2009."""
     with TemporaryDirectory() as folder:
         return load_bfm2009(write_fake_bfm(Path(folder) / "model.mat", seed=seed))
 
 
 def exact_batch(
-    face_model: MorphableModel, faces: int, size: int, views: int = 3, seed: int = 0, noise: float = 0.3
+    face_model: LinearModel, faces: int, size: int, views: int = 3, seed: int = 0, noise: float = 0.3
 ) -> tuple[MultiViewBatch, Coefficients]:
     """`faces` groups of exact views under one unchanging ambient light, and what they were drawn from."""
     generator = torch.Generator().manual_seed(seed)

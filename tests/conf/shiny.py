@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from renderers.face_models.morphable_model import MorphableModel
+from renderers.face_models.linear import LinearModel
 from tests.conf.scenes import small_face_model
 
 
-def rebuilt(model: MorphableModel, **changes: Any) -> MorphableModel:
+def rebuilt(model: LinearModel, **changes: Any) -> LinearModel:
     """The same face model but for some of its constructor's arguments."""
     content: dict[str, Any] = {
         "name": "shiny",
@@ -25,11 +25,11 @@ def rebuilt(model: MorphableModel, **changes: Any) -> MorphableModel:
         "uv": model.uv.numpy(),
         "regions": {name: indices.numpy() for name, indices in model.regions.items()},
     }
-    return MorphableModel(**{**content, **changes})
+    return LinearModel(**{**content, **changes})
 
 
 @cache
-def small_shiny_model(seed: int = 0) -> MorphableModel:
+def small_shiny_model(seed: int = 0) -> LinearModel:
     """`small_face_model` with a specular albedo of about 0.3."""
     model, generator = small_face_model(), np.random.default_rng(seed)
     mean = generator.uniform(0.2, 0.4, size=(model.vertex_count, 3))

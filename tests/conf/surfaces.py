@@ -6,17 +6,17 @@ import numpy as np
 import torch
 
 from renderers.camera import default_intrinsics, project
-from renderers.face_models.morphable_model import MorphableModel
+from renderers.face_models.linear import LinearModel
 from renderers.face_renderer import Rendering
 from renderers.raster import rasterize
 
 
 def surface_model(
     points: np.ndarray, faces: np.ndarray, uv: np.ndarray, albedo: np.ndarray | None = None
-) -> MorphableModel:
+) -> LinearModel:
     """A face model of one shape: (V, 3), (F, 3), (V, 2) and (V, 3) colors, grey where absent."""
     still = np.zeros((len(points), 3, 1))
-    return MorphableModel(
+    return LinearModel(
         name="surface",
         mean_shape=points,
         identity_basis=still,
@@ -42,20 +42,20 @@ def grid(count: int) -> tuple[np.ndarray, np.ndarray]:
 PLANE_U, PLANE_V = np.array([1.2, 0.1, -0.3]), np.array([-0.4, 1.5, 0.2])
 
 
-def plane_model(count: int = 8) -> MorphableModel:
+def plane_model(count: int = 8) -> LinearModel:
     """A sheared, tilted plane: x = PLANE_U (u - 1/2) + PLANE_V (v - 1/2)."""
     uv, faces = grid(count)
     return surface_model((uv[:, :1] - 0.5) * PLANE_U + (uv[:, 1:] - 0.5) * PLANE_V, faces, uv)
 
 
-def sphere_cap_model(count: int = 48) -> MorphableModel:
+def sphere_cap_model(count: int = 48) -> LinearModel:
     """The part of the unit sphere above a square of half-width 0.6 in x and y."""
     uv, faces = grid(count)
     x, y = (1.2 * (uv - 0.5)).T
     return surface_model(np.stack([x, y, np.sqrt(1 - x**2 - y**2)], axis=1), faces, uv)
 
 
-def draw_surface(model: MorphableModel, vertices: torch.Tensor, size: int) -> Rendering:
+def draw_surface(model: LinearModel, vertices: torch.Tensor, size: int) -> Rendering:
     """A rendering of posed vertices (B, V, 3) by the default camera, in the vertices' own precision."""
     batch = len(vertices)
     intrinsics = default_intrinsics(size).to(vertices).expand(batch, 3, 3)

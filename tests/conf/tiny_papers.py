@@ -24,7 +24,7 @@ from datamodules.batch import CorruptedBatch, FaceBatch
 from datamodules.corruption.draws import Corrupted
 from datamodules.wrapped_faces import WrappedFaces
 from lightning_modules.components.backbones import ImageEncoder, ResNet
-from renderers.face_models.morphable_model import MorphableModel
+from renderers.face_models.base import MorphableModel
 from tests.conf.scenes import small_face_model
 from tests.conf.shiny import small_shiny_model
 

@@ -7,7 +7,7 @@ import torch
 
 from datamodules.synthetic import sample_background
 from experiments.commands.sheet import portrait, studio_light
-from renderers.face_models.morphable_model import MorphableModel
+from renderers.face_models.base import MorphableModel
 from renderers.face_models.sampling import sample_shape_coefficients
 from renderers.face_renderer import FaceRenderer
 

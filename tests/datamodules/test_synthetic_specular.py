@@ -14,7 +14,7 @@ import datamodules.synthetic as synthetic
 from datamodules.batch import MultiViewBatch, Truth
 from datamodules.synthetic import SceneSettings, SyntheticFaces, SyntheticMultiView, sample_scene
 from renderers.color import decode, encode
-from renderers.face_models.morphable_model import MorphableModel
+from renderers.face_models.base import MorphableModel
 from renderers.face_renderer import FaceRenderer
 from renderers.io.errors import UserError
 from renderers.reflectance import blinn_phong

@@ -32,8 +32,8 @@ from lightning_modules.finegrained.shading import without_wide_waves
 from losses.metrics import NormalAngularError
 from renderers.camera import default_intrinsics
 from renderers.coefficients import CoefficientLayout, Coefficients
+from renderers.face_models.base import MorphableModel
 from renderers.face_models.default.model import load_default
-from renderers.face_models.morphable_model import MorphableModel
 from renderers.face_renderer import FaceRenderer, mean_coefficients
 from renderers.uv.chart import UVChart, unit
 from renderers.uv.detail import draw_detail

@@ -15,8 +15,8 @@ from lightning_modules.components.marked_landmarks import MarkedLandmarks, fixed
 from lightning_modules.mgcnet import MGCNet, MGCNetWeights
 from losses.landmark import landmark_loss
 from renderers.coefficients import Coefficients
+from renderers.face_models.base import MorphableModel
 from renderers.face_models.default.model import load_default
-from renderers.face_models.morphable_model import MorphableModel
 from renderers.face_renderer import FaceRenderer, mean_coefficients
 from renderers.jaw_contour import JAW
 from tests.conf.parts import SmallEncoder, Told

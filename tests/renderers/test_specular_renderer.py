@@ -12,7 +12,7 @@ from renderers import face_renderer
 from renderers.camera import default_intrinsics
 from renderers.coefficients import Coefficients
 from renderers.color import decode, encode
-from renderers.face_models.morphable_model import MorphableModel
+from renderers.face_models.base import MorphableModel
 from renderers.face_renderer import FaceRenderer
 from renderers.illumination import irradiance
 from renderers.io.errors import UserError

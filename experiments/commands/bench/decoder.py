@@ -9,7 +9,7 @@ from torch import Tensor
 
 from experiments.commands.bench.measure import Row, race
 from experiments.commands.bench.meshes import face_like_model
-from renderers.face_models.morphable_model import MorphableModel
+from renderers.face_models.linear import LinearModel
 
 FACES = 70_789
 BATCH = 8
@@ -22,7 +22,7 @@ class DenseBases:
         model: whose bases they are.
     """
 
-    def __init__(self, model: MorphableModel) -> None:
+    def __init__(self, model: LinearModel) -> None:
         self.mean_shape, self.mean_albedo = model.mean_shape, model.mean_albedo
         self.identity_basis = model.identity_basis.contiguous()
         self.expression_basis = model.expression_basis.contiguous()

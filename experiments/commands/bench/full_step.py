@@ -36,7 +36,7 @@ from lightning_modules.specular import Specular
 from lightning_modules.specular.module import SpecularWeights
 from losses.encoders import AttributeEncoder, DlibEncoder, DlibLayers
 from renderers.camera import default_intrinsics
-from renderers.face_models.morphable_model import MorphableModel
+from renderers.face_models.base import MorphableModel
 from renderers.face_renderer import FaceRenderer
 
 FACES = 70_789

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.spatial import cKDTree
 
-from renderers.face_models.morphable_model import MorphableModel
+from renderers.face_models.linear import LinearModel
 
 HALF_AXES = (0.75, 1.0, 0.7)  # decimetres; about a head's
 AZIMUTH = math.radians(110)  # of the patch's sides, so that some of it hides behind the rest
@@ -72,7 +72,7 @@ def _landmark_indices(vertices: np.ndarray) -> np.ndarray:
 
 def face_like_model(
     faces: int = 70_789, identity: int = 80, expression: int = 64, albedo: int = 80, specular: bool = False
-) -> MorphableModel:
+) -> LinearModel:
     """A morphable model over `face_like_mesh` with the sizes of BFM 2009 unless told otherwise (35,721 vertices).
 
     Args:
@@ -87,7 +87,7 @@ def face_like_model(
     if specular:
         shine["mean_specular"] = np.broadcast_to([0.2, 0.2, 0.2], vertices.shape)
         shine["specular_basis"] = 0.003 * _waves(vertices, albedo, seed=3)
-    return MorphableModel(
+    return LinearModel(
         name="face-like",
         mean_shape=vertices,
         identity_basis=0.005 * _waves(vertices, identity, seed=0),

@@ -18,7 +18,7 @@ from datamodules.photo_folder import PreparedFaces
 from datamodules.preparation.prepared_folder import PhotoIndex, PreparedFace, read_face
 from experiments.commands.reconstruct.pipeline import fit_settings
 from experiments.fitting.photometric_fitting import fit
-from renderers.face_models.morphable_model import MorphableModel
+from renderers.face_models.base import MorphableModel
 from renderers.io.atomic_file import written_atomically
 from renderers.io.cache import cache_dir
 

@@ -20,7 +20,7 @@ from experiments.commands.evaluate.results import Request
 from experiments.training.plain_yaml import read_yaml
 from experiments.training.run_folder import RunFolder
 from experiments.training.stored_module import Builder
-from renderers.face_models.morphable_model import MorphableModel
+from renderers.face_models.base import MorphableModel
 from renderers.io.errors import UserError
 
 

@@ -15,7 +15,7 @@ from jsonargparse import ArgumentParser
 from lightning.pytorch import LightningModule
 from torch import nn
 
-from experiments import table
+from experiments.commands import table
 from experiments.papers import paper_folder
 from experiments.training.plain_yaml import read_yaml
 from experiments.training.run_folder import read_json

@@ -11,13 +11,14 @@ from renderers.io.errors import UserError
 if TYPE_CHECKING:
     import numpy as np
 
-    from renderers.face_models.morphable_model import MorphableModel
+    from renderers.face_models.base import MorphableModel
 
 KINDS = {
     "bfm2009": "BFM_model_front.mat, or the folder of its raw files (01_MorphableModel.mat, Exp_Pca.bin ...)",
     "bfm2017": "model2017-1_*.h5",
     "bfm2019": "model2019_*.h5",
     "ict": "ICT-FaceKit's folder FaceXModel",
+    "flame": "the folder of FLAME 2020's or 2023's files (generic_model.pkl, landmark_embedding.npy ...)",
 }
 BASEL = "The Basel Face Model's licence covers what was written too: research only, and not to be passed on."
 LICENCES = {
@@ -25,6 +26,7 @@ LICENCES = {
     "bfm2017": BASEL,
     "bfm2019": BASEL,
     "ict": "ICT-FaceKit is under the MIT licence: its notice goes with what was written.",
+    "flame": "FLAME's licence covers what was written too: see its owner's page for what it may be used for.",
 }
 ALBEDO_LICENCE = "AlbedoMM's licence covers its albedo: research only, and not to be passed on."
 # Vertices and faces of the published files; the two h5 kinds look alike in all else.
@@ -33,7 +35,9 @@ PUBLISHED = {
     "bfm2017": {(28_588, 56_572): "face12"},
     "bfm2019": {(27_657, 55_040): "face12", (47_439, 94_464): "bfm", (58_203, 116_160): "fullHead"},
     "ict": {},
+    "flame": {(5_023, 9_976): "the whole head"},
 }
+FOLDERS, H5_KINDS = ("ict", "flame"), ("bfm2017", "bfm2019")
 PEOPLE, COLUMNS, SIDE = 6, 4, 224
 TURN = 0.6  # radians of the mean's second view
 LIGHT = (-0.2, 0.2, 0.15)  # from above, the front and the subject's left: spherical harmonics 1 to 3
@@ -117,18 +121,19 @@ def read_kind(kind: str, path: Path, albedo: Path | None = None, landmarks: Path
         raise UserError(f"{path}: no such file or folder; {kind} is {KINDS[kind]}")
     fits = {
         "bfm2009": path.is_dir() or path.suffix.lower() == ".mat",
-        "ict": path.is_dir(),
+        **dict.fromkeys(FOLDERS, path.is_dir()),
     }.get(kind, path.is_file() and path.suffix.lower() in HDF5)
     if not fits:
         raise UserError(f"{path}: not of the kind {kind}, which is {KINDS[kind]}")
-    if (albedo or landmarks) and kind in ("bfm2009", "ict"):
+    if (albedo or landmarks) and kind in ("bfm2009", *FOLDERS):
         raise UserError("--albedo and --landmarks go with bfm2017 and bfm2019 alone; leave them out")
     first, second = (None if file is None else str(file) for file in (albedo, landmarks))
     model = load_face_model(str(path), 0, first, second)
     size = (model.vertex_count, len(model.faces))
     other = next((name for name, sizes in PUBLISHED.items() if size in sizes and name != kind), None)
-    if other or (model.name == "bfm2009") != (kind == "bfm2009") or (model.name == "ict-facekit") != (kind == "ict"):
-        found = other or {"bfm2009": "bfm2009", "ict-facekit": "ict"}.get(model.name, "a .h5 model")
+    named = {"bfm2009": "bfm2009", "ict-facekit": "ict", "flame": "flame"}.get(model.name)
+    if other or (named != kind if named or kind not in H5_KINDS else False):
+        found = other or named or "a .h5 model"
         raise UserError(f"{path}: this is {found}, not {kind}: name it by its own kind")
     return model
 
@@ -160,7 +165,7 @@ def findings(kind: str, model: MorphableModel) -> list[str]:
 
 def identity_motion(model: MorphableModel) -> float:
     """Millimetres that a random person's vertices lie from the mean's, root mean square."""
-    return 100 * float(model.identity_basis.square().sum(dim=(1, 2)).mean().sqrt())
+    return 100 * float((model.arrays()["identity_basis"] ** 2).sum(axis=(1, 2)).mean() ** 0.5)
 
 
 def draw_faces(model: MorphableModel) -> bytes:

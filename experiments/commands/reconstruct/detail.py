@@ -16,7 +16,7 @@ from torch.nn.functional import interpolate
 from experiments.commands.reconstruct.export import MILLIMETRES, FaceMesh, write_glb, write_obj
 from lightning_modules.components.panels import light_picture
 from lightning_modules.components.reconstruction import Reconstruction
-from renderers.face_models.morphable_model import MorphableModel
+from renderers.face_models.base import MorphableModel
 from renderers.uv.chart import UVChart, unit
 from renderers.uv.detail import detailed_mesh
 from renderers.vertex_normals import VertexNormals

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from datamodules.preparation.alignment import Alignment
-from renderers.face_models.morphable_model import MorphableModel
+from renderers.face_models.base import MorphableModel
 from renderers.face_renderer import Rendering
 from renderers.uv.chart import unit
 

@@ -27,7 +27,7 @@ from lightning_modules.base import FaceModule
 from lightning_modules.components.reconstruction import Reconstruction
 from renderers.camera import default_intrinsics
 from renderers.coefficients import Coefficients
-from renderers.face_models.morphable_model import MorphableModel
+from renderers.face_models.base import MorphableModel
 from renderers.face_renderer import FaceRenderer, Rendering
 from renderers.io.errors import UserError
 from renderers.jaw_contour import contour_table

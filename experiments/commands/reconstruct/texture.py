@@ -10,8 +10,8 @@ from torch.nn.functional import interpolate
 
 from datamodules.preparation.skin import feature_mask, opening_mask
 from renderers.camera import CAMERA_DISTANCE
+from renderers.face_models.base import MorphableModel
 from renderers.face_models.default.albedo import smoothstep
-from renderers.face_models.morphable_model import MorphableModel
 from renderers.face_renderer import Rendering
 from renderers.uv.chart import UVChart
 

@@ -20,6 +20,7 @@ from renderers.face_models.default.albedo import blotch_basis, build_albedo, cre
 from renderers.face_models.default.geometry import FaceMesh, build_face_mesh
 from renderers.face_models.default.heads import FILES, Heads, draw_heads
 from renderers.face_models.default.regions import build_regions, load_landmarks
+from renderers.face_models.linear import LinearModel
 from renderers.face_models.mesh_edit import (
     fix_signs,
     loop_operator,
@@ -27,7 +28,6 @@ from renderers.face_models.mesh_edit import (
     vertex_neighbours,
     vertex_normals,
 )
-from renderers.face_models.morphable_model import MorphableModel
 from renderers.io.atomic_file import written_atomically
 from renderers.io.cache import cache_dir, made_once
 from renderers.io.errors import UserError
@@ -61,7 +61,7 @@ BASE_ARRAYS: dict[str, tuple[str, tuple[int | str, ...]]] = {
 logger = logging.getLogger(__name__)
 
 
-def load_default(subdivide: int = 0) -> MorphableModel:
+def load_default(subdivide: int = 0) -> LinearModel:
     """The embedded default; derived at the first call (about a minute), read from the cache afterwards.
 
     Args:
@@ -108,13 +108,13 @@ def cache_file() -> Path:
     return cache_dir() / f"default-face-anny{version('anny')}-v{DERIVATION_VERSION}.npz"
 
 
-def _to_model(arrays: dict[str, np.ndarray]) -> MorphableModel:
+def _to_model(arrays: dict[str, np.ndarray]) -> LinearModel:
     regions = {key.removeprefix("region_"): value for key, value in arrays.items() if key.startswith("region_")}
     fields: dict[str, Any] = {
         key: value for key, value in arrays.items() if not key.startswith(("region_", "expression_names"))
     }
     names = tuple(str(name) for name in arrays["expression_names"])
-    return MorphableModel(name="default", regions=regions, expression_names=names, **fields)
+    return LinearModel(name="default", regions=regions, expression_names=names, **fields)
 
 
 def derive_base(heads: Heads) -> dict[str, np.ndarray]:
@@ -204,7 +204,7 @@ def _chart_shape(mean: np.ndarray, parts: np.ndarray) -> np.ndarray:
 
 
 def derive(base: dict[str, np.ndarray], subdivide: int) -> dict[str, np.ndarray]:
-    """The fields of `MorphableModel` from the base, subdivided, with albedo, landmarks and regions."""
+    """The fields of `LinearModel` from the base, subdivided, with albedo, landmarks and regions."""
     faces, operator = base["faces"], sparse.identity(len(base["mean_shape"]), format="csr")
     flat = operator  # the same steps without smoothing, for what must not move or bleed
     for _ in range(subdivide):

@@ -16,8 +16,8 @@ from datamodules.synthesis.face_places import WAVELENGTHS, FacePlaces
 from datamodules.synthesis.facial_detail import DEEPEST, FacialDetail, detail_key
 from datamodules.synthesis.skin_marks import paint_skin
 from datamodules.synthesis.wrinkles import MILLIMETRE, profile
+from renderers.face_models.base import MorphableModel
 from renderers.face_models.load import load_face_model
-from renderers.face_models.morphable_model import MorphableModel
 from tests.conf.scenes import small_face_model
 from tests.conf.shiny import rebuilt
 

@@ -31,7 +31,7 @@ from lightning_modules.base import FaceModule
 from lightning_modules.components.backbones import ResNet
 from lightning_modules.mgcnet import MGCNet
 from renderers.coefficients import Coefficients
-from renderers.face_models.morphable_model import MorphableModel
+from renderers.face_models.base import MorphableModel
 from renderers.io.errors import UserError
 from tests.conf.fake_bfm import write_fake_bfm
 from tests.conf.parts import SmallEncoder

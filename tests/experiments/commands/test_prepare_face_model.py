@@ -11,8 +11,8 @@ import torch
 
 from experiments.__main__ import main
 from experiments.commands.prepare.face_model import PUBLISHED, findings, identity_motion, prepare_face_model, read_kind
+from renderers.face_models.base import MorphableModel
 from renderers.face_models.load import load_face_model
-from renderers.face_models.morphable_model import MorphableModel
 from renderers.io.errors import UserError
 from tests.conf.fake_bfm import write_fake_bfm
 from tests.conf.fake_bfm_h5 import ALBEDO, fake_albedo, fake_bfm_h5

@@ -36,8 +36,8 @@ from lightning_modules.base import FaceModule
 from lightning_modules.finegrained import Finegrained
 from lightning_modules.mgcnet import MGCNet
 from lightning_modules.specular import Specular
+from renderers.face_models.base import MorphableModel
 from renderers.face_models.bfm2009 import load_bfm2009
-from renderers.face_models.morphable_model import MorphableModel
 from renderers.face_models.symmetry import mirror_vertices
 from renderers.face_renderer import FaceRenderer, mean_coefficients
 from renderers.io.errors import UserError

@@ -30,8 +30,8 @@ from experiments.commands.reconstruct.folder import look_into, reconstruct_folde
 from experiments.commands.reconstruct.pipeline import Photo, ReconstructedFace
 from experiments.commands.reconstruct.tracking import FaceTracker, sequence_name
 from experiments.fitting.photometric_fitting import FitSettings
+from renderers.face_models.base import MorphableModel
 from renderers.face_models.bfm2009 import load_bfm2009
-from renderers.face_models.morphable_model import MorphableModel
 from renderers.face_renderer import mean_coefficients
 from renderers.io.errors import UserError
 from tests.conf.fake_bfm import write_fake_bfm

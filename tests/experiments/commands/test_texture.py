@@ -10,8 +10,8 @@ import torch
 
 from datamodules.preparation.skin import opening_mask
 from experiments.commands.reconstruct.texture import bake_texture
+from renderers.face_models.base import MorphableModel
 from renderers.face_models.load import load_face_model
-from renderers.face_models.morphable_model import MorphableModel
 from renderers.face_renderer import FaceRenderer, Rendering, mean_coefficients
 from renderers.uv.chart import UVChart
 

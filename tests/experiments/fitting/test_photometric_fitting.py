@@ -15,9 +15,9 @@ from experiments.fitting.landmark_fitting import levenberg_marquardt, project_wi
 from experiments.fitting.photometric_fitting import FitResult, FitSettings, fit, project_landmarks
 from renderers.camera import Camera, default_intrinsics, euler_to_rotation, project, project_by, transform
 from renderers.coefficients import Coefficients
+from renderers.face_models.base import MorphableModel
 from renderers.face_models.bfm2009 import load_bfm2009
 from renderers.face_models.default.model import load_default
-from renderers.face_models.morphable_model import MorphableModel
 from renderers.face_renderer import FaceRenderer, Rendering, mean_coefficients
 from renderers.io.errors import UserError
 from renderers.jaw_contour import JAW, contour_table, visible_landmarks

@@ -11,9 +11,9 @@ import pytest
 import torch
 import yaml
 
+from renderers.face_models.base import MorphableModel
 from renderers.face_models.bfm_h5 import _named_landmarks, load_bfm_h5
 from renderers.face_models.load import load_face_model
-from renderers.face_models.morphable_model import MorphableModel
 from renderers.io.errors import UserError
 from tests.conf.fake_bfm_h5 import (
     ALBEDO,

@@ -25,8 +25,8 @@ from renderers.camera import default_intrinsics, project
 from renderers.face_models import default, default_heads
 from renderers.face_models.default.albedo import skin_colors
 from renderers.face_models.default.regions import polygon_distance, polyline_distance
+from renderers.face_models.linear import LinearModel
 from renderers.face_models.mesh_edit import bisect, boundary_loops, cut, edges_of, loop_operator, midpoint_operator
-from renderers.face_models.morphable_model import MorphableModel
 from renderers.face_models.sampling import sample_shape_coefficients
 from renderers.face_renderer import FaceRenderer, mean_coefficients
 from renderers.io.cache import cache_dir
@@ -39,7 +39,7 @@ MIRRORED += [39, 38, 37, 36, 41, 40, 54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56,
 
 
 @pytest.fixture(scope="module")
-def model() -> MorphableModel:
+def model() -> LinearModel:
     return default.load_default()
 
 
@@ -51,7 +51,7 @@ def base() -> dict[str, np.ndarray]:
     return stored
 
 
-def test_sizes_and_frame(model: MorphableModel) -> None:
+def test_sizes_and_frame(model: LinearModel) -> None:
     assert (model.identity_size, model.expression_size) == (80, 52)
     assert len(model.expression_names) == 52
     assert model.expression_names[model.expression_names.index("jawOpen")] == "jawOpen"
@@ -65,7 +65,7 @@ def test_sizes_and_frame(model: MorphableModel) -> None:
     assert chin[1] < low[1] + 0.1
 
 
-def test_faces_turn_outwards_and_no_vertex_is_unused(model: MorphableModel) -> None:
+def test_faces_turn_outwards_and_no_vertex_is_unused(model: LinearModel) -> None:
     normals = model.normals(model.mean_shape[None])[0]
     skin = model.regions["skin"]
     center = torch.tensor([0.0, 0.0, -1.0])
@@ -83,7 +83,7 @@ def test_faces_turn_outwards_and_no_vertex_is_unused(model: MorphableModel) -> N
     assert len(directed.unique(dim=0)) == len(directed), "an edge is walked twice in the same sense"
 
 
-def test_boundaries_are_the_crop_the_lids_and_the_eyeballs(model: MorphableModel) -> None:
+def test_boundaries_are_the_crop_the_lids_and_the_eyeballs(model: LinearModel) -> None:
     loops = boundary_loops(model.faces.numpy())
     assert len(loops) == 5
     assert np.array_equal(np.sort(loops[0]), model.regions["boundary"].numpy())
@@ -94,7 +94,7 @@ def test_boundaries_are_the_crop_the_lids_and_the_eyeballs(model: MorphableModel
     assert np.degrees(np.arccos(turns.clip(-1, 1))).max() < 40, "the crop's rim is jagged"
 
 
-def test_mirror_symmetry(model: MorphableModel, base: dict[str, np.ndarray]) -> None:
+def test_mirror_symmetry(model: LinearModel, base: dict[str, np.ndarray]) -> None:
     other, flip = base["mirror"], np.array([-1.0, 1.0, 1.0])
     assert np.array_equal(other[other], np.arange(len(other)))
     assert np.abs(base["mean_shape"][other] * flip - base["mean_shape"]).max() < 1e-4
@@ -146,7 +146,7 @@ def _predictor() -> object:
     return dlib.shape_predictor(str(next(f.locate() for f in files if "68_face_landmarks" in str(f))))
 
 
-def test_landmarks_agree_with_dlib_on_a_render(model: MorphableModel) -> None:
+def test_landmarks_agree_with_dlib_on_a_render(model: LinearModel) -> None:
     import dlib
 
     coefficients = mean_coefficients(model, 1)
@@ -168,7 +168,7 @@ def test_landmarks_agree_with_dlib_on_a_render(model: MorphableModel) -> None:
     assert errors[36:48].mean() < 1.0 and errors[27:36].mean() < 1.2 and errors[48:68].mean() < 1.5
 
 
-def test_landmarks_are_distinct_skin_and_ordered(model: MorphableModel) -> None:
+def test_landmarks_are_distinct_skin_and_ordered(model: LinearModel) -> None:
     marks = model.landmark_indices
     assert len(marks.unique()) == 68
     assert torch.isin(marks, model.regions["skin"]).all()
@@ -180,7 +180,7 @@ def test_landmarks_are_distinct_skin_and_ordered(model: MorphableModel) -> None:
     )
 
 
-def test_jaw_opens_the_mouth_and_lids_close(model: MorphableModel) -> None:
+def test_jaw_opens_the_mouth_and_lids_close(model: LinearModel) -> None:
     def shaped(name: str) -> torch.Tensor:
         weights = torch.zeros(1, 52)
         weights[0, model.expression_names.index(name)] = 1
@@ -194,7 +194,7 @@ def test_jaw_opens_the_mouth_and_lids_close(model: MorphableModel) -> None:
     assert torch.allclose(shaped("eyeBlinkLeft")[36:42], neutral[36:42], atol=1e-3), "the other eye stays open"
 
 
-def test_uv_is_one_chart_without_folds(model: MorphableModel) -> None:
+def test_uv_is_one_chart_without_folds(model: LinearModel) -> None:
     for faces, uv in [(model.faces, model.uv)]:
         assert uv.min() >= 0 and uv.max() <= 1
         a, b, c = (uv[faces[:, k]].double() for k in range(3))
@@ -210,7 +210,7 @@ def test_uv_is_one_chart_without_folds(model: MorphableModel) -> None:
     assert model.uv[model.landmark_indices[0], 0] < 0.5 < model.uv[model.landmark_indices[16], 0]
 
 
-def test_regions_lie_where_their_names_say(model: MorphableModel) -> None:
+def test_regions_lie_where_their_names_say(model: LinearModel) -> None:
     regions, points = model.regions, model.mean_shape
     parts = torch.cat([regions["skin"], regions["eyes"], regions["inner_mouth"]])
     assert torch.equal(parts.sort().values, torch.arange(model.vertex_count))
@@ -225,7 +225,7 @@ def test_regions_lie_where_their_names_say(model: MorphableModel) -> None:
     assert (points[regions["eye_left"], 0] > 0).all() and (points[regions["cheek_right"], 0] < 0).all()
 
 
-def test_albedo_is_human_and_rarely_clamped(model: MorphableModel) -> None:
+def test_albedo_is_human_and_rarely_clamped(model: LinearModel) -> None:
     draws = model.albedo(torch.randn(500, model.albedo_size, generator=torch.Generator().manual_seed(0)))
     assert ((draws < 0) | (draws > 1)).float().mean() < 0.02
     skin = draws[:, torch.cat([model.regions["cheeks"], model.regions["forehead"]])].mean(1)
@@ -253,7 +253,7 @@ def test_skin_directions_darken_every_channel() -> None:
 
 
 @pytest.mark.parametrize("level", [1, 2])
-def test_subdivision(model: MorphableModel, level: int) -> None:
+def test_subdivision(model: LinearModel, level: int) -> None:
     finer = default.load_default(level)
     assert abs(finer.vertex_count / (16_000, 65_000)[level - 1] - 1) < 0.1
     assert len(finer.faces) == len(model.faces) * 4**level
@@ -368,7 +368,7 @@ def _assert_same(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> 
             assert np.array_equal(value, theirs[name]), name
 
 
-def test_the_model_is_the_same_at_every_load(model: MorphableModel) -> None:
+def test_the_model_is_the_same_at_every_load(model: LinearModel) -> None:
     assert default.load_default().fingerprint() == model.fingerprint()
 
 
@@ -385,7 +385,7 @@ def test_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, t
 def test_a_damaged_cache_is_derived_again(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
-    model: MorphableModel,
+    model: LinearModel,
     base: dict[str, np.ndarray],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -528,7 +528,7 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.M
     assert list(tmp_path.iterdir()) == []
 
 
-def test_random_people_are_plausible(model: MorphableModel) -> None:
+def test_random_people_are_plausible(model: LinearModel) -> None:
     drawn = sample_shape_coefficients(model, 200, np.random.default_rng(0))
     again = sample_shape_coefficients(model, 200, np.random.default_rng(0))
     assert all(np.array_equal(drawn[name], again[name]) for name in drawn)

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
+from renderers.face_models.base import MorphableModel
 from renderers.face_models.ict import load_ict
 from renderers.face_models.load import load_face_model
-from renderers.face_models.morphable_model import MorphableModel
 from renderers.face_models.open_face import cylindrical_uv
 from renderers.io.errors import UserError
 from tests.conf.fake_ict import EXPRESSIONS, FACE, IDENTITIES, FakeICT, fake_ict, rows, write_fake_ict

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from renderers.color import decode, encode
-from renderers.face_models.morphable_model import MorphableModel
+from renderers.face_models.linear import LinearModel
 from renderers.io.errors import UserError
 
 SIZES = {"identity": 5, "expression": 4, "albedo": 3}
@@ -42,15 +42,15 @@ def content() -> dict[str, Any]:
 
 
 @pytest.fixture
-def model(content: dict[str, Any]) -> MorphableModel:
-    return MorphableModel(**content)
+def model(content: dict[str, Any]) -> LinearModel:
+    return LinearModel(**content)
 
 
 def draw(batch: int, size: int, seed: int = 1) -> torch.Tensor:
     return torch.randn(batch, size, generator=torch.Generator().manual_seed(seed))
 
 
-def test_shape_and_albedo_equal_einsum(model: MorphableModel, content: dict[str, Any]) -> None:
+def test_shape_and_albedo_equal_einsum(model: LinearModel, content: dict[str, Any]) -> None:
     identity, expression, albedo = draw(3, 5), draw(3, 4, 2), draw(3, 3, 3)
     shape = (
         content["mean_shape"]
@@ -62,7 +62,7 @@ def test_shape_and_albedo_equal_einsum(model: MorphableModel, content: dict[str,
     np.testing.assert_allclose(model.albedo(albedo).numpy(), color, atol=1e-5)
 
 
-def test_bases_come_back_as_they_went_in(model: MorphableModel, content: dict[str, Any]) -> None:
+def test_bases_come_back_as_they_went_in(model: LinearModel, content: dict[str, Any]) -> None:
     for name in ("identity_basis", "expression_basis", "albedo_basis"):
         np.testing.assert_allclose(getattr(model, name).numpy(), content[name], rtol=1e-6)
 
@@ -70,16 +70,16 @@ def test_bases_come_back_as_they_went_in(model: MorphableModel, content: dict[st
 def test_specular_shares_the_albedos_coefficients(content: dict[str, Any]) -> None:
     rng = np.random.default_rng(5)
     mean, basis = rng.uniform(size=(42, 3)), rng.normal(size=(42, 3, 3))
-    model = MorphableModel(**content, mean_specular=mean, specular_basis=basis)
+    model = LinearModel(**content, mean_specular=mean, specular_basis=basis)
     coefficients = draw(2, 3)
     expected = mean + np.einsum("vck,bk->bvc", basis, coefficients.numpy())
     bright = expected > 0.1
     np.testing.assert_allclose(model.specular(coefficients).numpy()[bright], expected[bright] ** 2.2, rtol=1e-4)
     with pytest.raises(UserError, match="random has no specular"):
-        MorphableModel(**content).specular(coefficients)
+        LinearModel(**content).specular(coefficients)
 
 
-def test_decoding_passes_gradcheck(model: MorphableModel) -> None:
+def test_decoding_passes_gradcheck(model: LinearModel) -> None:
     model = model.double()
     identity, expression = draw(1, 5).double().requires_grad_(), draw(1, 4).double().requires_grad_()
     albedo = draw(1, 3).double().requires_grad_()
@@ -87,7 +87,7 @@ def test_decoding_passes_gradcheck(model: MorphableModel) -> None:
     assert torch.autograd.gradcheck(model.albedo, (albedo,))
 
 
-def test_layout_has_the_models_sizes(model: MorphableModel) -> None:
+def test_layout_has_the_models_sizes(model: LinearModel) -> None:
     layout = model.layout({"shininess": 1})
     assert layout.length == 5 + 4 + 3 + 3 + 27 + 3 + 1
     assert {name: layout.sizes[name] for name in SIZES} == SIZES
@@ -96,7 +96,7 @@ def test_layout_has_the_models_sizes(model: MorphableModel) -> None:
 class TestNormals:
     def test_point_outward_on_a_sphere_as_trimesh_says(self) -> None:
         sphere = trimesh.creation.icosphere(subdivisions=3, radius=1.3)
-        model = MorphableModel(**parts(sphere))
+        model = LinearModel(**parts(sphere))
         normals = model.normals(model.mean_shape[None])[0].numpy()
         # Area and angle weights differ by little on a regular mesh, and both by little from the sphere's own normal.
         assert (normals * sphere.vertex_normals).sum(axis=1).min() > 0.9999
@@ -108,7 +108,7 @@ class TestNormals:
         rng = np.random.default_rng(seed)
         points = rng.normal(size=(vertices, 3))
         triangles = np.stack([rng.permutation(vertices)[:3] for _ in range(faces)])
-        model = MorphableModel(**parts(trimesh.Trimesh(points, triangles, process=False)))
+        model = LinearModel(**parts(trimesh.Trimesh(points, triangles, process=False)))
         expected = np.zeros((vertices, 3))
         for i, j, k in triangles:
             area = np.linalg.norm(np.cross(points[j] - points[i], points[k] - points[i])) / 2
@@ -123,7 +123,7 @@ class TestNormals:
         alone = np.setdiff1d(np.arange(vertices), triangles)
         assert (found[alone] == 0).all()
 
-    def test_turn_with_the_face(self, model: MorphableModel) -> None:
+    def test_turn_with_the_face(self, model: LinearModel) -> None:
         vertices = model.shape(draw(2, 5) * 0.1, draw(2, 4) * 0.1)
         rotation = torch.linalg.qr(draw(3, 3, 7)).Q
         rotation = rotation * torch.linalg.det(rotation)
@@ -135,7 +135,7 @@ class TestCheckpoints:
     def test_hold_no_face_data(self, content: dict[str, Any]) -> None:
         rng = np.random.default_rng(5)
         specular = {"mean_specular": rng.uniform(size=(42, 3)), "specular_basis": rng.normal(size=(42, 3, 3))}
-        model = MorphableModel(**content, **specular)
+        model = LinearModel(**content, **specular)
         assert model.state_dict() == {}
         assert list(model.parameters()) == []
 
@@ -143,30 +143,30 @@ class TestCheckpoints:
         "name", ["mean_shape", "identity_basis", "expression_basis", "mean_albedo", "albedo_basis"]
     )
     def test_fingerprint_changes_with_what_is_decoded(self, content: dict[str, Any], name: str) -> None:
-        before = MorphableModel(**content).fingerprint()
+        before = LinearModel(**content).fingerprint()
         changed = content[name].copy()
         changed.flat[7] += 0.25
-        after = MorphableModel(**{**content, name: changed}).fingerprint()
+        after = LinearModel(**{**content, name: changed}).fingerprint()
         assert before != after
         assert len(after) == len(before) == 12
 
     def test_fingerprint_changes_with_the_faces(self, content: dict[str, Any]) -> None:
-        before = MorphableModel(**content).fingerprint()
-        assert MorphableModel(**{**content, "faces": content["faces"][:, [1, 2, 0]]}).fingerprint() != before
-        assert MorphableModel(**{**content, "faces": content["faces"][:-1]}).fingerprint() != before
+        before = LinearModel(**content).fingerprint()
+        assert LinearModel(**{**content, "faces": content["faces"][:, [1, 2, 0]]}).fingerprint() != before
+        assert LinearModel(**{**content, "faces": content["faces"][:-1]}).fingerprint() != before
 
     def test_fingerprint_is_of_the_face_alone(self, content: dict[str, Any]) -> None:
-        model = MorphableModel(**content)
-        renamed = MorphableModel(**{**content, "name": "another", "regions": {"skin": np.arange(3)}})
-        assert model.fingerprint() == renamed.fingerprint() == MorphableModel(**content).fingerprint()
+        model = LinearModel(**content)
+        renamed = LinearModel(**{**content, "name": "another", "regions": {"skin": np.arange(3)}})
+        assert model.fingerprint() == renamed.fingerprint() == LinearModel(**content).fingerprint()
 
 
 class TestLinearAlbedo:
     @staticmethod
-    def models(content: dict[str, Any]) -> tuple[MorphableModel, MorphableModel]:
+    def models(content: dict[str, Any]) -> tuple[LinearModel, LinearModel]:
         rng = np.random.default_rng(5)
         content = {**content, "mean_specular": rng.uniform(size=(42, 3)), "specular_basis": rng.normal(size=(42, 3, 3))}
-        return MorphableModel(**content), MorphableModel(**content, linear_albedo=True)
+        return LinearModel(**content), LinearModel(**content, linear_albedo=True)
 
     def test_is_converted_once(self, content: dict[str, Any]) -> None:
         """`albedo` is of display values and `specular` of linear light, whichever of the two the model stores."""
@@ -179,12 +179,12 @@ class TestLinearAlbedo:
         torch.testing.assert_close(light, decode(stored))
 
     def test_has_a_bounded_gradient_where_it_is_dark(self, content: dict[str, Any]) -> None:
-        linear = MorphableModel(**{**content, "mean_albedo": np.zeros((42, 3))}, linear_albedo=True).double()
+        linear = LinearModel(**{**content, "mean_albedo": np.zeros((42, 3))}, linear_albedo=True).double()
         coefficients = torch.zeros(1, 3, dtype=torch.double, requires_grad=True)
         linear.albedo(coefficients).sum().backward()
         assert coefficients.grad is not None and coefficients.grad.isfinite().all()
         away = (0.3 * draw(1, 3).double()).requires_grad_()
-        bright = MorphableModel(**{**content, "mean_albedo": np.full((42, 3), 9.0)}, linear_albedo=True).double()
+        bright = LinearModel(**{**content, "mean_albedo": np.full((42, 3), 9.0)}, linear_albedo=True).double()
         assert torch.autograd.gradcheck(bright.albedo, (away,))
 
     def test_slopes_are_the_derivative_of_what_is_shown(self, content: dict[str, Any]) -> None:
@@ -196,7 +196,7 @@ class TestLinearAlbedo:
     def test_shows_in_the_fingerprint(self, content: dict[str, Any]) -> None:
         display, linear = self.models(content)
         assert display.fingerprint() != linear.fingerprint()
-        assert display.fingerprint() == MorphableModel(**content).fingerprint()
+        assert display.fingerprint() == LinearModel(**content).fingerprint()
 
 
 @pytest.mark.parametrize(
@@ -213,4 +213,4 @@ class TestLinearAlbedo:
 )
 def test_arrays_that_disagree_are_refused(content: dict[str, Any], name: str, value: Any, expected: str) -> None:
     with pytest.raises(UserError, match=f"face model random: .*{expected}"):
-        MorphableModel(**{**content, name: value})
+        LinearModel(**{**content, name: value})

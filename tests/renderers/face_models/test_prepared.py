@@ -14,9 +14,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from renderers.face_models.base import MorphableModel
 from renderers.face_models.default.model import load_default
 from renderers.face_models.load import load_face_model
-from renderers.face_models.morphable_model import MorphableModel
 from renderers.face_models.prepared import load_prepared, save_prepared
 from renderers.io.errors import UserError
 from renderers.io.npz_file import NpzError, read_npz

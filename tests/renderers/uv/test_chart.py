@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from renderers.camera import CAMERA_DISTANCE
+from renderers.face_models.base import MorphableModel
 from renderers.face_models.default.model import load_default
-from renderers.face_models.morphable_model import MorphableModel
 from renderers.face_renderer import FaceRenderer, Rendering, mean_coefficients
 from renderers.fixed_sum import FixedSum
 from renderers.uv.chart import DEPTH_TOLERANCE, GRAZING, UVChart
