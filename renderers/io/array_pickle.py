@@ -201,12 +201,11 @@ def _dense(value: _Columns) -> np.ndarray:
     state: dict[str, Any] = value.state if isinstance(value.state, dict) else {}
     parts = [_to_array(state.get(name)) for name in ("data", "indices", "indptr")]
     shape = tuple(int(size) for size in state.get("_shape", state.get("shape", ())))
-    data, indices, starts = (np.empty((0, 0)) if part is None else part for part in parts)
-    if len(shape) != 2 or not data.ndim == indices.ndim == starts.ndim == 1:
+    if len(shape) != 2 or any(part is None or part.ndim != 1 for part in parts):
         raise ArrayPickleError("a sparse matrix in it is damaged")
     if min(shape) < 0 or shape[0] * shape[1] * 8 > LARGEST:
         raise ArrayPickleError(f"a sparse matrix in it declares shape {shape}")
     form = sparse.csr_matrix if isinstance(value, _Rows) else sparse.csc_matrix
-    matrix = form((data, indices, starts), shape=shape)
+    matrix = form(tuple(parts), shape=shape)  # type: ignore[arg-type]
     matrix.check_format(full_check=True)
     return np.asarray(matrix.toarray())
