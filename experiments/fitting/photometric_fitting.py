@@ -256,6 +256,7 @@ def _fit_colors(
     seen, weight = _sample_vertices(rendering, pictures)
     normals = rendering.vertex_normals
     model = renderer.face_model
+    assert isinstance(model, LinearModel)
     # Squared errors that pull as hard as the photometric term's absolute ones do at a typical error.
     precision = 1 / (2 * TYPICAL_COLOR_ERROR * settings.photometric_noise)
     for _ in range(rounds):
@@ -274,7 +275,7 @@ def _fit_colors(
 def _robust(weight: Tensor, residual: Tensor) -> Tensor:
     """(B, V) weights that add up to 1 and let hair, glasses and highlights go (Geman-McClure)."""
     distance = residual.norm(dim=-1)
-    # While the light is far off every vertex is, so the scale follows the median of those that count.
+    # Scale by the median residual: at first all residuals are large.
     median = torch.where(weight > 0, distance, torch.nan).nanmedian(dim=1, keepdim=True).values
     scale = median.nan_to_num(0.0).clamp_min(2 * TYPICAL_COLOR_ERROR)
     weight = weight / (1 + (distance / scale) ** 2) ** 2

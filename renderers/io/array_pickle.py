@@ -206,6 +206,6 @@ def _dense(value: _Columns) -> np.ndarray:
     if min(shape) < 0 or shape[0] * shape[1] * 8 > LARGEST:
         raise ArrayPickleError(f"a sparse matrix in it declares shape {shape}")
     form = sparse.csr_matrix if isinstance(value, _Rows) else sparse.csc_matrix
-    matrix = form(tuple(parts), shape=shape)  # type: ignore[arg-type]
+    matrix: Any = form(tuple(parts), shape=shape)  # type: ignore[arg-type]
     matrix.check_format(full_check=True)
     return np.asarray(matrix.toarray())
