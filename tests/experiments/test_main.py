@@ -141,7 +141,7 @@ def test_names_that_look_like_options_and_homes(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("HOME", str(tmp_path / "own"))
     for name in ("-dash.jpg", "--debug", "--out", "~nobody-here/me.jpg", "a~/me.jpg"):
         assert f"error: {name}: no such file" in complaint(capsys, ["reconstruct", "--", name])
     for arguments in (
@@ -151,7 +151,7 @@ def test_names_that_look_like_options_and_homes(
         ["prepare", "photos", "~/absent", "--out=x"],
         ["prepare", "photos", "--out=x", "--", "~/absent"],
     ):  # fmt: skip
-        assert f"{tmp_path}/home/absent: no such" in complaint(capsys, arguments)
+        assert f"{tmp_path}/own/absent: no such" in complaint(capsys, arguments)
 
 
 def test_source_reader_agrees_with_the_import() -> None:
