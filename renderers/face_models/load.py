@@ -10,7 +10,7 @@ from renderers.io.errors import UserError
 
 ACCEPTED = (
     '"default" (the embedded model) or the path of a BFM_model_front.mat (BFM 2009), of a BFM 2017 or 2019 .h5, of a '
-    "prepared .npz, of the folder of BFM 2009's raw files or of ICT-FaceKit's FaceXModel"
+    "prepared .npz, of the folder of BFM 2009's raw files, of FLAME or of ICT-FaceKit's FaceXModel"
 )
 HDF5 = (".h5", ".hdf5")
 
@@ -77,12 +77,15 @@ def load_face_model(
 def _load_folder(path: Path, expressions: int | None, mesh: Literal["front", "trimmed"]) -> MorphableModel:
     """The model whose files lie in a folder."""
     from renderers.face_models.bfm2009 import RAW_FILES, load_bfm2009_folder
+    from renderers.face_models.flame import MODEL_FILES, load_flame_folder
     from renderers.face_models.ict import INDICES, NEUTRAL, load_ict
 
-    if any((path / name).is_file() for name in (NEUTRAL, INDICES)):
-        if expressions is not None or mesh != "front":
-            raise UserError(f"{path}: expressions and mesh go with BFM 2009 alone; ICT-FaceKit has neither choice")
-        return load_ict(path)
+    kinds = {"ICT-FaceKit": ((NEUTRAL, INDICES), load_ict), "FLAME": (MODEL_FILES, load_flame_folder)}
+    for title, (files, read) in kinds.items():
+        if any((path / name).is_file() for name in files):
+            if expressions is not None or mesh != "front":
+                raise UserError(f"{path}: expressions and mesh go with BFM 2009 alone; {title} has neither choice")
+            return read(path)
     if any((path / name).is_file() for name in RAW_FILES):
         return load_bfm2009_folder(path, expressions, mesh)
     raise UserError(f"{path}: no face model in this folder; expected {ACCEPTED}")

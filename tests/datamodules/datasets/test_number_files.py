@@ -14,7 +14,7 @@ import scipy.io
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from datamodules import number_files
+from datamodules.datasets import number_files
 from datamodules.datasets.number_files import read_json, read_mat, read_npy, read_number_rows, read_torch7
 from renderers.io.errors import UserError
 from tests.conf.fake_datasets import save_torch7

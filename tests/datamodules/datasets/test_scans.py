@@ -11,7 +11,7 @@ import trimesh
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datamodules import scans
+from datamodules.datasets import scans
 from datamodules.datasets.scans import read_scan, read_scan_landmarks
 from renderers.io.errors import UserError
 from tests.conf.fake_datasets import head_scan, picked_points_lines, range_image_lines, save_obj, save_text

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from datamodules import photo_file
+from datamodules.preparation import photo_file
 from datamodules.preparation.photo_file import FORMATS, SUFFIXES, decode_png, read_photo
 from renderers.io.errors import UserError
 

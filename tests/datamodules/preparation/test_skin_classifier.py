@@ -12,7 +12,7 @@ import skimage.data
 import torch
 from scipy.stats import multivariate_normal
 
-from datamodules import skin
+from datamodules.preparation import skin
 from datamodules.preparation.skin_classifier import (
     DEFAULT_FILE,
     GaussianMixture,

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from datamodules.corruption import NOISE_KINDS, RATIONAL_KINDS
-from experiments import corruptions
 from experiments.__main__ import COMMANDS, main
+from experiments.commands import corruptions
 from renderers.io.errors import UserError
 
 SIZE = 40

@@ -16,8 +16,8 @@ from PIL import Image
 from scipy.ndimage import binary_erosion
 from torch import nn
 
-from experiments import relight
 from experiments.__main__ import COMMANDS, main
+from experiments.commands import relight
 from experiments.training.checkpoint import CONFIG_KEY
 from lightning_modules.base import FaceModule
 from lightning_modules.components.backbones import ResNet

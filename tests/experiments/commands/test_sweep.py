@@ -16,13 +16,13 @@ import pytest
 import yaml
 from PIL import Image
 
-from experiments import run_pool
 from experiments.__main__ import main
 from experiments.commands.sweep import local
 from experiments.commands.sweep.leaderboard import Entry, Leaderboard, read_history, short_names
 from experiments.commands.sweep.local import falling_behind, plan_run, settings_digest, settle, sweep_locally
 from experiments.commands.sweep.picture import axes_of, draw_picture, make_axis
 from experiments.commands.sweep.spec import SweepSpec, draw, read_spec
+from experiments.training import run_pool
 from experiments.training.run_folder import write_json
 from experiments.training.run_pool import PooledRun
 from renderers.io.errors import UserError

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from experiments import table
 from experiments.__main__ import main
+from experiments.commands import table
 from experiments.commands.table import TableSpec, markdown, plan_run, read_spec, replace_block, summary
 from renderers.io.errors import UserError
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments import allocator
+from experiments.training import allocator
 
 ROOT = Path(__file__).parents[3]
 # glibc comes to keep blocks of a freed one's size in its heap: afterwards, are 20 MB mapped by themselves?

@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from experiments.__main__ import main
-from renderers import atomic_file
+from renderers.io import atomic_file
 from tests.conf.tiny_papers import PAPERS, Processes, configuration, curve, write_configuration
 
 ROOT = Path(__file__).parents[3]

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from experiments import run_folder
 from experiments.__main__ import main
+from experiments.training import run_folder
 from experiments.training.callbacks import SharedFolder
 from experiments.training.run_folder import RunFolder, choose_folder, make_folder
 from renderers.io.errors import UserError

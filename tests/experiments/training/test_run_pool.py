@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from experiments import run_pool
+from experiments.training import run_pool
 from experiments.training.run_pool import PooledRun, RunPool, is_done, last_line, positive, source_stamp
 from renderers.io.errors import UserError
 

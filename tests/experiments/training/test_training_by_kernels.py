@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from experiments.__main__ import main
-from renderers import on_gpu
-from renderers.kernels import launch
+from renderers.kernels import launch, on_gpu
 from tests.conf.tiny_papers import PAPERS, little, write_configuration
 
 RECORD = "tests.conf.tiny_papers.StepRecord"

@@ -19,10 +19,11 @@ import torch
 import trimesh
 from PIL import Image
 
-from experiments import sheet
 from experiments.__main__ import main
+from experiments.commands import sheet
 from renderers.camera import default_intrinsics, project
-from renderers.face_models import default, default_heads
+from renderers.face_models.default import heads as default_heads
+from renderers.face_models.default import model as default
 from renderers.face_models.default.albedo import skin_colors
 from renderers.face_models.default.regions import polygon_distance, polyline_distance
 from renderers.face_models.linear import LinearModel

@@ -83,7 +83,7 @@ def test_what_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
         ("fingerprint", None, "no fingerprint in it"),
         ("format", np.array(2), "it is of version 2, this program reads 1"),
         ("format", np.array([1, 1]), "it is of version"),
-        ("mean_shape", np.zeros((5, 3), np.float32), "identity_basis has shape (800, 3, 80), expected (5, 3, 80)"),
+        ("mean_shape", np.zeros((5, 3), np.float32), "uv has shape (800, 2), expected (5, 2)"),
         ("mean_shape", np.float32(1), "mean_shape holds float32 of shape ()"),
         ("mean_shape", np.zeros((800, 3), np.int32), "mean_shape holds int32"),
         ("mean_albedo", np.full((800, 3), np.nan, np.float32), "values that are not finite"),

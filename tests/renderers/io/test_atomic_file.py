@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from experiments.__main__ import main
-from renderers import atomic_file
+from renderers.io import atomic_file
 from renderers.io.atomic_file import folder_written_atomically, write_bytes, written_atomically
 from renderers.io.errors import UserError
 

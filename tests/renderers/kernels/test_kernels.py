@@ -26,9 +26,11 @@ import renderers.kernels.vertex_normals
 import renderers.kernels.view_synthesis
 from experiments.commands.bench.meshes import face_like_model
 from losses import photometric
-from renderers import camera, illumination, interpolation, on_gpu, reflectance, vertex_normals, view_synthesis
+from renderers import camera, illumination, reflectance, vertex_normals, view_synthesis
 from renderers.camera import euler_to_rotation, relative_pose
 from renderers.face_renderer import FaceRenderer, Rendering
+from renderers.kernels import on_gpu
+from renderers.raster import interpolation
 from renderers.raster.fragments import Fragments
 from renderers.vertex_normals import VertexNormals
 
