@@ -196,7 +196,9 @@ def test_without_both_modules_the_coarse_stage_goes_on(monkeypatch: pytest.Monke
 def test_all_rows_go_on_from_one_coarse_checkpoint(tmp_path: Path) -> None:
     start = make_module()
     path = tmp_path / "coarse.ckpt"
-    torch.save({"state_dict": start.state_dict()}, path)
+    contents: dict = {"state_dict": start.state_dict()}
+    start.on_save_checkpoint(contents)
+    torch.save(contents, path)
     for switches in ({"wavelet": False}, {"displacement": False}, {"albedo": False, "displacement": False}):
         row = make_module(init_weights=str(path), **switches)
         assert set(row.state_dict()) == set(start.state_dict())

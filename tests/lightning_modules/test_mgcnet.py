@@ -178,8 +178,10 @@ def test_identity_of_the_targets_alone() -> None:
 
 def test_the_papers_configuration_has_the_releases_terms() -> None:
     """Its regularization is summed over the batch's samples; colours have a Euclidean distance."""
-    contents = yaml.safe_load((Path(__file__).parents[2] / "experiments/mgcnet/paper.yaml").read_text())
-    given, samples = contents["model"]["init_args"], contents["data"]["init_args"]["batch_size"]
+    folder = Path(__file__).parents[2] / "experiments/mgcnet"
+    contents = yaml.safe_load((folder / "paper.yaml").read_text())
+    data = yaml.safe_load((folder / contents["data"]).read_text())
+    given, samples = contents["model"]["init_args"], data["init_args"]["batch_size"]
     weights = MGCNetWeights(**given["weights"])
     module, views = make_module(weights), 3
     drawn = module.face_model.layout().split(torch.randn(samples * views, module.face_model.layout().length))

@@ -65,7 +65,7 @@ def test_fine_is_the_mean_of_both_refiners() -> None:
     torch.testing.assert_close(model(texture, torch.randn(2, 5)), texture + (0.2 - 0.6) / 2)
 
 
-@pytest.mark.parametrize("coarsening", [1, 4, 10**6])
+@pytest.mark.parametrize("coarsening", [1, 4, 4096])
 def test_decoder_answers_every_vertex_from_the_features(coarsening: int) -> None:
     torch.manual_seed(0)
     model = FineModel(small_face_model(), features=5, channels=4, hidden=8, coarsening=coarsening).eval()

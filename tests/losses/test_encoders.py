@@ -183,7 +183,7 @@ def test_gradient_reaches_the_images_through_crop_and_network() -> None:
 def test_smallest_chip_works_and_a_smaller_one_is_refused() -> None:
     encoder = DlibEncoder(chip_size=SMALLEST_CHIP)
     assert encoder(torch.rand(2, 3, 40, 64), _random_landmarks(2)).shape == (2, 128)
-    with pytest.raises(UserError, match="chip_size 102 is too small"):
+    with pytest.raises(UserError, match="chip_size 102: give a whole number from 103"):
         DlibEncoder(chip_size=SMALLEST_CHIP - 1)
     with pytest.raises(RuntimeError):
         encoder.encode_chips(torch.rand(1, 3, SMALLEST_CHIP - 1, SMALLEST_CHIP - 1))

@@ -113,7 +113,7 @@ def test_faces_with_doubtful_landmarks_are_passed_over(tmp_path: Path, monkeypat
     spreads = iter([[0.4, 2.7, 3.1], [0.4, 0.5], [2.7]])  # of the faces of each photograph
 
     class Doubting:
-        name = "dlib"
+        name, contour = "dlib", True
 
         def detect(self, image: np.ndarray) -> list[DetectedFace]:
             return [replace(face, spread=spread) for spread in next(spreads)]

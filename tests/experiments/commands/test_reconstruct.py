@@ -239,7 +239,7 @@ def test_doubtful_landmarks_are_told_everywhere(
     faces = reconstructor.detector.detect(portrait)
 
     class Doubting:
-        name = "dlib"
+        name, contour = "dlib", True
 
         def detect(self, image: np.ndarray) -> list[DetectedFace]:
             return [replace(face, spread=2.7) for face in faces]

@@ -414,5 +414,5 @@ def test_make_hands_over_what_was_asked() -> None:
 
     for name in PAPERS:
         assert printed(f"sweep-{name}").rstrip().endswith(f"-m experiments sweep {name}")
-    assert "sweep mgcnet --local --runs 4" in printed("sweep-mgcnet", "LOCAL=1", "RUNS=4")
+    assert 'sweep mgcnet --local --runs="$RUNS"' in printed("sweep-mgcnet", "LOCAL=1", "RUNS=4")
     assert "no paper named nobody; there are" in printed("sweep-nobody")
