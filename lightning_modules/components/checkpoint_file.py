@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import zipfile
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from lightning import LightningModule
 from torch import Tensor
 
 from lightning_modules.components.backbones import CoefficientRegressor
+from lightning_modules.components.checkpoint_archive import ArchiveError, check_archive
 from lightning_modules.components.checkpoint_path import check_checkpoint_path
 from lightning_modules.components.deep3d import NETWORK, regressor_weights
 from renderers.io.errors import UserError
@@ -64,11 +65,11 @@ def load_weights(module: LightningModule, contents: dict[str, Any], path: Path) 
         raise UserError(f"checkpoint {path}: {unfit} holds values that are not numbers; its training diverged")
     try:
         module.load_state_dict(contents["state_dict"])
-    except RuntimeError as error:
+    except (RuntimeError, TypeError, AttributeError, ValueError) as error:
         raise UserError(f"checkpoint {path}: {mismatch(error)}") from error
 
 
-def mismatch(error: RuntimeError) -> str:
+def mismatch(error: Exception) -> str:
     """The first difference that load_state_dict names, in one line."""
     lines = [" ".join(line.split()) for line in str(error).splitlines()[1:]]
     first = lines[0] if lines else str(error)
@@ -79,28 +80,16 @@ def mismatch(error: RuntimeError) -> str:
 def _read(path: Path) -> Any:
     check_checkpoint_path(path)
     try:
-        _check_members(path)
+        check_archive(path)
         contents = torch.load(path, map_location="cpu", weights_only=True)
+        _check_tensors(contents, path)
     except (PermissionError, UserError):
         raise
+    except ArchiveError as error:
+        raise UserError(f"checkpoint {path}: damaged, or not a checkpoint: {error}") from error
     except Exception as error:  # Whatever torch's reader stumbles over in a file that is not its own.
         raise UserError(f"checkpoint {path}: damaged, or not a checkpoint ({type(error).__name__})") from error
-    _check_tensors(contents, path)
     return contents
-
-
-def _check_members(path: Path) -> None:
-    """Torch writes its archives uncompressed; of compressed ones, a small file may fill the memory."""
-    if not zipfile.is_zipfile(path):
-        return
-    with zipfile.ZipFile(path) as archive:
-        members = archive.infolist()
-    if any(
-        member.compress_type != zipfile.ZIP_STORED or member.compress_size != member.file_size for member in members
-    ):
-        raise UserError(f"checkpoint {path}: it is compressed, which torch's own files never are; it was not read")
-    if sum(member.file_size for member in members) > path.stat().st_size:
-        raise UserError(f"checkpoint {path}: damaged: it claims to hold more than the file's size")
 
 
 def _check_tensors(contents: Any, path: Path) -> None:
@@ -115,9 +104,21 @@ def _check_tensors(contents: Any, path: Path) -> None:
             storages[item.untyped_storage().data_ptr()] = item.untyped_storage().nbytes()
         elif isinstance(item, (dict, list, tuple)) and id(item) not in seen:
             seen.add(id(item))
+            # An OrderedDict takes attributes from the file, which may be called as its methods are.
+            own = vars(item) if isinstance(item, OrderedDict) else {}
+            if own.keys() - {"_metadata"} or not _is_metadata(own.get("_metadata", {})):
+                raise UserError(f"checkpoint {path}: damaged: its state_dict has attributes that torch gives to none")
             waiting += item.values() if isinstance(item, dict) else item
     if sum(storages.values()) > size:
         raise UserError(f"checkpoint {path}: damaged: it claims to hold more numbers than the file's size")
+
+
+def _is_metadata(value: Any) -> bool:
+    """Whether it is what torch keeps beside weights: of every module by name, its version."""
+    return isinstance(value, dict) and all(
+        isinstance(name, str) and isinstance(of, dict) and all(type(version) is int for version in of.values())
+        for name, of in dict.items(value)
+    )
 
 
 def _checked(contents: Any, path: Path) -> dict[str, Any]:

@@ -57,8 +57,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     runs = tmp_path_factory.mktemp("runs")
     for part in PARTS.values():
         import_module(part.module)
-    for command in ("reconstruct.pipeline", "reconstruct.results", "reconstruct.detail", "evaluate.results", "cli"):
-        import_module(f"experiments.{command}")
+    for command in ("reconstruct.pipeline", "reconstruct.results", "reconstruct.detail", "evaluate.results"):
+        import_module(f"experiments.commands.{command}")
+    import_module("experiments.training.cli")
     assert main(["fit", "--config", TINY, f"--runs_dir={runs}", "--run_id=a"]) == 0
     return runs / "tiny/a/checkpoints/last.ckpt"
 
