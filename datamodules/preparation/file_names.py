@@ -1,9 +1,19 @@
-"""File names as people and JSON can read them."""
+"""File names as people, terminals and JSON can read them."""
 
 from __future__ import annotations
 
+import unicodedata
+
 
 def printable(name: str) -> str:
-    """A file's name or path with every byte that is no UTF-8 as %XX, so that it can be printed and stored anywhere."""
-    # Python holds such a byte B as the lone surrogate U+DC00 + B (PEP 383).
-    return "".join(f"%{ord(c) - 0xDC00:02X}" if "\udc80" <= c <= "\udcff" else c for c in name)
+    """A file's name or path, or a line about it, that can be printed and stored anywhere.
+
+    Every byte that is no UTF-8, and every byte of a character that a terminal may obey (line ends, escapes), is %XX.
+    """
+    return "".join(c if c.isprintable() or unicodedata.category(c) == "Zs" else _escaped(c) for c in name)
+
+
+def _escaped(character: str) -> str:
+    # Python holds a byte B that is no UTF-8 as the lone surrogate U+DC00 + B (PEP 383).
+    errors = "surrogateescape" if "\udc80" <= character <= "\udcff" else "surrogatepass"
+    return "".join(f"%{byte:02X}" for byte in character.encode("utf-8", errors))

@@ -121,7 +121,7 @@ class PhotoIndex:
                 raise UserError(f"{path}: version {stored['version']}, this program reads {INDEX_VERSION}")
             index = cls.from_settings(stored, {})
             index.photos = {key: index.read_photo(value) for key, value in stored["photos"].items()}
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise UserError(f"{path} is damaged ({error}): delete it and prepare the photographs again") from None
         return index
 

@@ -60,6 +60,7 @@ def run(args: argparse.Namespace) -> int:
         UserError: numbers that make no animation, another kind of file, a photograph without a checkpoint or without a
             face, a checkpoint that knows no highlights.
     """
+    from datamodules.preparation.file_names import printable
     from lightning_modules.components.checkpoint_path import check_checkpoint_path
     from renderers.io.atomic_file import written_atomically
     from renderers.io.errors import UserError
@@ -89,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
     frames = draw_frames(renderer, coefficients, args.frames, args.size)
     with written_atomically(out) as temporary:
         save_animation(frames, temporary, FORMATS[out.suffix.lower()])
-    print(f"{out}: {name} in {args.frames} frames, {math.ceil(out.stat().st_size / 1000)} kB")
+    print(printable(f"{out}: {name} in {args.frames} frames, {math.ceil(out.stat().st_size / 1000)} kB"))
     return 0
 
 

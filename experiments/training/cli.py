@@ -29,7 +29,9 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from datamodules.preparation.file_names import printable
 from datamodules.sampler import share_of_batch
 from experiments.papers import EXPERIMENTS
 from experiments.training.callbacks import (
@@ -393,7 +395,8 @@ class CommandLine(LightningCLI):
         if names:
             table = Table("metric", *metrics)
             for name in names:
-                table.add_row(name, *(f"{column[name]:.4g}" if name in column else "" for column in metrics.values()))
+                cells = (f"{column[name]:.4g}" if name in column else "" for column in metrics.values())
+                table.add_row(Text(printable(name)), *cells)
             console.print(table)
         if self.dry:
             return
@@ -458,7 +461,7 @@ def _is_first() -> bool:
 
 
 def _tell(line: str) -> None:
-    Console(stderr=True, soft_wrap=True).print(f"monoface: {line}", markup=False, highlight=False)
+    Console(stderr=True, soft_wrap=True).print(f"monoface: {printable(line)}", markup=False, highlight=False)
 
 
 @contextlib.contextmanager

@@ -21,6 +21,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
+from datamodules.preparation.file_names import printable
 from renderers.io.errors import UserError
 
 Plan = dict[str, Any]
@@ -56,8 +57,14 @@ PARTS: Mapping[str, Part] = {
 }
 """All that a checkpoint can name. The networks of a user's own files are not among them: TorchScript is a program."""
 
+FOR_ANY_MODULE: Mapping[str, frozenset[str]] = {
+    "corruption": frozenset({"DelusionalOcclusion", "RationalOcclusion", "Noise"}),
+}
+"""The parts that may stand for an argument of which its constructor only says that it is an nn.Module."""
+
 TRAINING_ONLY = {"init_weights", "pretrained"}
 DEEPEST, MOST_VALUES, MOST_ITEMS, LONGEST_TEXT = 16, 2_000, 128, 4_096
+MOST_PARTS = 24  # a paper with every judge needs 12
 BUILTIN_FILE = "default"  # a face model that is no file
 
 
@@ -190,6 +197,7 @@ class Builder:
     def __init__(self, place: str, trust: Trust = Trust()) -> None:
         self.place, self.trust = place, trust
         self.files: list[str] = []
+        self.parts = 0
 
     def build(self, value: Any, hint: Any) -> Any:
         """The value as the type that `hint` declares, its parts built.
@@ -200,7 +208,7 @@ class Builder:
         try:
             make = self.check(value, hint, "")
             for file in self.files:
-                print(f"{self.place} names {file}, which is read")
+                print(printable(f"{self.place} names {file}, which is read"))
             return make()
         except (UserError, OSError) as error:
             raise UserError(f"{self.place}: {error}") from error
@@ -266,15 +274,22 @@ class Builder:
         return lambda: kind(**{key: make() for key, make in makers.items()})
 
     def _part(self, value: Any, kind: type, name: str) -> Maker:
+        from torch import nn
+
         if not _is_part(value):
             raise UserError(f"{name} is {reprlib.repr(value)}, which is no {kind.__name__}")
+        self.parts += 1
+        if self.parts > MOST_PARTS:
+            raise UserError(f"it names more than {MOST_PARTS} parts, which no paper needs")
         called, arguments = value["part"], {key: v for key, v in value["arguments"].items() if not _trains(key)}
         factory = self._factory(called)
         hints = typing.get_type_hints(
             inspect.getattr_static(factory, "__init__") if isinstance(factory, type) else factory
         )
         made = factory if isinstance(factory, type) else hints.get("return")
-        if not (isinstance(made, type) and issubclass(made, kind)):
+        known_for = FOR_ANY_MODULE.get(name.rpartition(".")[2], frozenset())
+        unfit = kind is nn.Module and called in PARTS and called not in known_for
+        if unfit or not (isinstance(made, type) and issubclass(made, kind)):
             raise UserError(f"{name or 'its module'} is {called}, which is no {kind.__name__}")
         taken = inspect.signature(factory).parameters
         known = {key for key, parameter in taken.items() if parameter.kind is not inspect.Parameter.VAR_KEYWORD}
@@ -307,6 +322,8 @@ class Builder:
         """A file that the checkpoint names, where it may be read: symbolic links in there are the user's own."""
         if argument == "spec" and named == BUILTIN_FILE:
             return named
+        if not named.isprintable():
+            raise UserError(f"it names {named[:200]!r} as {argument}, which cannot be printed, and is not read")
         path = Path(named).expanduser()
         allowed = [folder.expanduser().absolute() for folder in (FILES, *self.trust.folders)]
         if ".." in path.parts or not any(path.absolute().is_relative_to(folder) for folder in allowed):

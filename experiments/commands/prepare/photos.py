@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from datamodules.datasets.face_records import Layout
 from datamodules.preparation.alignment import default_template
+from datamodules.preparation.file_names import printable
 from datamodules.preparation.landmarks import LandmarkDetector, best_detector
 from datamodules.preparation.photo_file import SUFFIXES
 from datamodules.preparation.prepared_folder import INDEX_NAME, PhotoIndex, PhotoLabel
@@ -111,7 +112,7 @@ def _prepare(request: _Request, labels: Labels, others: Counter[str], console: C
         console.print(f"landmarks by {found.name}: {kind}")
     if others:
         kinds = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in others.most_common(5))
-        console.print(f"other files are left alone: {kinds}")
+        console.print(printable(f"other files are left alone: {kinds}"), markup=False)
     if todo:
         settings = Settings(
             source, index.detector, default_template(request.size), request.size, request.largest, request.layout
@@ -278,6 +279,6 @@ def _report_skipped(index: PhotoIndex, out: Path, console: Console) -> None:
     told = f", and {doubtful} faces of others, whose landmarks are doubtful" if doubtful else ""
     console.print(f"[yellow]skipped {empty} of {len(index.photos)} photographs{told}:")
     for name, reason in list(skipped.items())[:LISTED]:
-        console.print(f"  {name}: {reason}", markup=False, highlight=False)
+        console.print(printable(f"  {name}: {reason}"), markup=False, highlight=False)
     if len(skipped) > LISTED:
         console.print(f"  ... and {len(skipped) - LISTED} more, see {out / 'skipped.json'}")

@@ -191,7 +191,10 @@ class _FolderRun:
     def reconstruct(self) -> None:
         """Every photograph that is not finished."""
         done = sum(record is not None for record in self._done.values())
-        print(f"{len(self.names)} files in {self.source}" + (f", {done} of them finished already" if done else ""))
+        print(
+            f"{len(self.names)} files in {printable(str(self.source))}"
+            + (f", {done} of them finished already" if done else "")
+        )
         self._begin()
         with progress_bar(len(self.names)) as (bar, task):
             for path, name in self.names.items():
@@ -274,7 +277,7 @@ class _FolderRun:
         for key, why in self.skipped.items():
             print(f"skipped       {key}: {why}")
         if self.listing.passed_over:
-            print(f"not looked at {_counted(self.listing.passed_over)}")
+            print(printable(f"not looked at {_counted(self.listing.passed_over)}"))
         if not self.photos:
             if self._is_new:
                 (self.out / INDEX).unlink()
@@ -293,7 +296,7 @@ class _FolderRun:
             if doubtful:
                 print(f"doubtful      {key}: {doubtful} of {len(held['faces'])} faces; look at the overlay")
         print(f"faces         {len(faces)}; none smaller than {smallest:.0f} px was looked for")
-        print(f"reports       {self.out / PAGE}")
+        print(f"reports       {printable(str(self.out / PAGE))}")
 
     def _card(self, key: str) -> str:
         if key not in self._cards:

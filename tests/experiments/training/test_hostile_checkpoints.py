@@ -22,6 +22,7 @@ from experiments.__main__ import main
 from experiments.commands.sweep.leaderboard import Leaderboard, read_history
 from experiments.commands.sweep.spec import SweepSpec
 from experiments.training.checkpoint import CONFIG_KEY, load_module
+from experiments.training.cli import _tell, differences
 from experiments.training.plain_yaml import read_yaml
 from experiments.training.stored_module import PARTS, Builder, Trust, describe, plain_plan
 from renderers.io.errors import UserError
@@ -253,6 +254,37 @@ def test_files_are_told_and_read_from_where_they_may_lie(folder: Path, capsys: p
     assert f"{spec}: no such face model" in message(spec, Trust(folders=(Path("elsewhere"),)))
     told = put(plan(), ("arguments", "identity_encoder", "arguments", "weights"), "/dev/zero")
     with pytest.raises(UserError, match="'/dev/zero' as weights"):
+        load_module(saved(folder / "a.ckpt", told))
+
+
+def test_a_name_that_cannot_be_printed_is_not_read(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = put(plan(), ("arguments", "face_model", "arguments", "spec"), "data/\x1b]0;name\x07\nall good.npz")
+    with pytest.raises(UserError, match=r"names 'data/\\x1b.*' as spec, which cannot be printed"):
+        load_module(saved(folder / "a.ckpt", told))
+    assert capsys.readouterr().out == ""
+    lines = list(differences({"part": "A", "arguments": {"\x1b[31m": 1}}, {"part": "A", "arguments": {}}))
+    assert len(lines) == 1
+    _tell(lines[0])
+    assert "\x1b" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("argument", "part"),
+    [("corruption", "VGG"), ("corruption", "SelfAugmentation"), ("corruption", "DlibEncoder"), ("segmentation", "VGG")],
+)
+def test_no_network_stands_for_an_occlusion(argument: str, part: str) -> None:
+    told = put(plan("self_augmentation"), ("arguments", argument), {"part": part, "arguments": {}})
+    with pytest.raises(UserError, match=f"{argument} is {part}, which is no Module"):
+        Builder("it").check(told, LightningModule, "")
+    for known in ("RationalOcclusion", "Noise"):
+        told = put(plan("self_augmentation"), ("arguments", "corruption"), {"part": known, "arguments": {}})
+        Builder("it").check(told, LightningModule, "")
+
+
+def test_a_plan_has_no_more_parts_than_a_paper(folder: Path) -> None:
+    judges = {f"judge{number}": {"part": "DlibEncoder", "arguments": {}} for number in range(100)}
+    told = put(plan("self_augmentation"), ("arguments", "judges"), judges)
+    with pytest.raises(UserError, match="more than 24 parts"):
         load_module(saved(folder / "a.ckpt", told))
 
 
