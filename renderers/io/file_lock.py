@@ -9,6 +9,8 @@ from pathlib import Path
 
 import filelock
 
+from renderers.io.errors import UserError
+
 WITHOUT_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP)  # what file systems answer that have none
 
 
@@ -22,6 +24,7 @@ def locked(path: Path, busy: Callable[[], None]) -> Iterator[None]:
 
     Raises:
         OSError: the folder cannot be written.
+        UserError: a symbolic link stands in the lock file's place.
     """
     lock = filelock.FileLock(path)
     try:
@@ -30,6 +33,8 @@ def locked(path: Path, busy: Callable[[], None]) -> Iterator[None]:
         busy()
         lock.acquire()
     except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise UserError(f"{path}: a symbolic link, where a lock file belongs: remove it") from error
         if error.errno not in WITHOUT_LOCKS:
             raise
     try:
