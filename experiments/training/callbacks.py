@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -189,7 +191,15 @@ class MetricsRecord(Callback):
         return {"initial": self.initial}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.initial = dict(state_dict["initial"])
+        initial = state_dict.get("initial")
+        if not isinstance(initial, dict) or not all(_is_metric(*entry) for entry in initial.items()):
+            print("monoface: warning: the checkpoint's first metrics are unreadable, and are left out", file=sys.stderr)
+            return
+        self.initial = dict(initial)
+
+
+def _is_metric(name: Any, value: Any) -> bool:
+    return isinstance(name, str) and type(value) in (int, float) and math.isfinite(value)
 
 
 def validation_metrics(metrics: Mapping[str, Any]) -> Metrics:

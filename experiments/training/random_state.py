@@ -14,6 +14,8 @@ from renderers.io.errors import UserError
 RANDOM_KEY = "monoface_random"
 """Where a checkpoint keeps a list of `RandomState`, one of each process."""
 
+WORDS = 624  # of the Mersenne Twister
+
 RandomState = dict[str, Any]
 """Of tensors, numbers and text alone: what torch reads without unpickling."""
 
@@ -40,8 +42,13 @@ def restore_random_state(state: RandomState) -> None:
         torch.set_rng_state(state["torch"])
         if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
             torch.cuda.set_rng_state_all(state["cuda"])
-        name, key, *rest = state["numpy"]
-        np.random.set_state((name, key.numpy().astype(np.uint32), *rest))  # noqa: NPY002
+        name, key, position, has_gauss, gauss = state["numpy"]
+        # NumPy believes what it is told, and would draw from beyond its words.
+        if type(position) is not int or not 0 <= position <= WORDS or has_gauss not in (0, 1):
+            raise ValueError
+        if key.shape != (WORDS,) or key.dtype != torch.int64 or type(gauss) is not float:
+            raise ValueError
+        np.random.set_state((name, key.numpy().astype(np.uint32), position, has_gauss, gauss))  # noqa: NPY002
         random.setstate(state["python"])
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError) as error:
         reason = f"its random state cannot be read ({type(error).__name__})"

@@ -11,7 +11,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from experiments.training.callbacks import HEADER, FiniteGuard, NonFiniteError, panel_grid, validation_metrics
+from experiments.training.callbacks import (
+    HEADER,
+    FiniteGuard,
+    MetricsRecord,
+    NonFiniteError,
+    panel_grid,
+    validation_metrics,
+)
+from experiments.training.random_state import random_state, restore_random_state
+from renderers.io.errors import UserError
 
 
 def test_grid_puts_samples_in_rows_and_panels_in_columns() -> None:
@@ -93,3 +102,26 @@ def test_guard_reads_an_accelerator_only_now_and_then() -> None:
         guard.on_train_batch_end(trainer(step), None, None, None, step)
     with pytest.raises(NonFiniteError, match="step 2: the loss"):
         guard.on_train_batch_end(trainer(4), None, None, None, 4)
+
+
+@pytest.mark.parametrize("initial", [None, [1], {"val/x": "text"}, {"val/x": float("inf")}, {1: 0.5}, {"a": True}])
+def test_first_metrics_of_a_file_are_numbers(initial: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    record = MetricsRecord()
+    record.load_state_dict({"initial": initial})
+    assert record.initial == {} and "first metrics are unreadable" in capsys.readouterr().err
+    record.load_state_dict({"initial": {"val/x": 0.5}})
+    assert record.initial == {"val/x": 0.5} and capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("place", "value"), [(0, "PCG64"), (1, torch.zeros(3, dtype=torch.int64)), (1, torch.zeros(624)), (2, 2**30),
+                         (2, -1), (2, "1"), (3, 2), (4, "x")],
+)  # fmt: skip
+def test_a_random_state_is_within_its_bounds(place: int, value: Any) -> None:
+    """NumPy draws from wherever the position says."""
+    state = random_state()
+    held = list(state["numpy"])
+    held[place] = value
+    with pytest.raises(UserError, match="its random state cannot be read"):
+        restore_random_state({**state, "numpy": tuple(held)})
+    restore_random_state(state)
