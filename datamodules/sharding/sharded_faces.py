@@ -63,7 +63,7 @@ class DecodedFaces(Dataset[FaceBatch]):
             if self.views and count > 1:
                 return group_sample([self._face(sample, view, None) for view in range(count)])
             return self._face(sample, count // 2, self.geometry)
-        except (KeyError, *NPY_ERRORS, cv2.error) as error:
+        except (KeyError, EOFError, TypeError, *NPY_ERRORS, cv2.error) as error:
             path = self.samples.path(self.samples.shard_of(index))
             raise UserError(
                 f"{path}: sample {index} is no prepared face ({error}): {shards_hint(path.parent)}"
@@ -76,8 +76,8 @@ class DecodedFaces(Dataset[FaceBatch]):
         )
         contour = f"{view}.{CONTOUR_LANDMARKS}" in sample
         stored = sample[f"{view}.{CONTOUR_LANDMARKS if contour else LANDMARKS}"]
-        landmarks = np.load(io.BytesIO(stored), allow_pickle=False)
-        if image is None or skin is None or landmarks.shape != (POINTS, 2) or not np.isfinite(landmarks).all():
+        landmarks: Any = np.load(io.BytesIO(stored), allow_pickle=False)
+        if image is None or skin is None or np.shape(landmarks) != (POINTS, 2) or not np.isfinite(landmarks).all():
             raise ValueError("its pictures or landmarks are not what they should be")
         scaled = landmarks * (self.size / len(image))
         return face_sample(np.ascontiguousarray(image[..., ::-1]), skin, scaled, contour, self.size, geometry)

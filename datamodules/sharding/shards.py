@@ -80,7 +80,7 @@ class ShardFolder:
             for name, (prefix, count) in parts.items():
                 if prefix not in PARTS or not 0 <= count <= min(MOST_SAMPLES, MOST_SHARDS * folder.samples_per_shard):
                     raise ValueError(f"{count} samples for {name} in shards called {prefix!r}")
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise UserError(f"{path} is damaged ({error}): delete {root}, and {shards_hint(root)}") from None
         return folder
 

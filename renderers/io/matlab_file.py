@@ -30,12 +30,13 @@ def matlab_contents(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
     import scipy.io
 
     try:
-        held: dict[str, tuple[tuple[int, ...], str]] = {
-            name: (tuple(shape), kind) for name, shape, kind in scipy.io.whosmat(path)
-        }
+        told = scipy.io.whosmat(path)
+        held: dict[str, tuple[tuple[int, ...], str]] = {name: (tuple(shape), kind) for name, shape, kind in told}
         _check_end(path)
     except Exception as error:  # the parser trips over foreign or truncated bytes in many ways
         raise _refusal(error) from error
+    if len(held) < len(told):
+        raise MatlabError("two of its variables have one name")
     return held
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable
 from dataclasses import fields, replace
 from pathlib import Path
@@ -130,7 +131,9 @@ def test_mistakes_are_told(folders: list[str], tmp_path: Path) -> None:
     path = Path(root) / "val-000000.tar"
     count = len(ShardedFaces(root, SIZE, num_workers=0).val_dataloader().dataset)  # type: ignore[arg-type]
     landmarks = encoded_landmarks([(1.0, 2.0)] * 68)
-    for skin, damaged in ((b"", b"x"), (b"x", landmarks.replace(b"e': (", bytes(5)))):
+    np.savez(foreign := io.BytesIO(), a=np.zeros(3))
+    members = ((b"x", b""), (b"x", foreign.getvalue()), (b"", b"x"))
+    for skin, damaged in (*members, (b"x", landmarks.replace(b"e': (", bytes(5)))):
         broken = {"0.png": b"no picture", "0.skin.png": skin, "0.landmarks.npy": damaged}
         write_shard(path, [broken] * count, count)
         with pytest.raises(UserError, match=r"val-000000\.tar: sample 0 is no prepared face"):

@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import Dataset
 
+from datamodules.preparation.prepared_folder import PhotoIndex
 from datamodules.sampler import EpochSampler, ResumableLoader, SeededSamples, training_loader
 from datamodules.sharding.shard_sampler import ShardSampler
 from datamodules.sharding.shards import (
@@ -158,6 +159,8 @@ def test_half_a_shard_is_never_seen(tmp_path: Path) -> None:
             "damaged",
         ),
         ({"more": 1}, "damaged"),
+        ({"samples_per_shard": float("inf")}, "damaged"),
+        ({"samples_per_shard": "3"}, "damaged"),
     ],
 )
 def test_a_folder_that_is_not_one_of_shards(tmp_path: Path, change: dict, said: str) -> None:
@@ -168,6 +171,13 @@ def test_a_folder_that_is_not_one_of_shards(tmp_path: Path, change: dict, said: 
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(UserError, match=said):
         ShardedSamples([tmp_path], "train")
+
+
+def test_nesting_without_end_is_damage(tmp_path: Path) -> None:
+    for name, load in (("shards.json", ShardFolder.load), ("index.json", PhotoIndex.load)):
+        (tmp_path / name).write_text("[" * 100_000)
+        with pytest.raises(UserError, match="is damaged"):
+            load(tmp_path)
 
 
 class Sizes(ShardedSamples):

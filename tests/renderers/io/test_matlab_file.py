@@ -112,3 +112,12 @@ def test_a_damaged_file_is_read_or_refused(tmp_path: Path, data: st.DataObject, 
         assert "\n" not in str(error)
     else:
         assert all(np.isfinite(values).all() for values in found.values())
+
+
+def test_two_variables_of_one_name_are_refused(tmp_path: Path) -> None:
+    """The first was held against the file's size, and the second read."""
+    for name, values in (("a", np.zeros(3)), ("b", np.zeros(5))):
+        scipy.io.savemat(tmp_path / f"{name}.mat", {"x": values})
+    both = (tmp_path / "a.mat").read_bytes() + (tmp_path / "b.mat").read_bytes()[128:]
+    (tmp_path / "both.mat").write_bytes(both)
+    assert message(tmp_path / "both.mat", "x") == "two of its variables have one name"
