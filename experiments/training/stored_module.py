@@ -64,7 +64,7 @@ FOR_ANY_MODULE: Mapping[str, frozenset[str]] = {
 
 TRAINING_ONLY = {"init_weights", "pretrained"}
 DEEPEST, MOST_VALUES, MOST_ITEMS, LONGEST_TEXT = 16, 2_000, 128, 4_096
-MOST_PARTS = 24  # a paper with every judge needs 12
+MOST_PARTS = 24  # the papers' configurations name at most 8
 BUILTIN_FILE = "default"  # a face model that is no file
 
 
