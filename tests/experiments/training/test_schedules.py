@@ -52,6 +52,12 @@ def shipped(paper: str, name: str) -> dict[str, Any]:
     return contents
 
 
+def included(paper: str, data: Any) -> dict[str, Any]:
+    """A data section, or the file that stands for it, relative to the configuration."""
+    found: dict[str, Any] = yaml.safe_load((ROOT / paper / data).read_text()) if isinstance(data, str) else data
+    return found
+
+
 def made(settings: dict[str, Any]) -> FaceModule:
     """The module of a configuration with small parts, and with every number that its schedule depends on."""
     module, name = settings["class_path"].rsplit(".", 1)
@@ -85,9 +91,9 @@ def test_rate_and_batch(
             assert configured["lr_scheduler"]["interval"] == "step"
             factor = configured["lr_scheduler"]["scheduler"].lr_lambdas[0](step)
         assert base * factor == pytest.approx(rate, rel=1e-3), step
-    data = contents["data"]
+    data = included(paper, contents["data"])
     while "data" in data["init_args"]:
-        data = data["init_args"]["data"]
+        data = included(paper, data["init_args"]["data"])
     given = data["init_args"]["batch_size"]
     assert given == batch
     for world in (1, 8):
