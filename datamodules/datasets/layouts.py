@@ -31,5 +31,5 @@ def load_layout(name: str) -> Layout:
     Raises:
         KeyError: no such data set.
     """
-    layout: Layout = import_module(f"datamodules.{LAYOUTS[name][0]}").LAYOUT
+    layout: Layout = import_module(f"{__package__}.{LAYOUTS[name][0]}").LAYOUT
     return layout

@@ -109,7 +109,7 @@ def test_what_each_paper_finds() -> None:
     assert torch.equal(textured.rendering.vertex_albedo, textured.texture)
     assert (textured.texture - textured.coarse.vertex_albedo).abs().max() > 0.01
     shiny = found["specular"]
-    assert set(shiny.maps) == {"specular_albedo", "light_position", "shininess"}
+    assert set(shiny.maps) == {"specular_albedo", "light_position", "shininess", "intensity"}
     assert torch.equal(shiny.maps["shininess"], decode_shininess(shiny.coefficients.extra["shininess"]))
     detailed = found["finegrained"]
     assert set(detailed.maps) == {"albedo", "displacement"} and detailed.coarse is not None

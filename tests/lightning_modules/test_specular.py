@@ -161,8 +161,10 @@ def test_a_checkpoint_from_before_the_lamps_intensity_is_refused() -> None:
     weights = dict(module.state_dict())
     for name in ("weight", "bias"):
         weights[f"regressor.head.{name}"] = weights[f"regressor.head.{name}"][:-1]
+    contents: dict = {"state_dict": weights}
+    module.on_save_checkpoint(contents)
     with pytest.raises(UserError, match=r"lamp had no intensity .* train it anew"):
-        load_weights(module, {"state_dict": weights}, Path("old.ckpt"))
+        load_weights(module, contents, Path("old.ckpt"))
 
 
 def test_a_face_model_without_specular_albedo_is_refused() -> None:

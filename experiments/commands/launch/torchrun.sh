@@ -34,7 +34,7 @@ paper=$1
 config=${2:-paper}
 shift "$(($# < 2 ? $# : 2))"
 
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../../.." && pwd)
 [[ -f $config ]] || config=$root/experiments/$paper/$config.yaml
 [[ -f $config ]] || fail "no configuration $config"
 torchrun=${TORCHRUN:-$root/.venv/bin/torchrun}

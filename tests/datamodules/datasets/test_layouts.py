@@ -13,7 +13,7 @@ import pytest
 import scipy.io
 from PIL import Image
 
-from datamodules import (
+from datamodules.datasets import (
     aflw2000,
     bu3dfe,
     celeba,

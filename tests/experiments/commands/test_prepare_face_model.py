@@ -120,5 +120,5 @@ def test_an_error_leaves_what_was_there(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def test_a_kind_that_is_not_known(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["prepare", "face-model", "flame", "x"]) == 2
+    assert main(["prepare", "face-model", "smpl", "x"]) == 2
     assert "bfm2009" in capsys.readouterr().err

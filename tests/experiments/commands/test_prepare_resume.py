@@ -193,7 +193,7 @@ def test_monstrous_headers_are_refused_at_once(hostile: Path, width: int, height
     path = hostile / "monster.jpg"
     path.write_bytes(make(width, height))  # type: ignore[operator]
     begun = time.process_time()
-    with pytest.raises(UserError, match=r"monster\.jpg: too large an image"):
+    with pytest.raises(UserError, match=r"monster\.jpg: more than .* megapixels"):
         read_photo(path)
     assert time.process_time() - begun < 1
 

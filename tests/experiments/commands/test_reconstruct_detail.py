@@ -19,6 +19,7 @@ from lightning_modules.base import FaceModule
 from lightning_modules.components.backbones import ResNet
 from lightning_modules.finegrained import Finegrained
 from lightning_modules.mgcnet import MGCNet
+from renderers.color import encode
 from renderers.io.errors import UserError
 from renderers.reflectance import decode_light, decode_shininess
 from renderers.uv.chart import UVChart
@@ -135,7 +136,10 @@ def test_highlights_are_on_the_mesh(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     folder = written(face, module, tmp_path / "out", monkeypatch)
     assert {entry.name for entry in folder.iterdir()} == NAMES - {"displacement.png"} | {"specular_albedo.png"}
     chart, extra = UVChart(module.face_model, SIZE), face.coefficients.extra
-    inside, specular = chart.mask[0, 0].numpy(), chart.bake(module.face_model.specular(face.coefficients.albedo))
+    inside, specular = (
+        chart.mask[0, 0].numpy(),
+        chart.bake(encode(module.face_model.specular(face.coefficients.albedo))),
+    )
     written_albedo = np.asarray(Image.open(folder / "specular_albedo.png")) / 255
     np.testing.assert_allclose(written_albedo[inside], specular[0].permute(1, 2, 0).numpy()[inside], atol=0.003)
     shininess, lamp = decode_shininess(extra["shininess"])[0], 100 * decode_light(extra["light_position"])[0]

@@ -136,7 +136,7 @@ def test_only_the_marked_block_changes(tmp_path: Path) -> None:
     [
         ("rows: []", "KeyError"),
         ("config: a.yaml\nmetrics: [x]\nrows: [{name: a b}, {name: a-b}]", "differ"),
-        ("config: [", "Error"),
+        ("config: [", "not YAML"),
     ],
 )
 def test_a_wrong_table_is_named(tmp_path: Path, text: str, said: str) -> None:

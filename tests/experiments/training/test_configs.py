@@ -183,7 +183,7 @@ def test_finegrained_default(elsewhere: Path) -> None:
     assert main(["fit", "--config", "experiments/finegrained/default.yaml", *little, *start, *none]) == 0
     row = json.loads((elsewhere / "runs" / "finegrained" / "row" / "metrics.json").read_text())
     assert row["final"] == row["initial"]
-    assert row["final"]["val/coarse_psnr"] == pytest.approx(row["final"]["val/fine_psnr"], abs=0.05)
+    assert row["final"]["val/fine_psnr"] > row["final"]["val/coarse_psnr"], "its light is fitted, as every row's is"
 
 
 def test_self_augmentation_default(elsewhere: Path) -> None:
