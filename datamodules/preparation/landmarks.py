@@ -62,9 +62,7 @@ class DetectedFace:
         """Why the landmarks are doubtful, for people; None where they are not."""
         if self.spread is None or self.confidence != "doubtful":
             return None
-        return (
-            f"its landmarks move by {self.spread:.1f} % of the face when the detector looks again: they miss the face"
-        )
+        return f"its landmarks move by {self.spread:.1f} % of the face in a second look: they may miss the face"
 
     @property
     def area(self) -> float:

@@ -167,9 +167,7 @@ class _FolderRun:
         foreign = [entry.name for entry in out.iterdir()] if out.exists() else []
         self.names = result_names(self.listing.paths, {key: name for key, (name, _) in results.items()}, foreign)
         self._done = {path: self._finished(path, results) for path in self.names}
-        for path, name in self.names.items():
-            if self._done[path] is None:
-                check_replaceable(out / name)
+        self._held = {path: fault for path in self.names if (fault := self._in_the_way(path))}
 
     def _earlier_results(self) -> dict[str, tuple[str, Record]]:
         """Printable file name -> the result's name and `reconstruction.json`, of every result that lies in `out`."""
@@ -187,6 +185,15 @@ class _FolderRun:
         if any(record.get(key) != value for key, value in wanted.items()):
             return None
         return record if all((self.out / name / file).is_file() for file in record["files"]) else None
+
+    def _in_the_way(self, path: Path) -> str | None:
+        """Why a photograph's result cannot be written: something of the user's lies in its place."""
+        try:
+            if self._done[path] is None:
+                check_replaceable(self.out / self.names[path])
+        except UserError as error:
+            return str(error)
+        return None
 
     def reconstruct(self) -> None:
         """Every photograph that is not finished."""
@@ -215,6 +222,9 @@ class _FolderRun:
 
     def _take(self, path: Path, name: str) -> None:
         key, record = printable(path.name), self._done[path]
+        if path in self._held:
+            self.skipped[key] = self._held[path]
+            return
         group = sequence_name(path)
         tracker = self._trackers.setdefault(group, FaceTracker())
         if record is not None:
