@@ -16,6 +16,7 @@ from torchvision.models import get_model
 
 from experiments.__main__ import main
 from experiments.training.checkpoint import load_module
+from experiments.training.stored_module import Trust
 from lightning_modules.components import pretrained
 from lightning_modules.components.backbones import VGG, ResNet
 from lightning_modules.components.pretrained import VGG_FACE_MEAN, a_checkpoint_follows, load_vgg_face
@@ -78,7 +79,7 @@ def test_a_training_ends_before_it_begins_and_a_checkpoint_needs_no_weights(
         assert main(["fit", "--config", config, "--run_id=a"]) == 0
     checkpoint = tmp_path / "runs/mgcnet/a/checkpoints/last.ckpt"
     assert main(["validate", "--config", config, "--ckpt_path", str(checkpoint)]) == 0
-    assert load_module(checkpoint)(torch.rand(1, 3, SIZE, SIZE)).identity.isfinite().all()
+    assert load_module(checkpoint, Trust(("tests.conf",)))(torch.rand(1, 3, SIZE, SIZE)).identity.isfinite().all()
 
 
 class Little(nn.Module):
