@@ -5,11 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import re
-import reprlib
 import signal
 import threading
-import traceback
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,8 +40,8 @@ from experiments.training.callbacks import (
     validation_metrics,
 )
 from experiments.training.checkpoint import CONFIG_KEY, newest_whole, stored_plan
-from experiments.training.plain_yaml import read_yaml
 from experiments.training.precheck import short_message, unwrapped
+from experiments.training.resuming import differences, newest_run, readable_training_state
 from experiments.training.run_folder import (
     Metrics,
     RunFolder,
@@ -427,29 +424,6 @@ def wandb_mode(given: str | None) -> str:
     return WANDB_MODES[asked]
 
 
-def differences(stored: dict[str, Any], given: dict[str, Any], prefix: str = "") -> Iterator[str]:
-    """A line for every argument on which a checkpoint and a command disagree."""
-    for name in dict.fromkeys([*stored, *given]):
-        there, here = stored.get(name), given.get(name)
-        if isinstance(there, dict) and isinstance(here, dict):
-            yield from differences(there, here, prefix if name == "arguments" else f"{prefix}{name}.")
-        elif there != here:
-            yield f"trained with {prefix}{name}={reprlib.repr(there)}, the command says {reprlib.repr(here)}"
-
-
-def newest_run(runs: Path, wanted: dict[str, Any]) -> RunFolder | None:
-    """The run that was started last, among those of a paper whose configuration agrees with `wanted`."""
-    found: list[tuple[int, Path]] = []
-    for path in runs.glob("*/config.yaml"):
-        try:
-            held, started = read_yaml(path), path.stat().st_mtime_ns
-        except (OSError, UserError):
-            continue
-        if isinstance(held, dict) and all(name in held and held[name] == value for name, value in wanted.items()):
-            found.append((started, path.parent))
-    return RunFolder(max(found)[1]) if found else None
-
-
 def _was_interrupt(error: BaseException) -> bool:
     """Lightning turns Ctrl-C into SystemExit(1)."""
     return isinstance(error, SystemExit) and isinstance(error.__context__, KeyboardInterrupt)
@@ -462,25 +436,6 @@ def _is_first() -> bool:
 
 def _tell(line: str) -> None:
     Console(stderr=True, soft_wrap=True).print(f"monoface: {printable(line)}", markup=False, highlight=False)
-
-
-@contextlib.contextmanager
-def _readable_training_state() -> Iterator[None]:
-    """Lightning trusts what a checkpoint says of its training; where that is damaged, a line says so."""
-    try:
-        yield
-    except (UserError, OSError):
-        raise
-    except Exception as error:
-        called = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
-        reading = any(
-            Path(code.co_filename).name == "checkpoint_connector.py" and re.match("_?(resume|restore)", code.co_name)
-            for code in called
-        )
-        if not reading or "loading state_dict" in str(error):
-            raise
-        reason = f"what it says of its training cannot be read ({type(error).__name__})"
-        raise UserError(f"the checkpoint to go on from is damaged: {reason}") from error
 
 
 def _quiet() -> None:
@@ -513,7 +468,7 @@ def main(args: list[str]) -> int:
     _quiet()
     on_interrupt = signal.getsignal(signal.SIGINT)
     try:
-        with _readable_training_state():
+        with readable_training_state():
             CommandLine(args)
     except ArgumentError as error:
         raise UserError(short_message(str(error))) from error

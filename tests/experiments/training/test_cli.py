@@ -20,7 +20,8 @@ from PIL import Image
 
 from experiments.__main__ import main
 from experiments.training.checkpoint import load_module
-from experiments.training.cli import differences, wandb_mode
+from experiments.training.cli import wandb_mode
+from experiments.training.resuming import differences
 from experiments.training.stored_module import Trust
 from renderers.io.errors import UserError
 from tests.conf.tiny import TinyModule

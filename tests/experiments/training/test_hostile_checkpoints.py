@@ -22,8 +22,9 @@ from experiments.__main__ import main
 from experiments.commands.sweep.leaderboard import Leaderboard, read_history
 from experiments.commands.sweep.spec import SweepSpec
 from experiments.training.checkpoint import CONFIG_KEY, load_module
-from experiments.training.cli import _tell, differences
+from experiments.training.cli import _tell
 from experiments.training.plain_yaml import read_yaml
+from experiments.training.resuming import differences
 from experiments.training.stored_module import PARTS, Builder, Trust, describe, plain_plan
 from renderers.io.errors import UserError
 from tests.experiments.test_main import complaint
