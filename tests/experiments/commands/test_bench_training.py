@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,8 @@ def test_every_paper_takes_its_full_step(monkeypatch: pytest.MonkeyPatch) -> Non
     for encoder in (DlibEncoder, DlibLayers):
         monkeypatch.setattr(full_step, encoder.__name__, partial(encoder, 103))
     monkeypatch.setattr(training, "UNCOUNTED", 0)
+    shipped = full_step.cases
+    monkeypatch.setattr(full_step, "cases", lambda *given: [replace(case, steps=2) for case in shipped(*given)])
     rows = list(full_step.run(CPU))
     assert len(rows) == 9
     assert all(row.ratio > 0 and row.name == "full_step" for row in rows)
@@ -117,7 +120,7 @@ def test_every_paper_takes_its_full_step(monkeypatch: pytest.MonkeyPatch) -> Non
     assert [row.case.rsplit(", ", 1)[1] for row in rows[:2]] == ["without frozen encoders", "with frozen encoders"]
     images = [int(row.case.split(": ")[1].split()[0]) for row in rows]
     assert images == [6] * 8 + [2], "ROGUE's six are two clean ones and the two copies of each"
-    in_bfloat16 = full_step.cases(little(300), little(300, specular=True), bfloat16=True)[0]
+    in_bfloat16 = replace(shipped(little(300), little(300, specular=True), bfloat16=True)[0], steps=2)
     assert in_bfloat16.make(False).regressor.backbone.mixed_precision
     assert full_step.measured(in_bfloat16, False, CPU, ", bfloat16 backbone").case.endswith("bfloat16 backbone")
 
