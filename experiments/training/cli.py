@@ -275,14 +275,16 @@ class CommandLine(LightningCLI):
                 project="monoface",
                 group=self.settings.paper,
                 name=f"{self.settings.paper}/{self.folder.path.name}",
-                dir=self.folder.path,
+                dir=self.folder.path.absolute(),  # its own process may have another current folder
                 mode=self.wandb_mode,  # type: ignore[arg-type]
                 settings=wandb.Settings(silent=True, console="off", disable_job_creation=True),
             )
         except wandb.errors.Error as error:
             raise UserError(f"W&B: {error} (or stay offline: --wandb offline)") from error
         self.wandb_run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
-        self.trainer.logger = WandbLogger(project="monoface", save_dir=self.folder.path, experiment=self.wandb_run)
+        self.trainer.logger = WandbLogger(
+            project="monoface", save_dir=self.folder.path.absolute(), experiment=self.wandb_run
+        )
 
     def fit(self, model: LightningModule, datamodule: LightningDataModule, ckpt_path: str | None = None) -> None:
         """Validates, trains, validates, and leaves the record."""
