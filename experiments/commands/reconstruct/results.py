@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from datamodules.preparation.alignment import Alignment, warp
+from datamodules.preparation.file_names import printable
 from experiments.commands.reconstruct.camera import CONVENTIONS
 from experiments.commands.reconstruct.detail import write_detail
 from experiments.commands.reconstruct.export import beside, draw_on, write_glb, write_obj
@@ -35,17 +36,18 @@ def reconstruct_photo(photo: Photo, out: Path, reconstructor: Reconstructor) -> 
         found = reconstructor.reconstruct(photo, lambda stage: bar.update(task, description=stage))
         bar.update(task, description="writing")
         write_result(folder, photo, found, reconstructor)
+    shown = Path(printable(str(out)))
     print(f"faces         {len(found)}; none smaller than {reconstructor.smallest_face(photo):.0f} px was looked for")
     print(f"landmark NME  {nme_line((face.landmark_nme, face.detected.confidence) for face in found)}")
     for face in found:
         if face.detected.doubt is not None:
             print(f"doubtful      face {face.number}: {face.detected.doubt}; look at the overlay")
-        place = out / face_folder(face.number, len(found))
+        place = shown / face_folder(face.number, len(found))
         print(f"mesh          {place / 'mesh.glb'}")
         if face.detail is not None:
             print(f"detail        {place / 'detail' / 'mesh.glb'}, and its maps beside it")
-    print(f"overlay       {out / 'overlay.png'}")
-    print(f"report        {out / 'report.html'}")
+    print(f"overlay       {shown / 'overlay.png'}")
+    print(f"report        {shown / 'report.html'}")
 
 
 def write_result(

@@ -156,7 +156,7 @@ def test_a_photograph_and_a_place_may_have_any_name(
     for given_name in (photo.name, str(source)):
         place = os.fsdecode(b"out\xfe") + str(len(given_name))
         assert main(["reconstruct", given_name, "--out", place]) == 0
-        assert r"out\udcfe" in capsys.readouterr().out and Path(place).is_dir()
+        assert "out%FE" in capsys.readouterr().out and Path(place).is_dir()
 
 
 names = st.lists(
