@@ -21,6 +21,7 @@ from types import ModuleType
 from typing import Any
 
 from experiments.training.allocator import use_large_pages
+from experiments.training.threads import let_waiting_threads_sleep
 from renderers.io.errors import UserError
 
 # name: (one line for the help, module). The first four are LightningCLI's; every other module offers
@@ -94,6 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in options or os.environ.get("MONOFACE_DEBUG", "") not in ("", "0")
     arguments = [option for option in options if option != "--debug"] + arguments[len(options) :]
     use_large_pages()
+    let_waiting_threads_sleep()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a file's name may be no UTF-8

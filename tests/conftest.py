@@ -6,9 +6,18 @@ import pytest
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--minutes 60` and `--samples 1000000`: what takes too long for every day."""
+    """`--slow`, `--minutes 60` and `--samples 1000000`: what takes too long for every day."""
+    parser.addoption("--slow", action="store_true", help="run the tests marked `slow` too, as every night does")
     parser.addoption("--minutes", type=float, default=None, help="train so long to test that memory stays flat")
     parser.addoption("--samples", type=int, default=20_000, help="so many samples in shards (default: 20000)")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skips the tests marked `slow`, unless `--slow` asks for them."""
+    if not config.getoption("--slow"):
+        for item in items:
+            if item.get_closest_marker("slow") is not None:
+                item.add_marker(pytest.mark.skip(reason="takes long: pytest --slow"))
 
 
 @pytest.fixture
