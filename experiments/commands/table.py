@@ -18,11 +18,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from experiments.papers import paper_folder
+from experiments.papers import paper_folder, papers_with
 from experiments.training.plain_yaml import read_yaml
 from experiments.training.run_folder import read_json, write_json, write_text
 from experiments.training.run_pool import PooledRun, RunPool, is_done, last_line, positive, source_stamp
+from experiments.training.source_code import code_digests, parts_of
 from renderers.io.errors import UserError
+
+MIXED = "mixed"  # instead of a digest, where a table's runs were made by different code
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,10 @@ class Run(PooledRun):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
-    parser.add_argument("paper", help="a folder of experiments/ that has a table.yaml, by name or by path")
+    parser.add_argument("paper", nargs="?", help="a folder of experiments/ that has a table.yaml, by name or by path")
+    parser.add_argument(
+        "--check", action="store_true", help="run nothing; say which tables (PAPER's, or all) are older than the code"
+    )
     parser.add_argument("--seeds", type=positive, default=3, help="runs of each row (default 3)")
     parser.add_argument("--jobs", type=positive, default=None, help="runs at a time (default 2, or the processors)")
     parser.add_argument("--only", metavar="ROW", help="this row alone; the others keep what table.json says")
@@ -89,6 +95,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs what is missing, then writes table.json and the READMEs' tables, and prints the table."""
+    if arguments.check:
+        papers = [arguments.paper] if arguments.paper else papers_with("table.json")
+        for paper in papers:
+            print(age(paper))
+        return 0
+    if not arguments.paper:
+        raise UserError(f"which paper's table? {', '.join(papers_with('table.yaml'))}")
     spec = read_spec(arguments.paper)
     config = arguments.config or spec.config
     if not config.is_file():
@@ -119,6 +132,31 @@ def run(arguments: argparse.Namespace) -> int:
     for title, word in spec.parts:
         _print(table, title or spec.paper, word)
     return 0
+
+
+def age(paper: str) -> str:
+    """One line: whether the code and the configuration are still those that made a paper's committed table.
+
+    Raises:
+        UserError: the paper has no table.json.
+    """
+    folder = paper_folder(paper, "table.json")
+    table, spec = read_json(folder / "table.json"), read_spec(str(folder))
+    made_by = table.get("code")
+    if not isinstance(made_by, Mapping):
+        return (
+            f"{spec.paper}: older than the code: it was made before tables recorded theirs (commit {table['commit']})"
+        )
+    now = _made_by(spec.paper, code_digests(), source_stamp(spec.config))
+    changed = [part for part, digest in now.items() if made_by.get(part) != digest]
+    if changed:
+        return f"{spec.paper}: older than the code: since commit {table['commit']} changed {', '.join(changed)}"
+    return f"{spec.paper}: made by this code"
+
+
+def _made_by(paper: str, digests: Mapping[str, str], configuration: str) -> dict[str, str]:
+    """Of all digests those that a table of this paper depends on, and its configuration's."""
+    return {part: digests.get(part, MIXED) for part in parts_of(paper)} | {"configuration": configuration}
 
 
 def read_spec(paper: str) -> TableSpec:
@@ -203,10 +241,18 @@ def collect(spec: TableSpec, rows: Sequence[Row], runs: Sequence[Run], arguments
             lines.append({"name": row.name, "overrides": list(row.overrides), "paper": dict(row.paper), "ours": ours})
         elif row.name in kept:
             lines.append(kept[row.name])
-    commits = {str(read_json(run.stamp).get("commit", "unknown")) for run in runs}
+    stamps = [read_json(run.stamp) for run in runs]
+    commits = {str(stamp.get("commit", "unknown")) for stamp in stamps}
+    made_by = [_made_by(spec.paper, stamp.get("code", {}), stamp.get("configuration", MIXED)) for stamp in stamps]
     if wanted != {row.name for row in spec.rows} and old.get("commit"):
         commits.update(str(old["commit"]).split(", "))
-    return {"command": _command(spec, arguments), "commit": ", ".join(sorted(commits)), "rows": lines}
+        made_by.append(old.get("code", {}))
+    code = {part: _common([made.get(part, MIXED) for made in made_by]) for part in made_by[0]}
+    return {"command": _command(spec, arguments), "commit": ", ".join(sorted(commits)), "code": code, "rows": lines}
+
+
+def _common(digests: Sequence[str]) -> str:
+    return digests[0] if len(set(digests)) == 1 else MIXED
 
 
 def _command(spec: TableSpec, arguments: argparse.Namespace) -> str:

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 
 from experiments.training.run_folder import LOCK, RunFolder, read_json, write_json
+from experiments.training.source_code import code_digests
 from renderers.io.errors import UserError
 from renderers.io.file_lock import locked
 
@@ -150,7 +151,8 @@ def start(run: PooledRun, stamp: str, threads: str) -> subprocess.Popen[bytes]:
         if run.path.is_dir():
             with run.folder.held():  # a run may outlive the process that started it
                 run.folder.clear()
-    write_json(run.stamp, {"command": list(run.command), "configuration": stamp, "commit": current_commit()})
+    made_by = {"commit": current_commit(), "code": code_digests()}
+    write_json(run.stamp, {"command": list(run.command), "configuration": stamp, **made_by})
     environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
     with run.log.open("wb") as log:
         # Its own session, so that Ctrl-C reaches it once, from here.

@@ -53,7 +53,7 @@ def test_table_runs_once_and_writes_what_it_measured(paper: Path, capsys: pytest
         assert saved["trainer"]["max_epochs"] == 2
     assert finals["a-plain"] != finals["b-prior"]
     written = json.loads((paper / "table.json").read_text())
-    assert set(written) == {"command", "commit", "rows"}
+    assert set(written) == {"command", "commit", "code", "rows"}
     assert [row["name"] for row in written["rows"]] == ["A: plain", "B: prior"]
     first, second = written["rows"]
     assert first["ours"] == {
@@ -73,6 +73,23 @@ def test_table_runs_once_and_writes_what_it_measured(paper: Path, capsys: pytest
     assert main(["table", str(paper), "--seeds", "1", "--only", "b-prior"]) == 0
     assert {path: path.stat().st_mtime_ns for path in Path("runs").rglob("metrics.json")} == stamps
     assert json.loads((paper / "table.json").read_text()) == written
+
+    # Older than the code is what other code, or another configuration, would make.
+    capsys.readouterr()
+    assert main(["table", str(paper), "--check"]) == 0
+    assert capsys.readouterr().out == "tiny: made by this code\n"
+    (paper / "default.yaml").write_text(f"{CONFIG.read_text()}# other\n")
+    (paper / "table.json").write_text(json.dumps({**written, "code": {**written["code"], "losses": "0" * 12}}))
+    assert main(["table", str(paper), "--check"]) == 0
+    assert capsys.readouterr().out.endswith("changed losses, configuration\n")
+    (paper / "table.json").write_text(json.dumps({"commit": "abc", "rows": []}))
+    assert main(["table", str(paper), "--check"]) == 0
+    assert "before tables recorded theirs (commit abc)" in capsys.readouterr().out
+
+
+def test_a_table_needs_a_paper(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["table"]) == 2
+    assert "which paper's table? finegrained, mgcnet" in capsys.readouterr().err
 
 
 def test_a_failed_row_is_named(paper: Path, capsys: pytest.CaptureFixture[str]) -> None:
