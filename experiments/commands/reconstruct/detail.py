@@ -13,7 +13,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from experiments.commands.reconstruct.export import MILLIMETRES, FaceMesh, write_glb, write_obj
+from experiments.commands.reconstruct.export import MILLIMETRES, FaceMesh, write_obj
+from experiments.commands.reconstruct.gltf import glb
 from lightning_modules.components.panels import light_picture
 from lightning_modules.components.reconstruction import Reconstruction
 from renderers.face_models.base import MorphableModel
@@ -138,7 +139,7 @@ def write_detail(detail: FaceDetail, folder: Path) -> None:
     specular_albedo.png and displacement.png (16 bits)."""
     folder.mkdir()
     write_obj(detail.mesh, folder, texture="albedo.png")
-    write_glb(detail.mesh, folder / "mesh.glb")
+    (folder / "mesh.glb").write_bytes(glb(detail.mesh))
     normals = 127.5 * (detail.normals + 1)
     Image.fromarray((normals + 0.5).clip(0, 255).astype(np.uint8)).save(folder / "normals.png")
     if detail.displacement is not None:

@@ -1,4 +1,4 @@
-"""What a reconstructed face is written as: OBJ, GLB, overlay and pictures."""
+"""What a reconstructed face is written as: OBJ, PLY, overlay and pictures."""
 
 from __future__ import annotations
 
@@ -13,14 +13,35 @@ from torch import Tensor
 
 from datamodules.preparation.alignment import Alignment
 from renderers.face_models.base import MorphableModel
+from renderers.face_models.linear import LinearModel
 from renderers.face_renderer import Rendering
 from renderers.uv.chart import unit
 
 MILLIMETRES = 100.0  # in a decimetre
-METRE = 1000.0  # millimetres
 SUPERSAMPLING = 3
 LARGEST_RASTER = 3072  # pixels along a side; larger regions get less supersampling
 CLAY = (0.76, 0.74, 0.72)
+
+
+@dataclass(frozen=True)
+class MorphTargets:
+    """A mesh as a neutral face and weighted expressions: vertices = neutral + sum over k of weights[k] offsets[k].
+
+    Attributes:
+        names: (K,) of the expressions.
+        weights: (K,) those of this face.
+        neutral: (V, 3) millimetres.
+        neutral_normals: (V, 3) unit.
+        offsets: (K, V, 3) millimetres at weight 1.
+        normal_offsets: (K, V, 3) the unit normals at weight 1, less the neutral ones.
+    """
+
+    names: tuple[str, ...]
+    weights: np.ndarray
+    neutral: np.ndarray
+    neutral_normals: np.ndarray
+    offsets: np.ndarray
+    normal_offsets: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -35,6 +56,7 @@ class FaceMesh:
         texture: (S, S, 3) uint8, row 0 is v = 1.
         specular: (S, S, 3) uint8 the specular albedo, of faces that shine.
         shininess: Blinn-Phong's exponent of their highlights.
+        morph: of meshes whose expressions are sums of blend shapes.
     """
 
     vertices: np.ndarray
@@ -44,16 +66,35 @@ class FaceMesh:
     texture: np.ndarray
     specular: np.ndarray | None = None
     shininess: float | None = None
+    morph: MorphTargets | None = None
 
 
-def face_mesh(face_model: MorphableModel, rendering: Rendering, texture: np.ndarray) -> FaceMesh:
-    """The first face of `rendering`, unposed."""
+def face_mesh(face_model: MorphableModel, rendering: Rendering, expression: Tensor, texture: np.ndarray) -> FaceMesh:
+    """The first face of `rendering`, unposed, whose expression coefficients are (1, E)."""
+    blends = isinstance(face_model, LinearModel) and face_model.expression_size > 0
     return FaceMesh(
         vertices=rendering.shape[0].double().cpu().numpy() * MILLIMETRES,
         normals=face_model.normals(rendering.shape)[0].double().cpu().numpy(),
         faces=face_model.faces.cpu().numpy(),
         uv=face_model.uv.double().cpu().numpy(),
         texture=texture,
+        morph=_morph_targets(face_model, rendering.shape, expression) if blends else None,
+    )
+
+
+def _morph_targets(face_model: LinearModel, shape: Tensor, weights: Tensor) -> MorphTargets:
+    """The first of the shapes (B, V, 3) with the face model's expressions."""
+    units = face_model.expression_basis.permute(2, 0, 1)  # (E, V, 3)
+    neutral = shape[:1] - torch.einsum("be,evc->bvc", weights[:1], units)
+    normals = face_model.normals(neutral)
+    names = face_model.expression_names or tuple(f"expression_{number}" for number in range(1, len(units) + 1))
+    return MorphTargets(
+        names=names,
+        weights=weights[0].double().cpu().numpy(),
+        neutral=neutral[0].double().cpu().numpy() * MILLIMETRES,
+        neutral_normals=normals[0].double().cpu().numpy(),
+        offsets=units.double().cpu().numpy() * MILLIMETRES,
+        normal_offsets=(face_model.normals(neutral + units) - normals).double().cpu().numpy(),
     )
 
 
@@ -73,18 +114,17 @@ def write_obj(mesh: FaceMesh, folder: Path, texture: str = "mesh.png") -> None:
     Image.fromarray(mesh.texture).save(folder / texture)
 
 
-def write_glb(mesh: FaceMesh, path: Path) -> None:
-    """Write a binary glTF with the texture inside; metres, which are the unit of its standard (glTF 2.0, 3.4)."""
+def write_ply(mesh: FaceMesh, path: Path) -> None:
+    """Write a binary PLY; millimetres, colours at the vertices."""
     import trimesh
 
-    # The roughness whose lobe is as wide as the exponent's (Walter et al. 2007, section 5.2), its root by glTF's use.
-    roughness = 1.0 if mesh.shininess is None else (2 / (mesh.shininess + 2)) ** 0.25
-    material = trimesh.visual.material.PBRMaterial(
-        name="face", baseColorTexture=Image.fromarray(mesh.texture), metallicFactor=0.0, roughnessFactor=roughness
+    height, width = mesh.texture.shape[:2]
+    columns = (mesh.uv[:, 0] * width).astype(int).clip(0, width - 1)
+    rows = ((1 - mesh.uv[:, 1]) * height).astype(int).clip(0, height - 1)
+    body = trimesh.Trimesh(
+        mesh.vertices, mesh.faces, vertex_normals=mesh.normals, vertex_colors=mesh.texture[rows, columns], process=False
     )
-    visual = trimesh.visual.TextureVisuals(uv=mesh.uv, material=material)
-    body = trimesh.Trimesh(mesh.vertices / METRE, mesh.faces, vertex_normals=mesh.normals, visual=visual, process=False)
-    path.write_bytes(trimesh.Scene({"face": body}).export(file_type="glb"))
+    path.write_bytes(body.export(file_type="ply", vertex_normal=True))
 
 
 def draw_on(picture: np.ndarray, rendering: Rendering, alignment: Alignment) -> np.ndarray:

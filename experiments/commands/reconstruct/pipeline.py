@@ -245,7 +245,7 @@ class Reconstructor:
             landmarks=alignment.to_photo(projected[0].double().numpy()),
             landmark_vertices=rows[0].numpy(),
             pose_degrees=photo_pose(coefficients, alignment),
-            mesh=face_mesh(self.face_model, rendering, texture),
+            mesh=face_mesh(self.face_model, rendering, coefficients.expression, texture),
             seconds=seconds,
             history=history,
             detail=detail,

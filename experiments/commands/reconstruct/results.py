@@ -18,7 +18,8 @@ from datamodules.preparation.alignment import Alignment, warp
 from datamodules.preparation.file_names import printable
 from experiments.commands.reconstruct.camera import CONVENTIONS
 from experiments.commands.reconstruct.detail import write_detail
-from experiments.commands.reconstruct.export import beside, draw_on, write_glb, write_obj
+from experiments.commands.reconstruct.export import beside, draw_on, write_obj, write_ply
+from experiments.commands.reconstruct.gltf import glb
 from experiments.commands.reconstruct.output import replacing, write_marker
 from experiments.commands.reconstruct.pipeline import Photo, ReconstructedFace, Reconstructor
 from experiments.commands.reconstruct.report import face_folder, report_page
@@ -73,7 +74,8 @@ def write_result(
         place = folder / face_folder(face.number, len(found))
         place.mkdir(exist_ok=True)
         write_obj(face.mesh, place)
-        write_glb(face.mesh, place / "mesh.glb")
+        write_ply(face.mesh, place / "mesh.ply")
+        (place / "mesh.glb").write_bytes(glb(face.mesh))
         if face.detail is not None:
             write_detail(face.detail, place / "detail")
     picture, scale = _shrunk(photo.pixels)
@@ -93,7 +95,7 @@ def write_result(
         **(more or {}),
         "expression_names": list(reconstructor.face_model.expression_names),
         "conventions": CONVENTIONS,
-        "mesh_units": {"mesh.glb": "metre", "mesh.obj": "millimetre"},
+        "mesh_units": {"mesh.glb": "metre", "mesh.obj": "millimetre", "mesh.ply": "millimetre"},
         "face_count": len(found),
         "smallest_face": round(reconstructor.smallest_face(photo), 1),
         "faces": [face.record() | {"folder": face_folder(face.number, len(found))} for face in found],

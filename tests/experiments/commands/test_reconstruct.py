@@ -12,10 +12,12 @@ import math
 import os
 import re
 import shutil
+import struct
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -46,8 +48,8 @@ from tests.conf.parts import SmallEncoder, Told
 from tests.conf.shiny import small_shiny_model
 from tests.conf.tiny_papers import SmallBackbone
 
-FILES = {"mesh.obj", "mesh.mtl", "mesh.png", "mesh.glb", "overlay.png", "report.html", "reconstruction.json"}
-FACE_FILES = {"mesh.obj", "mesh.mtl", "mesh.png", "mesh.glb"}
+FACE_FILES = {"mesh.obj", "mesh.mtl", "mesh.png", "mesh.ply", "mesh.glb"}
+FILES = {*FACE_FILES, "overlay.png", "report.html", "reconstruction.json"}
 QUICK = FitSettings(photometric_iterations=3, landmark_rounds=3)
 
 
@@ -145,16 +147,66 @@ def test_meshes_are_textured_the_obj_in_millimetres_the_glb_in_metres(single: Pa
     assert 100 < np.ptp(expected[:, 1]) < 400
     scene = trimesh.load(single / "mesh.glb")
     (glb,) = scene.geometry.values()
-    obj = trimesh.load(single / "mesh.obj", process=False)
+    obj, ply = (trimesh.load(single / f"mesh.{kind}", process=False) for kind in ("obj", "ply"))
     assert 0.1 < scene.extents[1] < 0.4  # glTF's unit is the metre
-    for mesh, millimetre in ((glb, 1e-3), (obj, 1)):
-        np.testing.assert_allclose(mesh.vertices, expected * millimetre, atol=0.05 * millimetre)
+    neutral = 100 * face_model.shape(weights["identity"], 0 * weights["expression"])[0].numpy()
+    for mesh, shape, millimetre in ((glb, neutral, 1e-3), (obj, expected, 1), (ply, expected, 1)):
+        np.testing.assert_allclose(mesh.vertices, shape * millimetre, atol=0.05 * millimetre)
         np.testing.assert_array_equal(mesh.faces, face_model.faces.numpy())
+    for mesh in (glb, obj):
         np.testing.assert_allclose(mesh.visual.uv, face_model.uv.numpy(), atol=1e-5)
+    assert ply.visual.vertex_colors[:, :3].std() > 10
     texture = np.asarray(Image.open(single / "mesh.png"))
     assert texture.shape == (512, 512, 3) and texture.std() > 10
     np.testing.assert_array_equal(np.asarray(glb.visual.material.baseColorTexture.convert("RGB")), texture)
-    assert read_json(single / "reconstruction.json")["mesh_units"] == {"mesh.glb": "metre", "mesh.obj": "millimetre"}
+    units = read_json(single / "reconstruction.json")["mesh_units"]
+    assert units == {"mesh.glb": "metre", "mesh.obj": "millimetre", "mesh.ply": "millimetre"}
+
+
+def read_glb(path: Path) -> tuple[dict[str, Any], bytes]:
+    """The JSON and the binary chunk, as glTF 2.0 lays them out (section 4.4)."""
+    content = path.read_bytes()
+    magic, version, length, json_length, json_kind = struct.unpack_from("<4sIII4s", content)
+    assert (magic, version, length, json_kind) == (b"glTF", 2, len(content), b"JSON")
+    binary_length, binary_kind = struct.unpack_from("<I4s", content, 20 + json_length)
+    assert binary_kind == b"BIN\0"
+    return json.loads(content[20 : 20 + json_length]), content[28 + json_length :][:binary_length]
+
+
+def test_expressions_are_named_morph_targets(single: Path, face_model: MorphableModel) -> None:
+    """Neutral vertices and weighted targets, decoded from the standard's description, are the fitted face."""
+    tree, binary = read_glb(single / "mesh.glb")
+    accessors, views = tree["accessors"], tree["bufferViews"]
+
+    def view(index: int, kind: str) -> np.ndarray:
+        found = views[index]
+        return np.frombuffer(binary[found.get("byteOffset", 0) :][: found["byteLength"]], kind)
+
+    def rows(index: int) -> np.ndarray:
+        accessor = accessors[index]
+        if "bufferView" in accessor:
+            return view(accessor["bufferView"], "<f4").reshape(-1, 3)[: accessor["count"]].astype(float)
+        values, sparse = np.zeros((accessor["count"], 3)), accessor["sparse"]
+        moved = view(sparse["indices"]["bufferView"], "<u4")[: sparse["count"]]
+        assert (np.diff(moved.astype(int)) > 0).all()
+        values[moved] = view(sparse["values"]["bufferView"], "<f4").reshape(-1, 3)[: sparse["count"]]
+        np.testing.assert_allclose(values.min(axis=0), accessor["min"], atol=1e-7)
+        np.testing.assert_allclose(values.max(axis=0), accessor["max"], atol=1e-7)
+        return values
+
+    (shape,) = tree["meshes"]
+    (primitive,) = shape["primitives"]
+    (face,) = read_json(single / "reconstruction.json")["faces"]
+    count = len(face["coefficients"]["expression"])
+    assert shape["extras"]["targetNames"] == [f"expression_{number}" for number in range(1, count + 1)]
+    np.testing.assert_allclose(shape["weights"], face["coefficients"]["expression"], atol=1e-6)
+    assert np.abs(shape["weights"]).max() > 0.05
+    moved = sum(w * rows(target["POSITION"]) for w, target in zip(shape["weights"], primitive["targets"], strict=True))
+    posed = rows(primitive["attributes"]["POSITION"]) + moved
+    obj = trimesh.load(single / "mesh.obj", process=False)
+    np.testing.assert_allclose(1000 * posed, obj.vertices, atol=0.05)
+    turned = rows(primitive["attributes"]["NORMAL"]) + rows(primitive["targets"][0]["NORMAL"])
+    np.testing.assert_allclose(np.linalg.norm(turned, axis=1), 1, atol=1e-3)
 
 
 def test_overlay_changes_the_face_alone(single: Path, portrait: np.ndarray) -> None:

@@ -75,7 +75,8 @@ def face_model(tmp_path_factory: pytest.TempPathFactory) -> MorphableModel:
 @pytest.fixture
 def copies(face_model: MorphableModel, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(results, "write_obj", lambda mesh, place: (place / "mesh.obj").write_text("a mesh"))
-    monkeypatch.setattr(results, "write_glb", lambda mesh, path: path.write_text("a mesh"))
+    monkeypatch.setattr(results, "write_ply", lambda mesh, path: path.write_text("a mesh"))
+    monkeypatch.setattr(results, "glb", lambda mesh: b"a mesh")
     monkeypatch.setattr(results, "draw_on", lambda picture, *rest: picture)
     monkeypatch.setattr(results, "report_page", lambda *everything: "a report")
     return Copies(face_model)
