@@ -16,7 +16,7 @@ PAPERS := $(patsubst experiments/%/default.yaml,%,$(wildcard experiments/*/defau
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup test lint bench reconstruct sheet corruptions relight evaluate prepare-photos
+.PHONY: help setup test lint bench reconstruct sheet corruptions relight evaluate export prepare-photos
 .PHONY: $(PAPERS:%=train-%) $(PAPERS:%=debug-%) $(PAPERS:%=table-%) $(PAPERS:%=sweep-%)
 
 ## help                                         this list
@@ -99,6 +99,10 @@ corruptions: $(INSTALLED)
 ## relight [CHECKPOINT=] [IMAGE=] [OUT=]        animated highlights of a photographed or a random face
 relight: $(INSTALLED)
 	@$(MONOFACE) relight $(if $(CHECKPOINT),--checkpoint="$$CHECKPOINT") $(if $(IMAGE),--image="$$IMAGE") $(if $(OUT),--out="$$OUT") $(ARGS)
+
+## export CHECKPOINT= [OUT=]                    a checkpoint's network as ONNX, for programs without PyTorch
+export: $(INSTALLED)
+	@$(MONOFACE) export --onnx="$$CHECKPOINT" $(if $(OUT),--out="$$OUT") $(ARGS)
 
 ## bench [ARGS=...]                             every part and step timed, as ratios; ARGS=render: one of them
 bench: $(INSTALLED)

@@ -71,14 +71,16 @@ class FaceMesh:
 
 def face_mesh(face_model: MorphableModel, rendering: Rendering, expression: Tensor, texture: np.ndarray) -> FaceMesh:
     """The first face of `rendering`, unposed, whose expression coefficients are (1, E)."""
-    blends = isinstance(face_model, LinearModel) and face_model.expression_size > 0
+    morph = None
+    if isinstance(face_model, LinearModel) and face_model.expression_size > 0:
+        morph = _morph_targets(face_model, rendering.shape, expression)
     return FaceMesh(
         vertices=rendering.shape[0].double().cpu().numpy() * MILLIMETRES,
         normals=face_model.normals(rendering.shape)[0].double().cpu().numpy(),
         faces=face_model.faces.cpu().numpy(),
         uv=face_model.uv.double().cpu().numpy(),
         texture=texture,
-        morph=_morph_targets(face_model, rendering.shape, expression) if blends else None,
+        morph=morph,
     )
 
 

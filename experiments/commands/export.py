@@ -1,0 +1,92 @@
+"""`export --onnx`: a checkpoint's regressor for programs without PyTorch."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from experiments.training.stored_module import Trust, add_trust_arguments
+
+if TYPE_CHECKING:
+    from lightning_modules.base import FaceModule
+
+OPSET = 17
+INPUT = "image"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    parser.add_argument("--onnx", type=Path, required=True, metavar="CHECKPOINT", help="the trained network to export")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="the file to write (default: beside the checkpoint)")
+    add_trust_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Writes the ONNX file; returns the exit code.
+
+    Raises:
+        UserError: the checkpoint cannot be read, or holds no network that regresses faces.
+    """
+    from datamodules.preparation.file_names import printable
+    from lightning_modules.components.checkpoint_path import check_checkpoint_path
+    from renderers.io.errors import UserError
+
+    check_checkpoint_path(args.onnx)
+    out: Path = args.out or args.onnx.with_suffix(".onnx")
+    if out.suffix.lower() != ".onnx":
+        raise UserError(f"export: --out {out}: give a name that ends in .onnx")
+
+    from experiments.training.checkpoint import load_module
+    from lightning_modules.base import FaceModule
+    from renderers.io.atomic_file import written_atomically
+
+    module = load_module(args.onnx, Trust.of(args))
+    if not isinstance(module, FaceModule):
+        raise UserError(f"checkpoint {args.onnx}: holds a {type(module).__name__}, which regresses no faces")
+    with written_atomically(out) as temporary:
+        write_onnx(module, temporary)
+    print(printable(f"{out}: {INPUT} (batch, 3, {module.image_size}, {module.image_size}) in [0, 1] -> coefficients"))
+    return 0
+
+
+def write_onnx(module: FaceModule, path: Path) -> None:
+    """Writes a module's regressor: one input `image` (B, 3, S, S), sRGB in [0, 1]; an output (B, n) for each name.
+
+    The file's metadata say which face model the coefficients are of. The face model itself is not in the file.
+    """
+    import warnings
+
+    import onnx
+    import torch
+    from torch import Tensor, nn
+
+    class Named(nn.Module):
+        """The coefficients in the layout's order, as ONNX wants its outputs."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.regressor = module.regressor
+
+        def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+            return tuple(self.regressor(image).named().values())
+
+    names = list(module.regressor.layout.sizes)
+    example = torch.zeros(2, 3, module.image_size, module.image_size)
+    with warnings.catch_warnings():
+        # The other exporter needs a package more; this one's traces have no branches that depend on values.
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            Named().eval(), (example,), str(path), dynamo=False, opset_version=OPSET,
+            input_names=[INPUT], output_names=names, dynamic_axes={name: {0: "batch"} for name in (INPUT, *names)},
+        )  # fmt: skip
+    content = onnx.load(path)
+    face_model = module.face_model
+    about = {
+        "face_model": f"{face_model.name} ({face_model.fingerprint()})",
+        "expression_names": json.dumps(face_model.expression_names),
+        "input": "an aligned crop, sRGB in [0, 1], channels first",
+    }
+    onnx.helper.set_model_props(content, about)
+    onnx.save(content, path)
