@@ -39,20 +39,23 @@ def corrupt(
 class CorruptedFaces(WrappedFaces):
     """Yields `CorruptedBatch`: delusional and noisy copies in training, rational ones too in validation and test.
 
-    Training copies are drawn anew every time, on the batch's device, from the step at which the module begins to ask
-    for them (its `robust_start`, where it has one); before it a batch has none. Those of validation, test and
-    prediction are a function of the seed and the faces alone.
+    Training copies are drawn anew every time, on the batch's device. Those of validation, test and prediction are a
+    function of the seed and the faces alone.
 
     Args:
         data: where the clean faces come from; its batches may be any `FaceBatch`.
         seed: of the corruptions outside training.
         corrupted_training: show training a delusional or noisy picture in place of every clean one: the data of a
             baseline that has seen everything and is guided by nothing (ROGUE, section 6.3.1).
+        robust_start: the training step from which batches have copies; those before it have none. The command line
+            sets it to the module's argument of the same name.
     """
 
-    def __init__(self, data: LightningDataModule, seed: int = 0, corrupted_training: bool = False) -> None:
+    def __init__(
+        self, data: LightningDataModule, seed: int = 0, corrupted_training: bool = False, robust_start: int = 0
+    ) -> None:
         super().__init__(data)
-        self.seed, self.corrupted_training = seed, corrupted_training
+        self.seed, self.corrupted_training, self.robust_start = seed, corrupted_training, robust_start
         self.train_corruptions = {name: make() for name, make in TRAINING.items()}
         self.evaluation_corruptions = {name: make() for name, make in EVALUATION.items()}
 
@@ -62,8 +65,8 @@ class CorruptedFaces(WrappedFaces):
         if self.trainer is None or not self.trainer.training:
             return corrupt(clean, self.evaluation_corruptions, self.generator(clean))
         if not self.corrupted_training:
-            asked = self.trainer.global_step >= getattr(self.trainer.lightning_module, "robust_start", 0)
-            return corrupt(clean, self.train_corruptions if asked else {})
+            started = self.trainer.global_step >= self.robust_start
+            return corrupt(clean, self.train_corruptions if started else {})
         corrupted = corrupt(clean, self.train_corruptions)
         even = (torch.arange(len(clean), device=clean.image.device) % 2 == 0).view(-1, 1, 1, 1)
         image = torch.where(even, corrupted.corrupted["delusional"], corrupted.corrupted["noisy"])

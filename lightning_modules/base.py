@@ -16,11 +16,12 @@ from torch.optim import Optimizer
 from datamodules.batch import FaceBatch
 from lightning_modules.components.backbones import CoefficientRegressor, ImageEncoder
 from lightning_modules.components.checkpoint_file import load_weights, read_initial_weights
-from lightning_modules.components.evaluation import ReconstructionMetrics
+from lightning_modules.components.evaluation import NamedMetrics, ReconstructionMetrics
 from lightning_modules.components.marked_landmarks import MarkedLandmarks
 from lightning_modules.components.reconstruction import Reconstruction
 from lightning_modules.components.schedule import Schedule, learning_rate_factor
 from losses.encoders import FaceEncoder
+from losses.identity import identity_loss
 from renderers.coefficients import Coefficients
 from renderers.face_models.base import MorphableModel
 from renderers.face_renderer import FaceRenderer
@@ -34,6 +35,7 @@ class FaceModule(LightningModule):
 
     Attributes:
         decay_steps: of the schedule `decay`.
+        own_metrics: what the paper measures beside `metrics`; None where that is nothing.
 
     Args:
         face_model: the decoder.
@@ -69,6 +71,7 @@ class FaceModule(LightningModule):
         self.regressor = CoefficientRegressor(backbone, face_model.layout(extra))
         self.identity_encoder = identity_encoder
         self.metrics = ReconstructionMetrics(face_model, identity_encoder)
+        self.own_metrics: NamedMetrics | None = None
         self.as_marked = MarkedLandmarks(face_model)
         self.make_optimizer, self.schedule = optimizer, schedule
 
@@ -164,6 +167,28 @@ class FaceModule(LightningModule):
         rendering = self.as_marked(self.renderer(coefficients, batch.intrinsics), coefficients, batch)
         self.metrics.update(batch, coefficients, rendering)
 
+    def identity_term(
+        self,
+        batch: FaceBatch,
+        image: Tensor,
+        landmarks: Tensor,
+        rows: Tensor | slice = slice(None),
+        distance: Callable[[Tensor, Tensor], Tensor] = identity_loss,
+    ) -> Tensor:
+        """The mean distance between the identity features of rendered faces and of their photographs.
+
+        Args:
+            batch: of B photographs.
+            image: (B, 3, H, W) the rendered faces.
+            landmarks: (B, 68, 2) theirs, pixels.
+            rows: the images that count.
+            distance: of two (B, D) features, (B,).
+        """
+        with torch.no_grad():
+            target_features = self.identity_encoder(batch.image[rows], batch.landmarks[rows])
+        rendered_features = self.identity_encoder(image[rows], landmarks[rows])
+        return distance(rendered_features, target_features).mean()
+
     def predict_step(self, batch: FaceBatch, batch_idx: int) -> Coefficients:
         return self(batch.image)
 
@@ -178,9 +203,11 @@ class FaceModule(LightningModule):
 
     def log_metrics(self, stage: Stage) -> None:
         """Log and reset what the metrics gathered over the epoch; metrics that saw nothing are left out."""
-        for name, value in self.metrics.compute().items():
-            self.log(f"{stage}/{name}", value, prog_bar=name == "nme")
-        self.metrics.reset()
+        for metrics in (self.metrics, self.own_metrics):
+            if metrics is not None:
+                for name, value in metrics.compute().items():
+                    self.log(f"{stage}/{name}", value, prog_bar=name == "nme")
+                metrics.reset()
 
     def on_validation_epoch_end(self) -> None:
         self.log_metrics("val")

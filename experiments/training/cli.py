@@ -40,6 +40,7 @@ from experiments.training.callbacks import (
     validation_metrics,
 )
 from experiments.training.checkpoint import CONFIG_KEY, newest_whole, stored_plan
+from experiments.training.linked_arguments import innermost, link_arguments
 from experiments.training.precheck import short_message, unwrapped
 from experiments.training.resuming import differences, newest_run, readable_training_state
 from experiments.training.run_folder import (
@@ -122,24 +123,13 @@ class CommandLine(LightningCLI):
             self.config = parser.parse_args(args)
         except RecursionError:
             raise UserError("a configuration is nested too deeply, or a file that it includes") from None
-        # An image is drawn at the size at which it is read. Not `link_arguments`: it fails where an argument's
-        # class_path is a function, as the face model's is.
-        data, model = self._data(), self.settings.model
-        if "size" in data.get("init_args", {}) and "image_size" in model.get("init_args", {}):
-            model.init_args.image_size = data.init_args.size
+        link_arguments(self.settings.model, self.settings.data)
 
     @property
     def settings(self) -> Namespace:
         """The chosen command's configuration."""
         settings: Namespace = self.config[self.config.subcommand]
         return settings
-
-    def _data(self) -> Namespace:
-        """The configuration of the data module that reads the faces, which others may wrap."""
-        data: Namespace = self.settings.data
-        while "data" in data.get("init_args", {}):
-            data = data.init_args.data
-        return data
 
     def _parse_ckpt_path(self) -> None:
         """Reads the checkpoint before anything is built; unlike Lightning's own, the command's arguments win."""
@@ -293,7 +283,7 @@ class CommandLine(LightningCLI):
             _tell("fast_dev_run: a batch went through training and validation; nothing was written")
             return
         # Before a whole validation, and not when its first batch is asked for.
-        share_of_batch(self._data().get("init_args", {}).get("batch_size", 0), self.trainer.world_size)
+        share_of_batch(innermost(self.settings.data).get("init_args", {}).get("batch_size", 0), self.trainer.world_size)
         with self.recorded():
             validates = self.trainer.limit_val_batches != 0
             if validates and ckpt_path is None:

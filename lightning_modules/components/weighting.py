@@ -1,11 +1,37 @@
-"""The sum that every paper's loss is."""
+"""The weights of a paper's loss terms, and the sum that every loss is."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor
+
+W = TypeVar("W", bound="Weights")
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What the dataclasses of weights share: a field for each term.
+
+    A term of weight 0 is not computed. Fields that start with `prior_` weigh parts of the regularization term.
+    """
+
+    def terms(self) -> dict[str, float]:
+        """The factor of every term in the loss, by the term's name."""
+        return {name: value for name, value in asdict(self).items() if not name.startswith("prior_")}
+
+    def at(self: W, step: int, starts: Mapping[str, int]) -> W:
+        """The weights in force at a training step: 0 for every term that starts later.
+
+        Args:
+            step: of the training.
+            starts: the first steps of terms, by the name of their field; a term without one counts from step 0.
+        """
+        later = {name: 0.0 for name, start in starts.items() if step < start}
+        return replace(self, **later) if later else self  # type: ignore[type-var]
 
 
 def weighted_sum(terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:

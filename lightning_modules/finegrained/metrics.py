@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import cast
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torchmetrics import Metric, MetricCollection
 
 from datamodules.batch import FaceBatch
@@ -42,26 +42,22 @@ class StageMetrics(NamedMetrics):
         return cast(MetricCollection, self.sets[stage])
 
     @torch.no_grad()
-    def update(self, batch: FaceBatch, rendering: Rendering, drawn: Rendering) -> None:
+    def update(self, batch: FaceBatch, coarse: Rendering, fine: Rendering) -> None:
         """Count one batch.
 
         Args:
             batch: of images.
-            rendering: its coarse faces.
-            drawn: its fine faces.
+            coarse: its coarse faces.
+            fine: its fine faces.
         """
         truth = batch.truth
-        mask = rendering.mask if truth is None else rendering.mask & (truth.depth > 0)
-        shown: dict[str, tuple[Tensor, Tensor]] = {
-            "coarse": (rendering.image, rendering.normals),
-            "fine": (drawn.image, drawn.normals),
-        }
-        for stage, (image, normals) in shown.items():
+        mask = coarse.mask if truth is None else coarse.mask & (truth.depth > 0)
+        for stage, rendering in zip(STAGES, (coarse, fine), strict=True):
             known = self.of(stage)
             for name in ("psnr", "ssim", "rmse"):
-                known[name].update(image, batch.image, mask)
+                known[name].update(rendering.image, batch.image, mask)
             if truth is not None and truth.normals is not None:
-                known["normal_error_deg"].update(normals, truth.normals)
+                known["normal_error_deg"].update(rendering.normals, truth.normals)
 
     def named(self) -> Iterator[tuple[str, Metric]]:
         """Each with its name `STAGE_METRIC`."""

@@ -48,14 +48,14 @@ class DetailedFace:
         albedo: (B, 3, R, R) RGB map.
         displacement: (B, 1, R, R) decimetres along the normals; None where the module displaces nothing.
         illumination: (B, 27) of the photograph, see `refitted_light`.
-        drawn: the faces with both.
-        unwrapped: what the networks saw.
+        rendering: the faces with both.
+        unwrapped: the networks' input.
     """
 
     albedo: Tensor
     displacement: Tensor | None
     illumination: Tensor
-    drawn: DetailedFaceRendering
+    rendering: DetailedFaceRendering
     unwrapped: UnwrappedFace
 
 
@@ -72,10 +72,11 @@ class Finegrained(FaceModule):
         coarse: weights of the coarse stage's terms.
         fine: weights of the fine stage's terms.
         fine_start: the training step from which the coarse network is frozen and the fine stage trains.
-        identity_start: the training step from which the coarse stage's identity term counts; blobs have no identity to
-            speak of.
+        identity_start: the training step from which the coarse stage's identity term counts. The first faces are
+            shapeless, and their identity features say nothing.
         albedo_start: the step of the fine stage from which the albedo is detailed, where the surface is displaced too.
-            A detailed albedo can show anything, with no relief; relief comes first, and explains what light can.
+            A detailed albedo alone can explain every difference. The relief therefore learns first what shading can
+            explain.
         wavelet: whether the fine stage perceives wavelet features; this and the next two are the rows of table 5.
         displacement: whether it displaces the surface.
         albedo: whether it details the albedo. With neither of the two the coarse stage goes on to the end.
@@ -83,6 +84,8 @@ class Finegrained(FaceModule):
         most_displacement: millimetres either way.
         camera: of the coarse renderer; the paper's is orthographic, with a scale.
     """
+
+    own_metrics: StageMetrics
 
     def __init__(
         self,
@@ -109,13 +112,14 @@ class Finegrained(FaceModule):
         renderer = FaceRenderer(face_model, image_size, camera=camera)
         super().__init__(face_model, backbone, identity_encoder, image_size, optimizer, schedule, renderer)
         self.coarse_weights, self.fine_weights = coarse, fine
-        self.fine_start, self.identity_start, self.albedo_start = fine_start, identity_start, albedo_start
+        self.fine_start, self.albedo_start = fine_start, albedo_start
+        self.coarse_starts = {"identity": identity_start}
         self.wavelet, self.displaces, self.details_albedo = wavelet, displacement, albedo
         self.chart = UVChart(face_model, chart_size)
         # Both are always there, whichever are used: all rows of table 5 go on from one coarse checkpoint.
         self.albedo_module = AlbedoModule(channels)
         self.displacement_module = DisplacementModule(channels, most_displacement / 100)
-        self.stages = StageMetrics()
+        self.own_metrics = StageMetrics()
         self.start_from(init_weights)
 
     @property
@@ -144,8 +148,9 @@ class Finegrained(FaceModule):
             terms = self.fine_terms(batch, rendering, self.refine(batch.image, batch.skin, coefficients, rendering))
             loss = weighted_sum(terms, self.fine_weights.terms())
         else:
-            terms = self.coarse_terms(batch, coefficients, rendering, self.global_step >= self.identity_start)
-            loss = weighted_sum(terms, self.coarse_weights.terms())
+            weights = self.coarse_weights.at(self.global_step, self.coarse_starts)
+            terms = self.coarse_terms(batch, coefficients, rendering, weights)
+            loss = weighted_sum(terms, weights.terms())
         self.log_terms("train", terms, loss, len(batch))
         return loss
 
@@ -158,12 +163,7 @@ class Finegrained(FaceModule):
         loss = weighted_sum(coarse, self.coarse_weights.terms()) + weighted_sum(fine, self.fine_weights.terms())
         self.log_terms(stage, coarse | fine, loss, len(batch))
         self.metrics.update(batch, coefficients, rendering)
-        self.stages.update(batch, rendering, face.drawn)
-
-    def log_metrics(self, stage: Stage) -> None:
-        super().log_metrics(stage)
-        self.log_dict({f"{stage}/{name}": value for name, value in self.stages.compute().items()})
-        self.stages.reset()
+        self.own_metrics.update(batch, rendering, face.rendering)
 
     def refine(self, image: Tensor, skin: Tensor, coefficients: Coefficients, rendering: Rendering) -> DetailedFace:
         """The fine stage: maps for coarse faces, and the faces drawn with them (section 3.4).
@@ -183,8 +183,8 @@ class Finegrained(FaceModule):
             detail = self.albedo_module(chart.fill(smooth), photograph, self.wavelet) * chart.mask
         if self.displaces:
             displacement = self.displacement_module(unwrapped, photograph, self.wavelet) * chart.mask
-        drawn = add_detail(rendering, chart, light, detail, displacement)
-        return DetailedFace(smooth + detail, displacement, light, drawn, unwrapped)
+        detailed = add_detail(rendering, chart, light, detail, displacement)
+        return DetailedFace(smooth + detail, displacement, light, detailed, unwrapped)
 
     def refined(self, coarse: Reconstruction, image: Tensor, skin: Tensor) -> Reconstruction:
         rendering = coarse.rendering
@@ -194,10 +194,14 @@ class Finegrained(FaceModule):
             maps["displacement"] = face.displacement
         colors = lambertian(rendering.vertex_albedo, rendering.vertex_normals, face.illumination)
         coefficients = replace(coarse.coefficients, illumination=face.illumination)
-        return Reconstruction(coefficients, replace(face.drawn, vertex_colors=colors), maps=maps, coarse=rendering)
+        return Reconstruction(coefficients, replace(face.rendering, vertex_colors=colors), maps=maps, coarse=rendering)
 
     def coarse_terms(
-        self, batch: FaceBatch, coefficients: Coefficients, rendering: Rendering, identity: bool = True
+        self,
+        batch: FaceBatch,
+        coefficients: Coefficients,
+        rendering: Rendering,
+        weights: CoarseWeights | None = None,
     ) -> dict[str, Tensor]:
         """The terms of equation (6), each a mean over the images; only those with a weight.
 
@@ -205,9 +209,9 @@ class Finegrained(FaceModule):
             batch: of images.
             coefficients: what the network made of them.
             rendering: what these draw.
-            identity: whether the identity term counts yet.
+            weights: in force at this step; by default all.
         """
-        weights = self.coarse_weights
+        weights = weights or self.coarse_weights
         terms: dict[str, Tensor] = {}
         if weights.photometric:
             terms["photometric"] = skin_photometric_loss(
@@ -216,8 +220,8 @@ class Finegrained(FaceModule):
         if weights.landmark:
             even = rendering.landmarks.new_ones(LANDMARKS)
             terms["landmark"] = landmark_loss(rendering.landmarks, batch.landmarks, even, self.image_size).mean()
-        if weights.identity and identity:
-            terms["identity"] = self._identity(batch, rendering.image, rendering.landmarks)
+        if weights.identity:
+            terms["identity"] = self.squared_identity_term(batch, rendering.image, rendering.landmarks)
         if weights.regularizes:
             prior = coefficient_regularization(
                 coefficients, weights.prior_identity, weights.prior_expression, weights.prior_albedo
@@ -234,38 +238,37 @@ class Finegrained(FaceModule):
             rendering: the coarse faces.
             face: the fine ones.
         """
-        weights, drawn = self.fine_weights, face.drawn
+        weights, fine = self.fine_weights, face.rendering
         terms: dict[str, Tensor] = {}
         if weights.photometric:
             terms["fine_photometric"] = skin_photometric_loss(
-                drawn.image, batch.image, rendering.mask, batch.skin
+                fine.image, batch.image, rendering.mask, batch.skin
             ).mean()
         if weights.identity:
-            terms["fine_identity"] = self._identity(batch, drawn.image, rendering.landmarks)
+            terms["fine_identity"] = self.squared_identity_term(batch, fine.image, rendering.landmarks)
         if weights.albedo and self.details_albedo_now:
             terms["albedo"] = self._albedo_term(batch, rendering, face)
         if weights.smoothness and face.displacement is not None:
-            change = normal_change(drawn.normals, unit(rendering.normals), rendering.mask)
+            change = normal_change(fine.normals, unit(rendering.normals), rendering.mask)
             variation = total_variation(face.displacement, self.chart.mask)
             terms["smoothness"] = (weights.normals * change + weights.variation * variation).mean()
         return terms
 
-    def _identity(self, batch: FaceBatch, image: Tensor, landmarks: Tensor) -> Tensor:
-        with torch.no_grad():
-            wanted = self.identity_encoder(batch.image, batch.landmarks)
-        return squared_identity_loss(self.identity_encoder(image, landmarks), wanted).mean()
+    def squared_identity_term(self, batch: FaceBatch, image: Tensor, landmarks: Tensor) -> Tensor:
+        """Equation (9): see `identity_term`."""
+        return self.identity_term(batch, image, landmarks, distance=squared_identity_loss)
 
     def _albedo_term(self, batch: FaceBatch, rendering: Rendering, face: DetailedFace) -> Tensor:
-        """Equation (12): against the photograph's skin, unlit by the shading that is drawn, where it is not white.
+        """Equation (12): the albedo against the photograph's skin divided by the fine face's shading.
 
-        By the fine face's shading and not the coarse one's: what the relief explains is not asked of the albedo again.
+        Saturated pixels are left out. The coarse face's shading would ask the albedo to explain the relief again.
         """
         chart = self.chart
         with torch.no_grad():
             skin = batch.skin * unsaturated(batch.image) * rendering.mask
-            bare = unlit(batch.image, face.drawn.shading) * rendering.mask
-            seen, visibility = chart.unwrap(torch.cat([bare, skin], dim=1), rendering)
-            target, visibility = seen[:, :3], visibility * seen[:, 3:]
+            bare = unlit(batch.image, face.rendering.shading) * rendering.mask
+            unwrapped, visibility = chart.unwrap(torch.cat([bare, skin], dim=1), rendering)
+            target, visibility = unwrapped[:, :3], visibility * unwrapped[:, 3:]
             flipped = chart.mirror(torch.cat([target, visibility], dim=1))
         return detailed_albedo_loss(face.albedo, target, visibility, flipped[:, :3], flipped[:, 3:]).mean()
 
@@ -281,11 +284,11 @@ class Finegrained(FaceModule):
         pictures = {
             "input": batch.image,
             "coarse": torch.where(rendering.mask, rendering.image.clamp(0, 1), batch.image),
-            "fine": torch.where(rendering.mask, face.drawn.image.clamp(0, 1), batch.image),
+            "fine": torch.where(rendering.mask, face.rendering.image.clamp(0, 1), batch.image),
             "coarse normals": normal_picture(unit(rendering.normals), rendering.mask),
-            "normals": normal_picture(face.drawn.normals, rendering.mask),
-            "shading": light_picture(face.drawn.shading),
-            "albedo": face.drawn.albedo.clamp(0, 1),
+            "normals": normal_picture(face.rendering.normals, rendering.mask),
+            "shading": light_picture(face.rendering.shading),
+            "albedo": face.rendering.albedo.clamp(0, 1),
         }
         if batch.truth is not None and batch.truth.normals is not None:
             pictures["true normals"] = normal_picture(batch.truth.normals, batch.truth.depth > 0)

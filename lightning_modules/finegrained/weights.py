@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
+from lightning_modules.components.weighting import Weights
+
 
 @dataclass(frozen=True)
-class CoarseWeights:
+class CoarseWeights(Weights):
     """Weights of equations (6) and (10); a term of weight 0 is not computed.
 
     The paper's text names none of them; these are MGCNet's, whose terms they are.
@@ -33,12 +35,11 @@ class CoarseWeights:
 
     def terms(self) -> dict[str, float]:
         """The weights of equation (6)'s terms by name; those of (10) stand inside its own."""
-        named = {name: value for name, value in asdict(self).items() if not name.startswith("prior_")}
-        return {**named, "regularization": 1.0}
+        return {**super().terms(), "regularization": 1.0}
 
 
 @dataclass(frozen=True)
-class FineWeights:
+class FineWeights(Weights):
     """Weights of equations (11) and (13), section 4.1; a term of weight 0 is not computed.
 
     Attributes:

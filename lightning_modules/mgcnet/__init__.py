@@ -1,5 +1,6 @@
 """MGCNet (ECCV 2020)."""
 
-from lightning_modules.mgcnet.module import MGCNet, MGCNetWeights
+from lightning_modules.mgcnet.module import MGCNet
+from lightning_modules.mgcnet.weights import MGCNetWeights
 
 __all__ = ["MGCNet", "MGCNetWeights"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
 from typing import Literal
 
 import torch
@@ -14,46 +13,19 @@ from datamodules.batch import MultiViewBatch
 from lightning_modules.base import FaceModule, Stage
 from lightning_modules.components.backbones import ResNet
 from lightning_modules.components.distributed import process_count, process_weights
-from lightning_modules.components.marked_landmarks import fixed_points
 from lightning_modules.components.panels import face_panels
 from lightning_modules.components.weighting import weighted_sum
+from lightning_modules.mgcnet.view_pairs import ViewPairs
+from lightning_modules.mgcnet.weights import MGCNetWeights
 from losses.encoders import FaceEncoder
-from losses.identity import identity_loss
 from losses.landmark import landmark_loss, landmark_weights
 from losses.multiview import depth_consistency_loss, epipolar_loss, pixel_consistency_loss
 from losses.photometric import render_loss, saturate_skin
 from losses.regularization import coefficient_regularization
-from renderers.camera import relative_pose
 from renderers.coefficients import Coefficients
 from renderers.face_models.base import MorphableModel
 from renderers.face_renderer import Rendering
 from renderers.view_synthesis import covisible_map, synthesize_view
-
-
-@dataclass(frozen=True)
-class MGCNetWeights:
-    """Weights of equation 6 and section 3.3; a term of weight 0 is not computed.
-
-    Attributes:
-        render, landmark, identity, regularization: the 2D feature losses.
-        pixel, depth, epipolar: the multi-view losses (3), (4), (5).
-        prior_identity, prior_expression, prior_albedo: inside the regularization term.
-    """
-
-    render: float = 1.9
-    landmark: float = 1e-3
-    identity: float = 0.2
-    regularization: float = 1e-4
-    pixel: float = 0.15
-    depth: float = 1e-4
-    epipolar: float = 1e-3
-    prior_identity: float = 1.0
-    prior_expression: float = 0.8
-    prior_albedo: float = 3e-3
-
-    def terms(self) -> dict[str, float]:
-        """The weights of equation 6's terms by name."""
-        return {name: value for name, value in asdict(self).items() if not name.startswith("prior_")}
 
 
 class MGCNet(FaceModule):
@@ -64,9 +36,10 @@ class MGCNet(FaceModule):
         weights: of the loss terms; a row of the paper's table 3 is a choice of them.
         identity_views: the images whose identity term is computed: all, or only the target of each group of views (and
             every single view), which costs a third.
-        identity_start: the training step from which the identity term counts; blobs have no identity to speak of.
-        multi_view_start: the training step from which the multi-view terms count. Untrained, every view is given one
-            pose, where the epipolar term vanishes and holds it: the 2D terms must part the poses first.
+        identity_start: the training step from which the identity term counts. The first faces are shapeless, and their
+            identity features say nothing.
+        multi_view_start: the training step from which the multi-view terms count. An untrained network gives every view
+            the same pose. The epipolar loss is zero at identical poses, so train the 2D terms first.
         covisible: restrict the multi-view terms to the covisible map of section 3.4; else to the target's whole face.
         pixel_distance: of the pixel term: the mean over the channels, or `euclidean` as in the paper's release.
     """
@@ -92,14 +65,16 @@ class MGCNet(FaceModule):
         super().__init__(face_model, backbone, identity_encoder, image_size, optimizer, schedule)
         self.weights = weights
         self.identity_views: Literal["all", "targets"] = identity_views
-        self.identity_start, self.multi_view_start = identity_start, multi_view_start
+        self.starts = {
+            "identity": identity_start,
+            **dict.fromkeys(("pixel", "depth", "epipolar"), multi_view_start),
+        }
         self.covisible, self.euclidean_pixels = covisible, pixel_distance == "euclidean"
         self.register_buffer("landmark_weights", landmark_weights(), persistent=False)
         self.start_from(init_weights)
 
     def training_step(self, batch: MultiViewBatch, batch_idx: int) -> Tensor:
-        step = self.global_step
-        terms, loss, _, _ = self._losses(batch, step >= self.identity_start, step >= self.multi_view_start)
+        terms, loss, _, _ = self._losses(batch, self.weights.at(self.global_step, self.starts))
         self.log_terms("train", terms, loss, len(batch))
         if process_count() == 1:
             return loss
@@ -118,22 +93,25 @@ class MGCNet(FaceModule):
         return {name: own.get(name, images) * term for name, term in terms.items()}
 
     def evaluate(self, stage: Stage, batch: MultiViewBatch, batch_idx: int) -> None:
-        terms, loss, coefficients, rendering = self._losses(batch)
+        terms, loss, coefficients, rendering = self._losses(batch, self.weights)
         self.log_terms(stage, terms, loss, len(batch))
         self.metrics.update(batch, coefficients, rendering)
 
     def _losses(
-        self, batch: MultiViewBatch, identity: bool = True, multi_view: bool = True
+        self, batch: MultiViewBatch, weights: MGCNetWeights
     ) -> tuple[dict[str, Tensor], Tensor, Coefficients, Rendering]:
         coefficients = self(batch.image)
         rendering = self.as_marked(self.renderer(coefficients, batch.intrinsics), coefficients, batch)
-        terms = self.feature_terms(batch, coefficients, rendering, identity)
-        if multi_view:
-            terms |= self.multi_view_terms(batch, rendering)
-        return terms, weighted_sum(terms, self.weights.terms()), coefficients, rendering
+        terms = self.feature_terms(batch, coefficients, rendering, weights)
+        terms |= self.multi_view_terms(batch, rendering, weights)
+        return terms, weighted_sum(terms, weights.terms()), coefficients, rendering
 
     def feature_terms(
-        self, batch: MultiViewBatch, coefficients: Coefficients, rendering: Rendering, identity: bool = True
+        self,
+        batch: MultiViewBatch,
+        coefficients: Coefficients,
+        rendering: Rendering,
+        weights: MGCNetWeights | None = None,
     ) -> dict[str, Tensor]:
         """The 2D feature losses of section 3.3, each a mean over all images; only those with a weight.
 
@@ -141,9 +119,9 @@ class MGCNet(FaceModule):
             batch: of images.
             coefficients: what the network made of them.
             rendering: what these draw.
-            identity: whether the identity term counts yet.
+            weights: in force at this step; by default all.
         """
-        weights = self.weights
+        weights = weights or self.weights
         terms: dict[str, Tensor] = {}
         if weights.render:
             skin = saturate_skin(batch.skin)
@@ -151,61 +129,55 @@ class MGCNet(FaceModule):
         if weights.landmark:
             distances = landmark_loss(rendering.landmarks, batch.landmarks, self.landmark_weights, self.image_size)
             terms["landmark"] = distances.mean()
-        if weights.identity and identity:
+        if weights.identity:
             rows = batch.targets() if self.identity_views == "targets" else slice(None)
-            with torch.no_grad():
-                wanted = self.identity_encoder(batch.image[rows], batch.landmarks[rows])
-            drawn = self.identity_encoder(rendering.image[rows], rendering.landmarks[rows])
-            terms["identity"] = identity_loss(drawn, wanted).mean()
+            terms["identity"] = self.identity_term(batch, rendering.image, rendering.landmarks, rows)
         if weights.regularization:
             terms["regularization"] = coefficient_regularization(
                 coefficients, weights.prior_identity, weights.prior_expression, weights.prior_albedo
             ).mean()
         return terms
 
-    def multi_view_terms(self, batch: MultiViewBatch, rendering: Rendering) -> dict[str, Tensor]:
+    def multi_view_terms(
+        self, batch: MultiViewBatch, rendering: Rendering, weights: MGCNetWeights | None = None
+    ) -> dict[str, Tensor]:
         """The multi-view losses of sections 3.4 to 3.7, each a mean over the (target, source) pairs that it counts.
 
-        Images that belong to no group of views take no part; without groups every term is 0. The epipolar term counts
-        where `batch.epipolar` says so, and without the points of a visible contour, which no two views share.
+        Images that belong to no group of views take no part; without groups every term is 0.
+
+        Args:
+            batch: of images.
+            rendering: what the network's coefficients draw.
+            weights: in force at this step; by default all.
         """
-        weights = self.weights
+        weights = weights or self.weights
         if not (weights.pixel or weights.depth or weights.epipolar):
             return {}
-        target, source = batch.pairs()
-        pairs = max(len(target), 1)
-        rotation, translation = relative_pose(
-            rendering.rotation[target], rendering.translation[target],
-            rendering.rotation[source], rendering.translation[source],
-        )  # fmt: skip
-        cameras = batch.intrinsics[target], batch.intrinsics[source]
+        pairs = ViewPairs.of(batch, rendering)
+        target, source = pairs.target, pairs.source
+        pose = pairs.rotation, pairs.translation
         terms: dict[str, Tensor] = {}
         if weights.pixel or weights.depth:
             depth_target, depth_source = rendering.depth[target], rendering.depth[source]
-            view = synthesize_view(batch.image[source], depth_source, depth_target, *cameras, rotation, translation)
+            view = synthesize_view(batch.image[source], depth_source, depth_target, *pairs.cameras, *pose)
             shared = view.inside & self.covisible_map(rendering, target, source)
             if weights.pixel:
-                wanted = batch.image[target]
-                distances = pixel_consistency_loss(view.image, wanted, shared, self.euclidean_pixels)
-                terms["pixel"] = distances.sum() / pairs
+                distances = pixel_consistency_loss(view.image, batch.image[target], shared, self.euclidean_pixels)
+                terms["pixel"] = pairs.mean(distances)
             if weights.depth:
-                terms["depth"] = depth_consistency_loss(view.depth, depth_target, shared).sum() / pairs
+                terms["depth"] = pairs.mean(depth_consistency_loss(view.depth, depth_target, shared))
         if weights.epipolar:
-            counts = batch.epipolar_pairs()
-            fixed = fixed_points(batch)
-            distances = epipolar_loss(
-                batch.landmarks[target], batch.landmarks[source], *cameras, rotation, translation,
-                counts[:, None] & fixed[target] & fixed[source],
-            )  # fmt: skip
-            terms["epipolar"] = distances.sum() / counts.sum().clamp_min(1)
+            landmarks = batch.landmarks[target], batch.landmarks[source]
+            distances = epipolar_loss(*landmarks, *pairs.cameras, *pose, pairs.landmarks)
+            terms["epipolar"] = distances.sum() / pairs.has_epipolar.sum().clamp_min(1)
         return terms
 
     def covisible_map(self, rendering: Rendering, target: Tensor, source: Tensor) -> Tensor:
         """(P, 1, H, W) bool: section 3.4's map for each pair, or the target's face where the map is switched off."""
         if not self.covisible:
             return rendering.mask[target]
-        seen = rendering.fragments.pix_to_face
-        return covisible_map(seen[target], seen[source], rendering.faces, self.face_model.vertex_count)
+        pix_to_face = rendering.fragments.pix_to_face
+        return covisible_map(pix_to_face[target], pix_to_face[source], rendering.faces, self.face_model.vertex_count)
 
     @torch.no_grad()
     def panels(self, batch: MultiViewBatch) -> dict[str, Tensor]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import torch
@@ -13,13 +12,13 @@ from torch.optim import Adam, Optimizer
 from datamodules.batch import CorruptedBatch
 from lightning_modules.base import FaceModule, Stage
 from lightning_modules.components.backbones import ResNet
-from lightning_modules.components.discriminator import CoefficientDiscriminator
-from lightning_modules.components.evaluation import RobustnessMetrics
 from lightning_modules.components.panels import face_panels
 from lightning_modules.components.weighting import weighted_sum
+from lightning_modules.rogue.metrics import RobustnessMetrics
+from lightning_modules.rogue.network import CoefficientDiscriminator
+from lightning_modules.rogue.weights import ROGUEWeights
 from losses.consistency import consistency_loss
 from losses.encoders import FaceEncoder
-from losses.identity import identity_loss
 from losses.landmark import LANDMARKS, landmark_loss
 from losses.photometric import guided_render_loss, render_loss
 from losses.regularization import coefficient_regularization
@@ -29,33 +28,6 @@ from renderers.face_renderer import Rendering
 
 OCCLUDED, NOISY = "delusional", "noisy"
 """The corruptions of training, by their names in `CorruptedBatch`."""
-
-
-@dataclass(frozen=True)
-class ROGUEWeights:
-    """Weights of equations (6) and (12), section 6.2.2; a term of weight 0 is not computed.
-
-    Attributes:
-        landmark, photometric, perceptual, regularization: alpha_K, alpha_GP, alpha_P, alpha_R of the guidance pipeline.
-        occlusion, noise, consistency: beta_O, beta_N, beta_C of the robustification pipeline.
-        prior_identity, prior_expression, prior_albedo: w_s, w_e, w_t inside the regularization term (5).
-    """
-
-    landmark: float = 1.6e-3
-    photometric: float = 1.92
-    perceptual: float = 0.2
-    regularization: float = 3e-4
-    occlusion: float = 1.92
-    noise: float = 1.92
-    consistency: float = 1e-3
-    prior_identity: float = 1.0
-    prior_expression: float = 0.8
-    prior_albedo: float = 1.7e-3
-
-    def terms(self) -> dict[str, float]:
-        """The factor of every term in the coefficient network's loss: that of the consistency is negative (12)."""
-        named = {name: value for name, value in asdict(self).items() if not name.startswith("prior_")}
-        return {**named, "consistency": -self.consistency}
 
 
 class ROGUE(FaceModule):
@@ -69,10 +41,14 @@ class ROGUE(FaceModule):
         face_model, backbone, identity_encoder, image_size, optimizer, schedule, init_weights: see `FaceModule`.
         weights: of the loss terms; a row of the paper's tables 4, 7 and 8 is a choice of them.
         skin_mask: weigh the guiding photometric term with skin probabilities, which the paper does without.
-        perceptual_start: the training step from which the perceptual term counts; blobs are nobody in particular.
+        perceptual_start: the training step from which the perceptual term counts. The first faces are shapeless, and
+            their identity features say nothing.
         robust_start: the training step from which corrupted pictures are shown; before it the guidance learns alone.
+            The data module needs no copies before it, see `CorruptedFaces`.
         discriminator_optimizer: from parameters to the optimizer of a discriminator.
     """
+
+    own_metrics: RobustnessMetrics
 
     def __init__(
         self,
@@ -92,24 +68,24 @@ class ROGUE(FaceModule):
         super().__init__(face_model, backbone, identity_encoder, image_size, optimizer, schedule)
         self.automatic_optimization = False
         self.weights, self.skin_mask = weights, skin_mask
-        self.perceptual_start, self.robust_start = perceptual_start, robust_start
+        self.starts = {
+            "perceptual": perceptual_start,
+            **dict.fromkeys(("occlusion", "noise", "consistency"), robust_start),
+        }
         self.make_discriminator_optimizer = discriminator_optimizer
         layout = face_model.layout()
         self.discriminators = nn.ModuleDict({name: CoefficientDiscriminator(layout) for name in (OCCLUDED, NOISY)})
-        self.robustness = RobustnessMetrics(face_model, identity_encoder)
+        self.own_metrics = RobustnessMetrics(face_model, identity_encoder)
         self.start_from(init_weights)
 
     def training_step(self, batch: CorruptedBatch, batch_idx: int) -> None:
         network = self.optimizers()[0]  # type: ignore[index]
-        step = self.global_step
-        seen = self.seen() if step >= self.robust_start else ()
+        weights = self.weights.at(self.global_step, self.starts)
         with self.toggled_optimizer(network):
-            coefficients = self.regress(batch, seen)
-            drawn = {"clean", *self.followers()}
-            renderings = self.render(batch, {name: value for name, value in coefficients.items() if name in drawn})
-            terms = self.guidance_terms(
-                batch, coefficients["clean"], renderings["clean"], step >= self.perceptual_start
-            )
+            coefficients = self.regress(batch, needed_corruptions(weights))
+            rendered = {"clean", *rendered_corruptions(weights)}
+            renderings = self.render(batch, {name: value for name, value in coefficients.items() if name in rendered})
+            terms = self.guidance_terms(batch, coefficients["clean"], renderings["clean"], weights)
             terms |= self.robustification_terms(batch, coefficients, renderings)
             loss = weighted_sum(terms, self.weights.terms())
             network.zero_grad()
@@ -139,16 +115,7 @@ class ROGUE(FaceModule):
         terms = self.guidance_terms(batch, coefficients["clean"], renderings["clean"])
         self.log_terms(stage, terms, weighted_sum(terms, self.weights.terms()), len(batch))
         self.metrics.update(batch, coefficients["clean"], renderings["clean"])
-        self.robustness.update(batch, coefficients, renderings)
-
-    def log_metrics(self, stage: Stage) -> None:
-        super().log_metrics(stage)
-        self.log_dict({f"{stage}/{name}": value for name, value in self.robustness.compute().items()})
-        self.robustness.reset()
-
-    def seen(self) -> tuple[str, ...]:
-        """The corruptions that some term of equation (12) needs."""
-        return tuple(name for name in (OCCLUDED, NOISY) if self.weights.consistency or name in self.followers())
+        self.own_metrics.update(batch, coefficients, renderings)
 
     def regress(self, batch: CorruptedBatch, corruptions: Sequence[str]) -> dict[str, Coefficients]:
         """Coefficients of the clean images and of their corrupted copies by name, in one pass of the network."""
@@ -159,13 +126,17 @@ class ROGUE(FaceModule):
         return {name: together.index(slice(i * count, (i + 1) * count)) for i, name in enumerate(names)}
 
     def render(self, batch: CorruptedBatch, coefficients: Mapping[str, Coefficients]) -> dict[str, Rendering]:
-        """What the coefficients of a batch draw, by their names: all in one pass of the renderer."""
-        drawn = self.renderer(self.joined(coefficients.values()), batch.intrinsics.repeat(len(coefficients), 1, 1))
-        named = zip(coefficients.items(), drawn.split(len(batch)), strict=True)
-        return {name: self.as_marked(rendering, its, batch) for (name, its), rendering in named}
+        """The rendered faces of a batch's coefficients, by their names: all in one pass of the renderer."""
+        together = self.renderer(self.joined(coefficients.values()), batch.intrinsics.repeat(len(coefficients), 1, 1))
+        named = zip(coefficients.items(), together.split(len(batch)), strict=True)
+        return {name: self.as_marked(rendering, own, batch) for (name, own), rendering in named}
 
     def guidance_terms(
-        self, batch: CorruptedBatch, coefficients: Coefficients, rendering: Rendering, perceptual: bool = True
+        self,
+        batch: CorruptedBatch,
+        coefficients: Coefficients,
+        rendering: Rendering,
+        weights: ROGUEWeights | None = None,
     ) -> dict[str, Tensor]:
         """L_K (2), L_GP (3), L_P (4) and L_R (5) of the clean images, each a mean; only those with a weight.
 
@@ -173,9 +144,9 @@ class ROGUE(FaceModule):
             batch: of images.
             coefficients: what the network made of the clean ones.
             rendering: what these draw.
-            perceptual: whether the perceptual term counts yet.
+            weights: in force at this step; by default all.
         """
-        weights = self.weights
+        weights = weights or self.weights
         terms: dict[str, Tensor] = {}
         if weights.landmark:
             even = rendering.landmarks.new_ones(LANDMARKS)
@@ -183,21 +154,13 @@ class ROGUE(FaceModule):
         if weights.photometric:
             skin = batch.skin if self.skin_mask else torch.ones_like(batch.skin)
             terms["photometric"] = render_loss(rendering.image, batch.image, rendering.mask, skin).mean()
-        if weights.perceptual and perceptual:
-            with torch.no_grad():
-                wanted = self.identity_encoder(batch.image, batch.landmarks)
-            drawn = self.identity_encoder(rendering.image, rendering.landmarks)
-            terms["perceptual"] = identity_loss(drawn, wanted).mean()
+        if weights.perceptual:
+            terms["perceptual"] = self.identity_term(batch, rendering.image, rendering.landmarks)
         if weights.regularization:
             terms["regularization"] = coefficient_regularization(
                 coefficients, weights.prior_identity, weights.prior_expression, weights.prior_albedo
             ).mean()
         return terms
-
-    def followers(self) -> dict[str, str]:
-        """The corruptions whose faces are drawn in training, with the names of their terms."""
-        terms = {OCCLUDED: ("occlusion", self.weights.occlusion), NOISY: ("noise", self.weights.noise)}
-        return {name: term for name, (term, weight) in terms.items() if weight}
 
     def robustification_terms(
         self,
@@ -207,22 +170,20 @@ class ROGUE(FaceModule):
     ) -> dict[str, Tensor]:
         """L_O (10), L_N (11) and L_C (7) of the corrupted copies; only those with a weight, of copies that are there.
 
-        The guiding coefficients are cut from the graph: the clean face leads and does not follow. Of the drawn clean
-        faces only the outline is taken.
+        The coefficients of the clean faces get no gradient: the corrupted ones must move towards them. Of the rendered
+        clean faces only the outline is used.
 
         Args:
             batch: of images.
             coefficients: what the network made of the clean ones and of copies, by name.
-            renderings: what those of "clean" and of the `followers` draw.
+            renderings: what those of "clean" and of the `rendered_corruptions` draw.
         """
         weights = self.weights
         terms: dict[str, Tensor] = {}
-        for name, term in self.followers().items():
+        for name, term in rendered_corruptions(weights).items():
             if name in renderings:
-                drawn, region = renderings[name], renderings["clean"].mask
-                terms[term] = guided_render_loss(
-                    drawn.image, drawn.mask, drawn.surface_points, batch.image, region
-                ).mean()
+                copy, region = renderings[name], renderings["clean"].mask
+                terms[term] = guided_render_loss(copy.image, copy.mask, copy.surface_points, batch.image, region).mean()
         if weights.consistency and len(coefficients) > 1:
             terms["consistency"] = self.consistency({**coefficients, "clean": coefficients["clean"].detach()})
         return terms
@@ -251,6 +212,18 @@ class ROGUE(FaceModule):
         coefficients = self.regress(batch, tuple(batch.corrupted))
         pictures = face_panels(batch.image, self.renderer(coefficients["clean"], batch.intrinsics))
         for name, image in batch.corrupted.items():
-            drawn = self.renderer(coefficients[name], batch.intrinsics)
-            pictures |= {name: image, f"{name} overlay": torch.where(drawn.mask, drawn.image.clamp(0, 1), batch.image)}
+            rendering = self.renderer(coefficients[name], batch.intrinsics)
+            overlay = torch.where(rendering.mask, rendering.image.clamp(0, 1), batch.image)
+            pictures |= {name: image, f"{name} overlay": overlay}
         return pictures
+
+
+def rendered_corruptions(weights: ROGUEWeights) -> dict[str, str]:
+    """The corruptions whose faces are rendered in training, with the names of their terms."""
+    terms = {OCCLUDED: ("occlusion", weights.occlusion), NOISY: ("noise", weights.noise)}
+    return {name: term for name, (term, weight) in terms.items() if weight}
+
+
+def needed_corruptions(weights: ROGUEWeights) -> tuple[str, ...]:
+    """The corruptions that some term of equation (12) needs."""
+    return tuple(name for name in (OCCLUDED, NOISY) if weights.consistency or name in rendered_corruptions(weights))

@@ -18,13 +18,16 @@ from lightning_modules.components.checkpoint_file import mismatch, read_initial_
 from lightning_modules.components.panels import face_panels
 from lightning_modules.components.reconstruction import Reconstruction
 from lightning_modules.components.schedule import Schedule
-from lightning_modules.self_augmentation.coarse import CoarseWeights, coarse_terms
-from lightning_modules.self_augmentation.likeness import Features, SelfAugmentationWeights, likeness_terms
+from lightning_modules.components.weighting import weighted_sum
+from lightning_modules.self_augmentation.likeness import Features, likeness_terms
 from lightning_modules.self_augmentation.metrics import RefinementMetrics
 from lightning_modules.self_augmentation.network import FineModel
 from lightning_modules.self_augmentation.rerender import TexturedFaces, View, hidden_view, recolored, turned_view
+from lightning_modules.self_augmentation.weights import CoarseWeights, SelfAugmentationWeights
 from losses.encoders import FaceEncoder
-from losses.photometric import saturate_skin
+from losses.landmark import LANDMARKS, landmark_loss
+from losses.photometric import render_loss, saturate_skin
+from losses.regularization import coefficient_regularization, light_regularization
 from losses.robust import robustified_loss
 from renderers.coefficients import Coefficients
 from renderers.face_models.base import MorphableModel
@@ -65,6 +68,8 @@ class SelfAugmentation(FaceModule):
             too where it has it.
     """
 
+    own_metrics: RefinementMetrics
+
     def __init__(
         self,
         face_model: MorphableModel,
@@ -100,16 +105,18 @@ class SelfAugmentation(FaceModule):
         self.decay_steps = decay_steps
         self.attribute_encoder, self.corruption, self.segmentation = attribute_encoder, corruption, segmentation
         self.weights, self.coarse_weights = weights, coarse_weights
-        self.coarse_steps, self.coarse_identity_start = coarse_steps, coarse_identity_start
+        self.coarse_steps = coarse_steps
+        self.coarse_starts = {"identity": coarse_identity_start}
         self.freeze_coarse, self.coarse_given = freeze_coarse, False
-        self.augmentation_start, self.alternate = augmentation_start, alternate
+        later = ("identity", "attribute", "robustified", "rotation", "occlusion")
+        self.fine_starts, self.alternate = dict.fromkeys(later, augmentation_start), alternate
         self.max_yaw, self.attribute_features = max_yaw, attribute_features
         self.code_encoder = code_encoder or identity_encoder
         features = self.code_encoder.features + (attribute_encoder.features if attribute_features else 0)
         self.fine_model = FineModel(face_model, features, channels, order, hidden, coarsening)
         encoders = {"identity_similarity": identity_encoder}
         encoders |= {f"similarity_{name}": judge for name, judge in (judges or {}).items()}
-        self.refinement = RefinementMetrics(face_model, encoders)
+        self.own_metrics = RefinementMetrics(face_model, encoders)
         self.start_from(init_weights)
 
     def start_from(self, init_weights: str | None) -> None:
@@ -139,44 +146,38 @@ class SelfAugmentation(FaceModule):
         if step < 0:
             coefficients = self(batch.image)
             rendering = self.as_marked(self.renderer(coefficients, batch.intrinsics), coefficients, batch)
-            encoder = self.identity_encoder if self.global_step >= self.coarse_identity_start else None
-            mask = self.face_mask(batch)
-            terms = coarse_terms(batch, coefficients, rendering, mask, self.coarse_weights, encoder)
-            loss = self.coarse_weights.sum(terms)
+            weights = self.coarse_weights.at(self.global_step, self.coarse_starts)
+            terms = self.coarse_terms(batch, coefficients, rendering, weights)
+            loss = weighted_sum(terms, weights.terms())
         else:
             if self.freeze_coarse:
                 self.regressor.eval()  # Its batch norms too stay as they are.
             terms = self.fine_terms(batch, step)
-            loss = self.weights.sum(terms)
+            loss = weighted_sum(terms, self.weights.terms())
         self.log_terms("train", terms, loss, len(batch))
         return loss
 
     def evaluate(self, stage: Stage, batch: FaceBatch, batch_idx: int) -> None:
-        seen = self.reconstruction(batch.image, batch.intrinsics)
-        face = self.face_mask(batch)
-        drawn = self.features(seen.fine.image, seen.fine.landmarks) if self.weights.perceptual else None
-        wanted, mask = self.wanted(batch, seen), seen.fine.mask * face
-        terms = likeness_terms(seen.fine.image, drawn, batch.image, wanted, mask, self.weights)
-        loss = self.weights.sum(terms)
-        self.log_terms(stage, terms, loss, len(batch))
-        self.metrics.update(batch, seen.coefficients, self.as_marked(seen.fine, seen.coefficients, batch))
-        self.refinement.update(batch, "clean", {"coarse": seen.coarse, "fine": seen.fine}, face > 0.5)
+        faces = self.reconstruction(batch.image, batch.intrinsics)
+        face_mask = self.face_mask(batch)
+        rendered_features = self.features(faces.fine.image, faces.fine.landmarks) if self.weights.perceptual else None
+        target_features, mask = self.target_features(batch, faces), faces.fine.mask * face_mask
+        terms = likeness_terms(faces.fine.image, rendered_features, batch.image, target_features, mask, self.weights)
+        self.log_terms(stage, terms, weighted_sum(terms, self.weights.terms()), len(batch))
+        self.metrics.update(batch, faces.coefficients, self.as_marked(faces.fine, faces.coefficients, batch))
+        self.own_metrics.update(batch, "clean", {"coarse": faces.coarse, "fine": faces.fine}, face_mask > 0.5)
         occluded, hidden = self.occluded(batch, batch_idx)
-        seen = self.reconstruction(occluded, batch.intrinsics)
-        self.refinement.update(batch, "occluded", {"coarse": seen.coarse, "fine": seen.fine}, face > 0.5, hidden)
+        faces = self.reconstruction(occluded, batch.intrinsics)
+        renderings = {"coarse": faces.coarse, "fine": faces.fine}
+        self.own_metrics.update(batch, "occluded", renderings, face_mask > 0.5, hidden)
 
     def occluded(self, batch: FaceBatch, batch_idx: int) -> tuple[Tensor, Tensor]:
         """The batch's pictures with a part hidden and where; the same for the same batch every time."""
         image, mask = self.corruption(batch.image, batch.landmarks, torch.Generator().manual_seed(batch_idx))
         return image, mask
 
-    def log_metrics(self, stage: Stage) -> None:
-        super().log_metrics(stage)
-        self.log_dict({f"{stage}/{name}": value for name, value in self.refinement.compute().items()})
-        self.refinement.reset()
-
     def features(self, image: Tensor, landmarks: Tensor) -> Features:
-        """Of drawn or photographed faces (B, 3, H, W); no gradient flows to the landmarks (B, 68, 2)."""
+        """Of rendered or photographed faces (B, 3, H, W); no gradient flows to the landmarks (B, 68, 2)."""
         return Features(self.identity_encoder(image, landmarks), self.attribute_encoder(image, landmarks))
 
     def reconstruction(self, image: Tensor, intrinsics: Tensor) -> TexturedFaces:
@@ -218,6 +219,34 @@ class SelfAugmentation(FaceModule):
             return mask
         return saturate_skin(batch.skin) if batch.truth is None else (batch.truth.depth > 0).float()
 
+    def coarse_terms(
+        self, batch: FaceBatch, coefficients: Coefficients, rendering: Rendering, weights: CoarseWeights
+    ) -> dict[str, Tensor]:
+        """The terms of the coarse stage (section 3.1), each a mean over the images; only those with a weight.
+
+        Args:
+            batch: of images.
+            coefficients: what the network made of them.
+            rendering: what these draw.
+            weights: in force at this step.
+        """
+        terms: dict[str, Tensor] = {}
+        if weights.photometric:
+            mask = self.face_mask(batch)
+            terms["photometric"] = render_loss(rendering.image, batch.image, rendering.mask, mask).mean()
+        if weights.landmark:
+            even = rendering.landmarks.new_ones(LANDMARKS)
+            terms["landmark"] = landmark_loss(rendering.landmarks, batch.landmarks, even, batch.size[0]).mean()
+        if weights.identity:
+            terms["identity"] = self.identity_term(batch, rendering.image, rendering.landmarks)
+        if weights.regularization:
+            prior = coefficient_regularization(
+                coefficients, weights.prior_identity, weights.prior_expression, weights.prior_albedo
+            )
+            prior = prior + light_regularization(coefficients, weights.prior_tint, weights.prior_light)
+            terms["regularization"] = prior.mean()
+        return terms
+
     def fine_terms(self, batch: FaceBatch, step: int) -> dict[str, Tensor]:
         """The terms of equation (5) and those of the faces fed back, each a mean; only those with a weight.
 
@@ -225,70 +254,81 @@ class SelfAugmentation(FaceModule):
             batch: of images.
             step: of the fine stage; with `alternate` an even one turns faces and an odd one hides parts of them.
         """
-        weights = self.weights
-        seen = self.reconstruction(batch.image, batch.intrinsics)
-        mask = seen.fine.mask * self.face_mask(batch)
-        change = {"change": seen.change()} if weights.change else {}
-        if step < self.augmentation_start:
-            return change | likeness_terms(seen.fine.image, None, batch.image, None, mask, weights)
-        wanted = self.wanted(batch, seen)
-        drawn = self.features(seen.fine.image, seen.fine.landmarks) if weights.perceptual else None
-        terms = change | likeness_terms(seen.fine.image, drawn, batch.image, wanted, mask, weights)
+        weights = self.weights.at(step, self.fine_starts)
+        faces = self.reconstruction(batch.image, batch.intrinsics)
+        mask = faces.fine.mask * self.face_mask(batch)
+        terms = {"change": faces.change()} if weights.change else {}
+        if not weights.compares_features:
+            return terms | likeness_terms(faces.fine.image, None, batch.image, None, mask, weights)
+        target_features = self.target_features(batch, faces)
+        rendered_features = self.features(faces.fine.image, faces.fine.landmarks) if weights.perceptual else None
+        terms |= likeness_terms(faces.fine.image, rendered_features, batch.image, target_features, mask, weights)
         robustified: list[Tensor] = []
         for name, weight in (("rotation", weights.rotation), ("occlusion", weights.occlusion)):
             if not (weight or weights.robustified) or (self.alternate and (step % 2 == 0) != (name == "rotation")):
                 continue
-            view = self.turned(batch, seen) if name == "rotation" else self.hidden(batch, seen)
-            looks = self.features(view.image, view.landmarks)
+            view = self.turned(batch, faces) if name == "rotation" else self.hidden(batch, faces)
+            view_features = self.features(view.image, view.landmarks)
             if weights.robustified:
-                pairs = (looks.identity, wanted.identity, looks.attributes, wanted.attributes)
-                robustified.append(robustified_loss(*pairs).mean())
+                robustified.append(
+                    robustified_loss(
+                        view_features.identity, target_features.identity,
+                        view_features.attributes, target_features.attributes,
+                    ).mean()
+                )  # fmt: skip
             if weight:
-                terms[name] = self.fed_back(batch, seen, wanted, mask, view, looks.detach())
+                terms[name] = self.fed_back(batch, faces, target_features, mask, view, view_features.detach())
         if robustified:
             terms["robustified"] = torch.stack(robustified).sum()
         return terms
 
-    def wanted(self, batch: FaceBatch, seen: TexturedFaces) -> Features:
-        """The features of the batch's pictures, at the coarse model's landmarks as in its renders."""
+    def target_features(self, batch: FaceBatch, faces: TexturedFaces) -> Features:
+        """The features of the photographs, cut out at the coarse model's landmarks as those of its renderings are."""
         with torch.no_grad():
-            return Features(self.identity_encoder(batch.image, seen.coarse.landmarks), seen.attributes)
+            return Features(self.identity_encoder(batch.image, faces.coarse.landmarks), faces.attributes)
 
-    def turned(self, batch: FaceBatch, seen: TexturedFaces) -> View:
+    def turned(self, batch: FaceBatch, faces: TexturedFaces) -> View:
         """I_rot of the fine faces."""
-        texture = seen.fine.vertex_albedo
-        return turned_view(self.renderer, seen.coefficients, texture, batch.intrinsics, self.max_yaw)
+        texture = faces.fine.vertex_albedo
+        return turned_view(self.renderer, faces.coefficients, texture, batch.intrinsics, self.max_yaw)
 
-    def hidden(self, batch: FaceBatch, seen: TexturedFaces) -> View:
+    def hidden(self, batch: FaceBatch, faces: TexturedFaces) -> View:
         """I_occ of the fine faces."""
-        return hidden_view(seen.fine, batch.image, self.corruption)
+        return hidden_view(faces.fine, batch.image, self.corruption)
 
     def fed_back(
-        self, batch: FaceBatch, seen: TexturedFaces, wanted: Features, mask: Tensor, view: View, looks: Features
+        self,
+        batch: FaceBatch,
+        faces: TexturedFaces,
+        target_features: Features,
+        mask: Tensor,
+        view: View,
+        view_features: Features,
     ) -> Tensor:
         """Equation (5) without L_rob on both pairs of section 3.2.3: the view and I, each against what the view gave.
 
-        The view leads and does not follow: it is data, no gradient flows into it. The colours found in it are compared
-        with I where I shows the face, in I's shape, pose and light: what an occluder or a turn hides, I shows.
+        The model reconstructs the view. The view is data: no gradient flows into it. The colours found in it are also
+        drawn in I's shape, pose and light, and compared with I. I shows what an occluder or a turn hides in the view.
 
         Args:
             batch: of images I.
-            seen: what the model made of them.
-            wanted: their features.
+            faces: what the model made of them.
+            target_features: of the images I.
             mask: (B, 1, H, W) M of I, within the projected face.
             view: I_rot or I_occ.
-            looks: its features, cut from the graph.
+            view_features: of the view, cut from the graph.
         """
         image = view.image.detach()
         again = self.reconstruction(image, batch.intrinsics)
-        drawn = self.features(again.fine.image, again.fine.landmarks) if self.weights.perceptual else None
+        weights = self.weights
+        rendered_features = self.features(again.fine.image, again.fine.landmarks) if weights.perceptual else None
         shown = (again.fine.mask & view.face).float()
-        own = likeness_terms(again.fine.image, drawn, image, looks, shown, self.weights)
-        if self.weights.change:
+        own = likeness_terms(again.fine.image, rendered_features, image, view_features, shown, weights)
+        if weights.change:
             own["change"] = again.change()
-        in_place = recolored(seen.coarse, again.fine.vertex_albedo, seen.coefficients)
-        first = likeness_terms(in_place.image, drawn, batch.image, wanted, mask, self.weights)
-        return self.weights.sum(own, first)
+        in_place = recolored(faces.coarse, again.fine.vertex_albedo, faces.coefficients)
+        first = likeness_terms(in_place.image, rendered_features, batch.image, target_features, mask, weights)
+        return torch.stack([weighted_sum(terms, weights.terms()) for terms in (own, first)]).sum()
 
     def stage_starts(self) -> tuple[int, ...]:
         return (0, self.coarse_steps)
@@ -305,12 +345,12 @@ class SelfAugmentation(FaceModule):
     @torch.no_grad()
     def panels(self, batch: FaceBatch) -> dict[str, Tensor]:
         """Pictures of a batch by name, each (B, 3, H, W) in [0, 1]."""
-        seen = self.reconstruction(batch.image, batch.intrinsics)
+        faces = self.reconstruction(batch.image, batch.intrinsics)
         occluded, _ = self.occluded(batch, 0)
         again = self.reconstruction(occluded, batch.intrinsics)
-        return face_panels(batch.image, seen.fine) | {
-            "coarse": seen.coarse.image.clamp(0, 1),
-            "turned": self.turned(batch, seen).image,
+        return face_panels(batch.image, faces.fine) | {
+            "coarse": faces.coarse.image.clamp(0, 1),
+            "turned": self.turned(batch, faces).image,
             "occluded": occluded,
             "occluded coarse": again.coarse.image.clamp(0, 1),
             "occluded fine": again.fine.image.clamp(0, 1),

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_modules.components.distributed import summed_over_processes
-from lightning_modules.components.graph import SpectralNetwork, scaled_laplacian, upsampling
+from lightning_modules.self_augmentation.graph import SpectralNetwork, scaled_laplacian, upsampling
 from renderers.face_models.base import MorphableModel
 from renderers.face_models.mesh_edit import vertex_neighbours
 from renderers.fixed_sum import FixedSum

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal, cast
 
 import torch
@@ -13,12 +13,12 @@ from torch.optim import Adam, Optimizer
 from datamodules.batch import FaceBatch
 from lightning_modules.base import FaceModule, Stage
 from lightning_modules.components.backbones import ResNet
-from lightning_modules.components.evaluation import SpecularMetrics
 from lightning_modules.components.panels import face_panels
 from lightning_modules.components.reconstruction import Reconstruction
 from lightning_modules.components.weighting import weighted_sum
+from lightning_modules.specular.metrics import SpecularMetrics
+from lightning_modules.specular.weights import SpecularWeights
 from losses.encoders import FaceEncoder
-from losses.identity import identity_loss
 from losses.inner_mouth import inner_mouth_loss
 from losses.landmark import mouth_and_brow_weights
 from losses.regularization import coefficient_regularization
@@ -32,29 +32,6 @@ from renderers.specular_renderer import SPECULAR_COEFFICIENTS, SpecularRenderer,
 LAMP = ("light_position", "shininess", "intensity")
 
 
-@dataclass(frozen=True)
-class SpecularWeights:
-    """Weights of equation (6), section 4.1; a term of weight 0 is not computed.
-
-    Attributes:
-        identity, photometric, landmark, mouth, regularization, uniform: the terms (7), (8), (10), (11), (12), (13).
-        both: eta of (8), which the paper leaves to the user: diffuse and specular render together, against the diffuse
-            one alone.
-    """
-
-    identity: float = 0.2
-    photometric: float = 1.92
-    landmark: float = 1.8e-3
-    mouth: float = 1.3e-3
-    regularization: float = 5e-4
-    uniform: float = 5.0
-    both: float = 1.0
-
-    def terms(self) -> dict[str, float]:
-        """The weights of equation (6)'s terms by name."""
-        return {name: value for name, value in asdict(self).items() if name != "both"}
-
-
 class Specular(FaceModule):
     """One network for shape, pose, diffuse and specular albedo, soft light and one lamp; equation (6) as its loss.
 
@@ -62,15 +39,17 @@ class Specular(FaceModule):
         face_model: one with a specular albedo.
         backbone, identity_encoder, image_size, optimizer, schedule, init_weights: see `FaceModule`.
         weights: of the loss terms; a row of the paper's tables 1 and 2 is a choice of them.
-        identity_start: the training step from which the identity term counts; blobs have no identity to speak of.
+        identity_start: the training step from which the identity term counts. The first faces are shapeless, and their
+            identity features say nothing.
         mouth_start: the training step from which the inner mouth term counts (the paper's: 50,000).
-        lamp_start: the training step up to which the lamp stays where zeros put it, above the camera; then it is let go
-            over as many steps more. On a face that is not found yet, and at once, it would learn to stand aside, where
-            its highlights do least harm.
+        lamp_start: the training step up to which the lamp stays above the camera, where zero coefficients put it. Over
+            as many steps more it moves gradually to where the network puts it. A lamp that is free from the start moves
+            out to the side, where its highlights cost least while the face does not fit the photograph yet.
     """
 
     landmark_weights: Tensor
     renderer: SpecularRenderer
+    own_metrics: SpecularMetrics
 
     def __init__(
         self,
@@ -91,9 +70,10 @@ class Specular(FaceModule):
             face_model, backbone, identity_encoder, image_size, optimizer, schedule, renderer, SPECULAR_COEFFICIENTS
         )
         self.weights = weights
-        self.identity_start, self.mouth_start, self.lamp_start = identity_start, mouth_start, lamp_start
+        self.starts = {"identity": identity_start, "mouth": mouth_start}
+        self.lamp_start = lamp_start
         self.register_buffer("landmark_weights", mouth_and_brow_weights(), persistent=False)
-        self.shine = SpecularMetrics(face_model)
+        self.own_metrics = SpecularMetrics(face_model)
         self.start_from(init_weights)
 
     def training_step(self, batch: FaceBatch, batch_idx: int) -> Tensor:
@@ -102,8 +82,9 @@ class Specular(FaceModule):
         if step < 2 * self.lamp_start:
             coefficients = with_held_lamp(coefficients, max(0, step - self.lamp_start) / self.lamp_start)
         rendering = self.as_marked(self.renderer(coefficients, batch.intrinsics), coefficients, batch)
-        terms = self.terms(batch, coefficients, rendering, step >= self.identity_start, step >= self.mouth_start)
-        loss = weighted_sum(terms, self.weights.terms())
+        weights = self.weights.at(step, self.starts)
+        terms = self.terms(batch, coefficients, rendering, weights)
+        loss = weighted_sum(terms, weights.terms())
         self.log_terms("train", terms, loss, len(batch))
         return loss
 
@@ -113,12 +94,7 @@ class Specular(FaceModule):
         terms = self.terms(batch, coefficients, rendering)
         self.log_terms(stage, terms, weighted_sum(terms, self.weights.terms()), len(batch))
         self.metrics.update(batch, coefficients, rendering)
-        self.shine.update(batch, rendering)
-
-    def log_metrics(self, stage: Stage) -> None:
-        super().log_metrics(stage)
-        self.log_dict({f"{stage}/{name}": value for name, value in self.shine.compute().items()})
-        self.shine.reset()
+        self.own_metrics.update(batch, rendering)
 
     def refined(self, coarse: Reconstruction, image: Tensor, skin: Tensor) -> Reconstruction:
         shiny = cast(SpecularRendering, coarse.rendering)
@@ -147,8 +123,7 @@ class Specular(FaceModule):
         batch: FaceBatch,
         coefficients: Coefficients,
         rendering: SpecularRendering,
-        identity: bool = True,
-        mouth: bool = True,
+        weights: SpecularWeights | None = None,
     ) -> dict[str, Tensor]:
         """The terms of equation (6), each a mean over the images; only those with a weight.
 
@@ -156,25 +131,22 @@ class Specular(FaceModule):
             batch: of images; without skin probabilities of its own its skin weights stand for them too.
             coefficients: what the network made of them.
             rendering: what these draw.
-            identity: whether the identity term counts yet.
-            mouth: whether the inner mouth term counts yet.
+            weights: in force at this step; by default all.
         """
-        weights = self.weights
+        weights = weights or self.weights
         terms: dict[str, Tensor] = {}
-        if weights.identity and identity:
-            with torch.no_grad():
-                wanted = self.identity_encoder(batch.image, batch.landmarks)
-            drawn = self.identity_encoder(rendering.image, rendering.landmarks)
-            terms["identity"] = identity_loss(drawn, wanted).mean()
+        if weights.identity:
+            terms["identity"] = self.identity_term(batch, rendering.image, rendering.landmarks)
         if weights.photometric:
             skin = batch.skin if batch.skin_probability is None else batch.skin_probability
             terms["photometric"] = specular_photometric_loss(
                 rendering.diffuse, rendering.image, batch.image, rendering.mask, batch.skin, skin, weights.both
             ).mean()
         if weights.landmark:
-            points, seen = rendering.landmarks, batch.landmarks
-            terms["landmark"] = specular_landmark_loss(points, seen, self.landmark_weights, self.image_size).mean()
-        if weights.mouth and mouth:
+            terms["landmark"] = specular_landmark_loss(
+                rendering.landmarks, batch.landmarks, self.landmark_weights, self.image_size
+            ).mean()
+        if weights.mouth:
             terms["mouth"] = inner_mouth_loss(rendering.landmarks, batch.landmarks, self.image_size).mean()
         if weights.regularization:
             terms["regularization"] = coefficient_regularization(coefficients, 1.0, 1.0, 1.0).mean()

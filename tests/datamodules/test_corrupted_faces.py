@@ -39,11 +39,9 @@ class Brightened(LightningDataModule):
         return batch
 
 
-def corrupted(
-    training: bool, module: object = None, step: int = 0, **arguments: object
-) -> tuple[CorruptedBatch, FaceBatch]:
+def corrupted(training: bool, step: int = 0, **arguments: object) -> tuple[CorruptedBatch, FaceBatch]:
     data = CorruptedFaces(Brightened(), **arguments)  # type: ignore[arg-type]
-    trainer: Any = SimpleNamespace(training=training, global_step=step, lightning_module=module)
+    trainer: Any = SimpleNamespace(training=training, global_step=step)
     data.trainer = trainer
     loader = data.train_dataloader() if training else data.val_dataloader()
     (batch,) = list(loader)
@@ -73,12 +71,11 @@ def test_new_every_time_in_training_and_never_elsewhere() -> None:
         assert not torch.equal(image, other.corrupted[name])
 
 
-def test_copies_are_drawn_from_the_step_at_which_the_module_asks_for_them() -> None:
-    module = SimpleNamespace(robust_start=5)
-    assert not corrupted(training=True, module=module, step=4)[0].corrupted
-    assert set(corrupted(training=True, module=module, step=5)[0].corrupted) == {"delusional", "noisy"}
-    assert corrupted(training=False, module=module)[0].corrupted
-    assert corrupted(training=True, module=module, corrupted_training=True)[0].corrupted
+def test_copies_are_drawn_from_the_step_that_is_given() -> None:
+    assert not corrupted(training=True, robust_start=5, step=4)[0].corrupted
+    assert set(corrupted(training=True, robust_start=5, step=5)[0].corrupted) == {"delusional", "noisy"}
+    assert corrupted(training=False, robust_start=5)[0].corrupted
+    assert corrupted(training=True, robust_start=5, corrupted_training=True)[0].corrupted
 
 
 def test_a_baseline_is_shown_corrupted_pictures_in_training_alone() -> None:

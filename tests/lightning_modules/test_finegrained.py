@@ -103,10 +103,10 @@ def test_untrained_the_fine_face_is_the_coarse_one() -> None:
     rendering = module.renderer(coefficients, batch.intrinsics)
     face = module.refine(batch.image, batch.skin, coefficients, rendering)
     assert face.displacement is not None and torch.equal(face.displacement, torch.zeros_like(face.displacement))
-    torch.testing.assert_close(face.drawn.albedo, rendering.albedo)
-    torch.testing.assert_close(face.drawn.normals, unit(rendering.normals) * rendering.mask, atol=1e-5, rtol=0)
+    torch.testing.assert_close(face.rendering.albedo, rendering.albedo)
+    torch.testing.assert_close(face.rendering.normals, unit(rendering.normals) * rendering.mask, atol=1e-5, rtol=0)
     # Shaded pixel by pixel and not vertex by vertex.
-    assert (face.drawn.image - rendering.image).abs().mean() < 1e-3
+    assert (face.rendering.image - rendering.image).abs().mean() < 1e-3
 
 
 def test_each_stage_trains_its_own_part(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,7 +181,7 @@ def test_all_rows_stand_in_the_fitted_light() -> None:
         module = make_module(**switches)
         rendering = module.renderer(coefficients, batch.intrinsics)
         face = module.refine(dimmer.image, batch.skin, coefficients, rendering)
-        assert (face.drawn.image - dimmer.image).abs().mean() < 0.5 * (rendering.image - dimmer.image).abs().mean()
+        assert (face.rendering.image - dimmer.image).abs().mean() < 0.5 * (rendering.image - dimmer.image).abs().mean()
         lights.append(face.illumination)
     assert torch.equal(*lights)
 
@@ -221,7 +221,7 @@ def test_relief_is_found_in_the_picture() -> None:
     assert losses[-1] < 0.6 * losses[0]
     true = batch.truth.normals  # type: ignore[union-attr]
     assert true is not None
-    before, after = normal_error(rendering.normals, true), normal_error(face.drawn.normals.detach(), true)
+    before, after = normal_error(rendering.normals, true), normal_error(face.rendering.normals.detach(), true)
     assert after < 0.75 * before
     assert face.displacement is not None and face.displacement.abs().max() <= module.displacement_module.most == 0.025
 
@@ -458,8 +458,12 @@ def test_photographs_have_no_true_normals() -> None:
     module.regressor = Told(coefficients)  # type: ignore[assignment]
     batch = replace(batch, truth=None)
     rendering = module.renderer(coefficients, batch.intrinsics)
-    module.stages.update(batch, rendering, module.refine(batch.image, batch.skin, coefficients, rendering).drawn)
-    assert set(module.stages.compute()) == {f"{s}_{n}" for s in ("coarse", "fine") for n in ("psnr", "ssim", "rmse")}
+    module.own_metrics.update(
+        batch, rendering, module.refine(batch.image, batch.skin, coefficients, rendering).rendering
+    )
+    assert set(module.own_metrics.compute()) == {
+        f"{s}_{n}" for s in ("coarse", "fine") for n in ("psnr", "ssim", "rmse")
+    }
     assert "true normals" not in module.panels(batch)
 
 

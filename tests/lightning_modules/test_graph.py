@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch_geometric.nn import ChebConv
 
-from lightning_modules.components.graph import (
+from lightning_modules.self_augmentation.graph import (
     DENSE,
     MeshChebConv,
     SpectralNetwork,

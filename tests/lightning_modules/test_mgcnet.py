@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -27,9 +28,9 @@ SIZE = 48
 PAPER = MGCNetWeights()
 
 
-def make_module(weights: MGCNetWeights = PAPER, covisible: bool = True) -> MGCNet:
+def make_module(weights: MGCNetWeights = PAPER, **arguments: Any) -> MGCNet:
     torch.manual_seed(0)
-    return MGCNet(small_face_model(), ResNet(18), SmallEncoder(), SIZE, weights, covisible=covisible)
+    return MGCNet(small_face_model(), ResNet(18), SmallEncoder(), SIZE, weights, **arguments)
 
 
 def told(module: MGCNet, answer: Coefficients) -> MGCNet:
@@ -106,7 +107,7 @@ def test_a_batch_without_groups_trains_on(covisible: bool) -> None:
     batch, _ = exact_batch(small_face_model(), faces=1, size=SIZE)
     alone = replace(batch, views=torch.zeros(0, 3, dtype=torch.long))
     module = make_module(covisible=covisible)
-    terms, loss, _, _ = module._losses(alone)
+    terms, loss, _, _ = module._losses(alone, module.weights)
     assert terms["pixel"] == terms["depth"] == terms["epipolar"] == 0
     loss.backward()
     gradients = [p.grad for p in module.regressor.parameters() if p.grad is not None]
@@ -117,7 +118,7 @@ def test_a_weight_of_zero_switches_off_the_term_and_its_cost() -> None:
     batch, _ = exact_batch(small_face_model(), faces=1, size=SIZE)
     for name, value in MGCNetWeights().terms().items():
         module = make_module(replace(NOTHING, **{name: value}))
-        terms, loss, _, _ = module._losses(batch)
+        terms, loss, _, _ = module._losses(batch, module.weights)
         assert list(terms) == [name]
         torch.testing.assert_close(loss, value * terms[name])
         assert (module.identity_encoder.calls > 0) == (name == "identity")
@@ -130,7 +131,7 @@ def test_every_term_moves_the_regressor(name: str) -> None:
     layout = small_face_model().layout()
     noise = torch.randn(3, layout.length, generator=torch.manual_seed(2))
     vector = (layout.join(truth) + 0.05 * noise).requires_grad_()
-    _, loss, _, _ = told(module, layout.split(vector))._losses(batch)
+    _, loss, _, _ = told(module, layout.split(vector))._losses(batch, module.weights)
     loss.backward()
     assert vector.grad is not None and vector.grad.isfinite().all()
     assert vector.grad.abs().max() > 0
@@ -148,8 +149,8 @@ def test_every_term_moves_the_regressor(name: str) -> None:
 
 def test_terms_wait_for_their_step(monkeypatch: pytest.MonkeyPatch) -> None:
     batch, _ = exact_batch(small_face_model(), faces=1, size=SIZE)
-    module = make_module(replace(NOTHING, landmark=1.0, identity=1.0, epipolar=1.0))
-    module.multi_view_start, module.identity_start = 5, 7
+    weights = replace(NOTHING, landmark=1.0, identity=1.0, epipolar=1.0)
+    module = make_module(weights, multi_view_start=5, identity_start=7)
     logged: dict[str, Tensor] = {}
     monkeypatch.setattr(module, "log_terms", lambda stage, terms, loss, size: logged.update(terms))
     late = {"landmark", "epipolar", "identity"}

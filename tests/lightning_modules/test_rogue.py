@@ -16,9 +16,10 @@ from torch.utils.data import DataLoader
 
 from datamodules.batch import CorruptedBatch
 from lightning_modules.components.backbones import ResNet
-from lightning_modules.components.discriminator import CoefficientDiscriminator
 from lightning_modules.components.weighting import weighted_sum
 from lightning_modules.rogue import ROGUE, ROGUEWeights
+from lightning_modules.rogue.module import needed_corruptions
+from lightning_modules.rogue.network import CoefficientDiscriminator
 from losses.consistency import consistency_loss
 from losses.photometric import render_loss
 from renderers.coefficients import Coefficients
@@ -212,8 +213,9 @@ def test_a_weight_of_zero_switches_off_the_term_and_its_cost(name: str) -> None:
     batch = make_batch()[0]
     module = make_module(replace(NOTHING, **{name: 1.0}))
     expected = {"occlusion": ("delusional",), "noise": ("noisy",), "consistency": ("delusional", "noisy")}
-    assert module.seen() == expected.get(name, ())
-    coefficients = module.regress(batch, module.seen())
+    needed = needed_corruptions(module.weights)
+    assert needed == expected.get(name, ())
+    coefficients = module.regress(batch, needed)
     renderings = module.render(batch, coefficients)
     terms = module.guidance_terms(batch, coefficients["clean"], renderings["clean"])
     terms |= module.robustification_terms(batch, coefficients, renderings)

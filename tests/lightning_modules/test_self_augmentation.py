@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from datamodules.batch import FaceBatch, Truth
 from datamodules.corruption import DelusionalOcclusion
 from lightning_modules.components.backbones import ResNet
+from lightning_modules.components.weighting import weighted_sum
 from lightning_modules.mgcnet import MGCNet
 from lightning_modules.self_augmentation import CoarseWeights, SelfAugmentation, SelfAugmentationWeights
 from lightning_modules.self_augmentation.metrics import hidden_vertices
@@ -100,8 +101,8 @@ def test_only_terms_with_a_weight() -> None:
     bare = SelfAugmentationWeights(identity=0, attribute=0, robustified=0, rotation=0, occlusion=0)
     module = make_module(bare)
     assert set(module.fine_terms(batch, 0)) == {"photometric"}
-    # The picture's own features, and nothing of a render's.
-    assert module.identity_encoder.calls == 1 and module.attribute_encoder.calls == 1  # type: ignore[attr-defined]
+    # The decoder's input alone: nothing is compared.
+    assert module.identity_encoder.calls == 0 and module.attribute_encoder.calls == 1  # type: ignore[attr-defined]
 
 
 def test_alternate_turns_in_one_step_and_hides_in_the_next() -> None:
@@ -125,7 +126,7 @@ def test_fed_back_is_equation_five_on_both_pairs() -> None:
     batch, truth = exact_faces()
     module = told(make_module(), truth).eval()
     seen = module.reconstruction(batch.image, batch.intrinsics)
-    wanted, mask = module.wanted(batch, seen), seen.fine.mask * module.face_mask(batch)
+    wanted, mask = module.target_features(batch, seen), seen.fine.mask * module.face_mask(batch)
     view = module.hidden(batch, seen)
     looks = module.features(view.image, view.landmarks)
     value = module.fed_back(batch, seen, wanted, mask, view, looks)
@@ -165,7 +166,7 @@ def test_the_view_leads_and_does_not_follow() -> None:
     batch, truth = exact_faces()
     module = told(make_module(), truth)
     seen = module.reconstruction(batch.image, batch.intrinsics)
-    wanted, mask = module.wanted(batch, seen), seen.fine.mask * module.face_mask(batch)
+    wanted, mask = module.target_features(batch, seen), seen.fine.mask * module.face_mask(batch)
     for view in (module.turned(batch, seen), module.hidden(batch, seen)):
         assert view.image.requires_grad
         looks = module.features(view.image, view.landmarks).detach()
@@ -301,7 +302,7 @@ def test_fine_learns_what_coarse_cannot_say_and_metrics_show_it() -> None:
     for step in range(16):
         terms = module.fine_terms(batch, step)
         optimizer.zero_grad()
-        module.weights.sum(terms).backward()
+        weighted_sum(terms, module.weights.terms()).backward()
         optimizer.step()
     logged: dict[str, Tensor] = {}
     module.log = lambda name, value, **_: logged.update({name: value})  # type: ignore[method-assign,assignment]
@@ -328,7 +329,7 @@ def test_occluded_pictures_are_the_same_every_time_and_judges_have_names() -> No
     assert torch.equal(first[0], second[0]) and torch.equal(first[1], second[1])
     assert not torch.equal(first[1], module.occluded(batch, 4)[1])
     seen: TexturedFaces = module.reconstruction(batch.image, batch.intrinsics)
-    module.refinement.update(batch, "clean", {"coarse": seen.coarse, "fine": seen.fine}, seen.fine.mask)
-    assert {"fine_similarity_other", "coarse_similarity_other"} <= set(module.refinement.compute())
+    module.own_metrics.update(batch, "clean", {"coarse": seen.coarse, "fine": seen.fine}, seen.fine.mask)
+    assert {"fine_similarity_other", "coarse_similarity_other"} <= set(module.own_metrics.compute())
     pictures = module.panels(batch)
     assert all(picture.shape == batch.image.shape for picture in pictures.values())

@@ -57,15 +57,18 @@ def shiny_batch(faces: int = 3) -> tuple[FaceBatch, Coefficients]:
     return batch, coefficients
 
 
-def terms_of(module: Specular, batch: FaceBatch, coefficients: Coefficients, **when: bool) -> dict[str, Tensor]:
-    return module.terms(batch, coefficients, module.renderer(coefficients, batch.intrinsics), **when)
+def terms_of(
+    module: Specular, batch: FaceBatch, coefficients: Coefficients, weights: SpecularWeights | None = None
+) -> dict[str, Tensor]:
+    return module.terms(batch, coefficients, module.renderer(coefficients, batch.intrinsics), weights)
 
 
 def test_only_terms_with_a_weight_and_only_when_they_count() -> None:
     batch, truth = shiny_batch()
     names = set(PAPER.terms())
     assert set(terms_of(make_module(), batch, truth)) == names
-    assert set(terms_of(make_module(), batch, truth, identity=False, mouth=False)) == names - {"identity", "mouth"}
+    waiting = PAPER.at(4, {"identity": 5, "mouth": 5, "uniform": 4})
+    assert set(terms_of(make_module(), batch, truth, waiting)) == names - {"identity", "mouth"}
     for name in names:
         assert set(terms_of(make_module(replace(NOTHING, **{name: 1.0})), batch, truth)) == {name}
 

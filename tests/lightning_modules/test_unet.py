@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lightning_modules.components.unet import Decoder, Encoder, quiet_head
+from lightning_modules.finegrained.unet import Decoder, Encoder, quiet_head
 
 WIDTHS = (4, 6, 8)
 

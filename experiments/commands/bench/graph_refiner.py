@@ -12,7 +12,7 @@ from torch_geometric.nn.conv.cheb_conv import ChebConv
 
 from experiments.commands.bench.measure import Row, race
 from experiments.commands.bench.meshes import face_like_model
-from lightning_modules.components.graph import SpectralNetwork, largest_eigenvalue, scaled_laplacian
+from lightning_modules.self_augmentation.graph import SpectralNetwork, largest_eigenvalue, scaled_laplacian
 from renderers.face_models.mesh_edit import vertex_neighbours
 from renderers.fixed_sum import FixedSum
 

@@ -14,6 +14,7 @@ from lightning.pytorch import LightningDataModule, LightningModule
 from experiments.commands.bench.measure import Row
 from experiments.commands.bench.training import backbone_alone, step_row, timed_fit
 from experiments.papers import EXPERIMENTS
+from experiments.training.linked_arguments import innermost, link_arguments
 from lightning_modules.base import FaceModule
 
 STEPS = 12
@@ -59,11 +60,8 @@ def built(run: Run) -> tuple[FaceModule, LightningDataModule]:
     config = parser.parse_args(["--config", str(path)])
     for name, value in run.model.items():
         config.model.init_args[name] = value
-    data = config.data
-    while "data" in data.init_args:
-        data = data.init_args.data  # one that wraps another
-    data.init_args.train_faces = FACES
-    config.model.init_args.image_size = data.init_args.size
+    innermost(config.data).init_args.train_faces = FACES
+    link_arguments(config.model, config.data)
     made = parser.instantiate(config)
     assert isinstance(made.model, FaceModule)
     return made.model, made.data

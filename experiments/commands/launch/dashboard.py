@@ -6,7 +6,7 @@ import json
 import re
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,6 +20,7 @@ from experiments.papers import paper_folder
 from experiments.training.plain_yaml import read_yaml
 from experiments.training.run_folder import read_json
 from lightning_modules.components.evaluation import NamedMetrics
+from lightning_modules.components.weighting import Weights
 from renderers.io.errors import UserError
 
 STEP = "trainer/global_step"
@@ -51,16 +52,10 @@ class Names:
 
 def logged_names(module: nn.Module) -> Names:
     """The terms of a paper's data classes of weights, and the metrics that its parts report."""
-    weights = [value for value in vars(module).values() if is_dataclass(value) and "Weights" in type(value).__name__]
-    terms = [name for value in weights for name in _terms(value)]
+    weights = [value for value in vars(module).values() if isinstance(value, Weights)]
+    terms = [name for value in weights for name in value.terms()]
     metrics = [name for part in module.children() if isinstance(part, NamedMetrics) for name, _ in part.named()]
     return Names(tuple(dict.fromkeys(terms)), tuple(dict.fromkeys(metrics)))
-
-
-def _terms(weights: Any) -> list[str]:
-    if hasattr(weights, "terms"):
-        return list(weights.terms())
-    return [name for name in asdict(weights) if not name.startswith("prior_")]
 
 
 def load_default(folder: Path) -> LightningModule:

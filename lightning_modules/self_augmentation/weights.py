@@ -1,0 +1,59 @@
+"""Weights of both stages of self-augmentation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lightning_modules.components.weighting import Weights
+
+
+@dataclass(frozen=True)
+class CoarseWeights(Weights):
+    """Weights of the coarse model's own stage: the terms of Deng et al. 2019, whose network the paper takes.
+
+    Attributes:
+        photometric, landmark, identity, regularization: the terms.
+        prior_identity, prior_expression, prior_albedo, prior_tint, prior_light: inside the regularization term.
+    """
+
+    photometric: float = 1.92
+    landmark: float = 1.6e-3
+    identity: float = 0.2
+    regularization: float = 3e-4
+    prior_identity: float = 1.0
+    prior_expression: float = 0.8
+    prior_albedo: float = 1.7e-3
+    prior_tint: float = 0.0
+    prior_light: float = 0.0
+
+
+@dataclass(frozen=True)
+class SelfAugmentationWeights(Weights):
+    """Weights of equation (5), section 3.2.4; a term of weight 0 is not computed.
+
+    Attributes:
+        photometric, identity, attribute, robustified: the terms (6), (7), (8), (9).
+        rotation: factor of equation (5) on I_rot fed back, against I_rot and I; the paper's 1.
+        occlusion: likewise of I_occ.
+        change: of the squared distance between fine and coarse colours. The paper has no such term. It keeps errors of
+            light and shape out of the fine colours, and keeps these at the coarse ones where the photograph shows
+            nothing.
+    """
+
+    photometric: float = 1.0
+    identity: float = 0.2
+    attribute: float = 0.005
+    robustified: float = 0.001
+    rotation: float = 1.0
+    occlusion: float = 1.0
+    change: float = 0.0
+
+    @property
+    def perceptual(self) -> bool:
+        """Whether a term compares features of a rendering."""
+        return bool(self.identity or self.attribute)
+
+    @property
+    def compares_features(self) -> bool:
+        """Whether a term compares features of a rendering or of a re-rendered view."""
+        return bool(self.perceptual or self.robustified or self.rotation or self.occlusion)
