@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from datamodules.batch import FaceBatch, MultiViewBatch
-from datamodules.preparation.face_points import MIRROR
+from renderers.landmarks68 import MIRROR
 
 
 def mirror_landmarks(landmarks: np.ndarray, width: float) -> np.ndarray:

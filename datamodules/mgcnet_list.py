@@ -20,9 +20,9 @@ from datamodules.preparation.photo_file import open_picture
 from datamodules.sampler import EpochSampler, evaluation_loader, run_seed, training_loader
 from renderers.camera import default_intrinsics
 from renderers.io.errors import UserError
+from renderers.landmarks68 import LANDMARKS
 
 VIEWS = 3
-POINTS = 68
 SINGLE_VIEW, MULTI_VIEW, EPIPOLAR = FLAGS = ("0", "1", "2")
 IN_STRIP = [1, 0, 2]
 """Where the strip's pictures, from left to right, stand in a `_cam.txt`: its blocks tell of the target first."""
@@ -85,12 +85,12 @@ def read_landmarks(path: Path) -> np.ndarray:
         UserError: a file of another form.
     """
     lines = [line for line in read_text(path).splitlines() if line.strip()]
-    if len(lines) != 3 + VIEWS * (1 + POINTS):
-        raise UserError(f"{path}: expected {3 + VIEWS * (1 + POINTS)} lines, found {len(lines)}")
-    views = np.array(lines[3:], dtype=object).reshape(VIEWS, 1 + POINTS)[:, 1:]
+    if len(lines) != 3 + VIEWS * (1 + LANDMARKS):
+        raise UserError(f"{path}: expected {3 + VIEWS * (1 + LANDMARKS)} lines, found {len(lines)}")
+    views = np.array(lines[3:], dtype=object).reshape(VIEWS, 1 + LANDMARKS)[:, 1:]
     try:
         points = [[[float(number) for number in line.split(",")] for line in view] for view in views]
-        landmarks = np.array(points, dtype=np.float32).reshape(VIEWS, POINTS, 2)
+        landmarks = np.array(points, dtype=np.float32).reshape(VIEWS, LANDMARKS, 2)
     except ValueError as error:
         raise UserError(f"{path}: a landmark line is not 'x,y' ({error})") from error
     if not np.isfinite(landmarks).all():

@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from losses.landmark import INNER_MOUTH
 from renderers.camera import REFERENCE_SIZE
+from renderers.landmarks68 import INNER_MOUTH
 from renderers.raster.soft_mask import polygon_coverage
 
 CELL = 3.5  # pixels at 224 px: what the areas are compared in, whatever the image's size

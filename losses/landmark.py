@@ -6,12 +6,8 @@ import torch
 from torch import Tensor
 
 from renderers.camera import REFERENCE_SIZE
+from renderers.landmarks68 import BROWS, INNER_MOUTH, LANDMARKS, NOSE, OUTER_MOUTH
 
-LANDMARKS = 68
-BROWS = slice(17, 27)
-NOSE = slice(27, 36)
-OUTER_MOUTH = slice(48, 60)
-INNER_MOUTH = slice(60, 68)
 STRONG = 10.0
 STRONG_EXPRESSION = 20.0
 

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from losses.photometric import color_distance
 from renderers.camera import REFERENCE_FOCAL
+from renderers.units import MILLIMETRES
 from renderers.view_synthesis import rays
 
-MILLIMETRES = 100.0  # in a decimetre
 # Cameras nearer than about this to each other (decimetres; 3 degrees of yaw) have no epipolar geometry to speak of.
 MIN_BASELINE = 0.5
 

@@ -8,13 +8,11 @@ import torch
 from torch import Tensor
 
 from renderers.face_models.base import MorphableModel
-
-# The jaw without the chin: landmarks that slide along the cheek when the head turns, and their sign of x.
-JAW = (0, 1, 2, 3, 4, 5, 11, 12, 13, 14, 15, 16)
+from renderers.landmarks68 import JAW_SIDES
 
 
 class ContourTable(NamedTuple):
-    """For each landmark of `JAW` the vertices on the horizontal line through it, between it and the middle of the face.
+    """For each landmark of `JAW_SIDES` the vertices between it and the middle of the face, at its height.
 
     Attributes:
         candidates: (12, K) vertex indices, padded with the landmark's own.
@@ -29,7 +27,7 @@ def contour_table(face_model: MorphableModel) -> ContourTable:
     """The horizontal lines of the mean face that jaw landmarks slide along (Zhu et al. 2015, "High-fidelity pose and
     expression normalization", section 3.1, landmark marching)."""
     mean = face_model.mean_shape
-    own = face_model.landmark_indices[list(JAW)]
+    own = face_model.landmark_indices[list(JAW_SIDES)]
     band = 0.012 * (mean[:, 1].max() - mean[:, 1].min())
     rows = []
     for vertex in own.tolist():
@@ -65,7 +63,7 @@ def visible_landmarks(
     outward = sideways[:, table.candidates] * table.side[:, None]
     outermost = table.candidates.expand(len(rows), -1, -1).gather(2, outward.argmax(dim=2, keepdim=True)).squeeze(2)
     turned_away = angles[:, 1:2].detach() * table.side > 0
-    jaw = torch.tensor(JAW, device=rows.device)
+    jaw = torch.tensor(JAW_SIDES, device=rows.device)
     rows[:, jaw] = torch.where(turned_away, outermost, rows[:, jaw])
     return rows
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datamodules.preparation.face_points import MIRROR
+from renderers.landmarks68 import INNER_MOUTH, LANDMARKS, MIRROR
 
 # Landmarks of the default face model's mean face on the picture's left and in the middle; millimetres.
 _LEFT_LANDMARKS = {
@@ -42,7 +42,6 @@ _CHEEK_TO_CROWN = (  # (y, half the head's width there)
     (-0.97, 0.12), (-0.91, 0.2), (-0.8, 0.35), (-0.69, 0.47), (-0.52, 0.58), (-0.34, 0.63), (-0.14, 0.68),
     (0.05, 0.705), (0.24, 0.71), (0.45, 0.71), (0.65, 0.7), (0.9, 0.6), (1.1, 0.38),
 )  # fmt: skip
-INNER_MOUTH = 60  # these landmarks and the following lie behind the lips
 DISTANCE = 10.0  # decimetres from the camera to the frame's origin
 NEARNESS = 0.12  # decimetres within which a landmark's own deviation moves the points around it
 HEAD_ROWS, HEAD_COLUMNS = 24, 21
@@ -51,7 +50,7 @@ HEAD_ROWS, HEAD_COLUMNS = 24, 21
 @cache
 def template() -> np.ndarray:
     """(68, 3) the landmarks of a frontal mean face, decimetres, in the head frame."""
-    points = np.zeros((68, 3))
+    points = np.zeros((LANDMARKS, 3))
     for index, point in _LEFT_LANDMARKS.items():
         points[MIRROR[index]] = np.array(point) * [-0.01, 0.01, 0.01]
         points[index] = np.array(point) * 0.01
@@ -64,7 +63,7 @@ def _surface() -> Any:
 
     skin = np.array(_LEFT_SKIN) * 0.01
     mirrored = skin[skin[:, 0] < 0] * [-1.0, 1.0, 1.0]
-    points = np.concatenate([template()[:INNER_MOUTH], skin, mirrored])
+    points = np.concatenate([template()[: INNER_MOUTH.start], skin, mirrored])
     return RBFInterpolator(points[:, :2], points[:, 2], kernel="thin_plate_spline", smoothing=1e-4)
 
 

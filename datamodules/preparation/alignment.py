@@ -10,6 +10,8 @@ import cv2
 import numpy as np
 from skimage.transform import estimate_transform
 
+from renderers.landmarks68 import LEFT_EYE, MOUTH_CORNERS, NOSE_TIP, RIGHT_EYE
+
 if TYPE_CHECKING:
     from renderers.face_models.base import MorphableModel
 
@@ -25,10 +27,8 @@ def five_points(landmarks: np.ndarray) -> np.ndarray:
     Returns:
         (..., 5, 2 or 3): the centres of the person's right and left eye, the nose tip, the right and left mouth corner.
     """
-    right_eye = landmarks[..., 36:42, :].mean(axis=-2)
-    left_eye = landmarks[..., 42:48, :].mean(axis=-2)
-    points = [right_eye, left_eye, landmarks[..., 30, :], landmarks[..., 48, :], landmarks[..., 54, :]]
-    return np.stack(points, axis=-2)
+    eyes = [landmarks[..., eye, :].mean(axis=-2) for eye in (RIGHT_EYE, LEFT_EYE)]
+    return np.stack([*eyes, *(landmarks[..., point, :] for point in (NOSE_TIP, *MOUTH_CORNERS))], axis=-2)
 
 
 def model_template(face_model: MorphableModel, size: int = 224) -> np.ndarray:

@@ -9,22 +9,8 @@ import cv2
 import numpy as np
 
 from datamodules.preparation.alignment import transform_points, warp
+from renderers.landmarks68 import LEFT_EYE, MIRROR, RIGHT_EYE
 
-# For each of the 68 points, the one it changes places with when the picture is mirrored.
-MIRROR = np.array(
-    [
-        *range(16, -1, -1),  # jaw
-        *range(26, 16, -1),  # brows
-        *range(27, 31),  # bridge of the nose
-        *range(35, 30, -1),  # nostrils
-        *(45, 44, 43, 42, 47, 46),  # the person's right eye
-        *(39, 38, 37, 36, 41, 40),  # left eye
-        *range(54, 47, -1),  # upper outer lip
-        *range(59, 54, -1),  # lower outer lip
-        *range(64, 59, -1),  # upper inner lip
-        *range(67, 64, -1),  # lower inner lip
-    ]
-)  # fmt: skip
 # Percent. On photographs and renders, upright, turned and in profile, no wrong points moved by less than 1.5, and few
 # right ones by more than 1.
 SURE_SPREAD = 1.3
@@ -52,7 +38,7 @@ class FacePoints:
     @property
     def roll(self) -> float:
         """Degrees, counter-clockwise, that the picture must be turned by to level the eyes."""
-        right_eye, left_eye = self.landmarks[36:42].mean(axis=0), self.landmarks[42:48].mean(axis=0)
+        right_eye, left_eye = (self.landmarks[eye].mean(axis=0) for eye in (RIGHT_EYE, LEFT_EYE))
         across = left_eye - right_eye
         return float(np.degrees(np.arctan2(across[1], across[0])))
 

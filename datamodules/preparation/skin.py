@@ -12,6 +12,18 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from renderers.landmarks68 import (
+    BROWS,
+    CHIN,
+    INNER_MOUTH,
+    JAW,
+    LEFT_BROW,
+    LEFT_EYE,
+    OUTER_MOUTH,
+    RIGHT_BROW,
+    RIGHT_EYE,
+)
+
 FLOOR = 0.03  # added to each channel: below this, chromaticity is noise
 TRIM = 0.8  # share of the face's own pixels that the skin Gaussian is fitted to; the rest is hair, glasses, highlights
 UNIFORM = 0.25  # weight of the uniform floor in the background's density
@@ -20,11 +32,6 @@ ITERATIONS = 5
 STRANGE = 6.0  # squared Mahalanobis distance from which a color is not the face's own, to begin with
 BACKGROUND_SAMPLE = 6000  # pixels that the background is fitted to
 COMPONENTS = 3  # Gaussians of the background
-
-JAW = np.arange(17)
-BROWS = (np.arange(17, 22), np.arange(22, 27))
-EYES = (np.arange(36, 42), np.arange(42, 48))
-OUTER_LIPS, INNER_LIPS = np.arange(48, 60), np.arange(60, 68)
 
 
 def skin_probability(image: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
@@ -69,13 +76,13 @@ def color_features(image: np.ndarray) -> np.ndarray:
 
 def face_outline(points: np.ndarray) -> np.ndarray:
     """(N, 2) polygon round the face: the jaw, closed over the brows."""
-    return np.concatenate([points[JAW], points[26:16:-1]])
+    return np.concatenate([points[JAW], points[BROWS][::-1]])
 
 
 def with_forehead(points: np.ndarray) -> np.ndarray:
     """(N, 2) the outline with a forehead added: the brows, moved away from the chin by a quarter of the face."""
-    brows = points[26:16:-1]
-    return np.concatenate([face_outline(points), brows + (brows.mean(axis=0) - points[8]) / 4])
+    brows = points[BROWS][::-1]
+    return np.concatenate([face_outline(points), brows + (brows.mean(axis=0) - points[CHIN]) / 4])
 
 
 def polygon_mask(polygon: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -89,14 +96,14 @@ def polygon_mask(polygon: np.ndarray, height: int, width: int) -> np.ndarray:
 
 def opening_mask(points: np.ndarray, height: int, width: int) -> np.ndarray:
     """(H, W) bool: the eyes between their lids and the mouth between its lips, of (68, 2) points."""
-    eyes_and_mouth = [polygon_mask(points[part], height, width) for part in (*EYES, INNER_LIPS)]
+    eyes_and_mouth = [polygon_mask(points[part], height, width) for part in (RIGHT_EYE, LEFT_EYE, INNER_MOUTH)]
     return np.logical_or.reduce(eyes_and_mouth)
 
 
 def feature_mask(points: np.ndarray, height: int, width: int) -> np.ndarray:
     """(H, W) bool: eyes, brows and mouth with a rim round them, none of which is bare skin."""
     mask = np.zeros((height, width), np.uint8)
-    for part in (*EYES, *BROWS, OUTER_LIPS):
+    for part in (RIGHT_EYE, LEFT_EYE, RIGHT_BROW, LEFT_BROW, OUTER_MOUTH):
         mask |= polygon_mask(points[part], height, width).astype(np.uint8)
     rim = 2 * max(1, round(float(np.ptp(points[JAW, 0])) * 0.03)) + 1
     return cv2.dilate(mask, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (rim, rim))).astype(bool)

@@ -15,13 +15,14 @@ from experiments.fitting.landmark_fitting import LandmarkProblem
 from losses.photometric import render_loss
 from renderers.coefficients import Coefficients
 from renderers.face_renderer import FaceRenderer
+from renderers.landmarks68 import LEFT_EYE, RIGHT_EYE
 
 TRIED = (0.5, 0.75, 1.0)  # weights of the blend shape that shuts an eye
 MOVED = 0.2  # of that weight: where the pixels ask for more than this, they contradict the landmarks
 DISTRUST = 3.0  # how many times the noise of the lids' landmarks is then the other landmarks'
 BLINKS = {
-    **dict.fromkeys(("eyeBlinkLeft", "eyeBlink_L"), 42),
-    **dict.fromkeys(("eyeBlinkRight", "eyeBlink_R"), 36),
+    **dict.fromkeys(("eyeBlinkLeft", "eyeBlink_L"), LEFT_EYE.start),
+    **dict.fromkeys(("eyeBlinkRight", "eyeBlink_R"), RIGHT_EYE.start),
 }  # the first landmark of the eye that an expression shuts
 
 

@@ -18,12 +18,13 @@ from experiments.fitting.lid_fitting import fit_lids
 from losses.photometric import render_loss
 from renderers.camera import euler_to_rotation, project_by, transform
 from renderers.coefficients import Coefficients
-from renderers.face_models.base import LANDMARKS, MorphableModel
+from renderers.face_models.base import MorphableModel
 from renderers.face_models.linear import LinearModel
 from renderers.face_renderer import FaceRenderer, Rendering, mean_coefficients
 from renderers.illumination import AMBIENT, irradiance, spherical_harmonics_basis
 from renderers.io.errors import UserError
 from renderers.jaw_contour import ContourTable, contour_table, gather_vertices, visible_landmarks
+from renderers.landmarks68 import LANDMARKS
 
 LIDS = ("eyeBlink", "eyeSquint")  # how the names of the expressions that close the eyes begin
 TYPICAL_COLOR_ERROR = 0.05  # of a fitted face, in [0, 1]

@@ -12,7 +12,8 @@ from datamodules.batch import FaceBatch
 from renderers.coefficients import Coefficients
 from renderers.face_models.base import MorphableModel
 from renderers.face_renderer import Rendering
-from renderers.jaw_contour import JAW, ContourTable, contour_table, gather_vertices, visible_landmarks
+from renderers.jaw_contour import ContourTable, contour_table, gather_vertices, visible_landmarks
+from renderers.landmarks68 import JAW_SIDES
 
 R = TypeVar("R", bound=Rendering)
 
@@ -52,5 +53,5 @@ def fixed_points(batch: FaceBatch) -> Tensor:
     """(B, 68) bool: the landmarks of a batch that mark the same point of the head however it is turned."""
     fixed = torch.ones(batch.landmarks.shape[:2], dtype=torch.bool, device=batch.landmarks.device)
     if batch.contour is not None:
-        fixed[:, list(JAW)] = ~batch.contour[:, None]
+        fixed[:, list(JAW_SIDES)] = ~batch.contour[:, None]
     return fixed

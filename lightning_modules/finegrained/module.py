@@ -30,12 +30,14 @@ from losses.finegrained import (
     unlit,
     unsaturated,
 )
-from losses.landmark import LANDMARKS, landmark_loss
+from losses.landmark import landmark_loss
 from losses.regularization import coefficient_regularization, light_regularization
 from renderers.coefficients import Coefficients
 from renderers.face_models.base import MorphableModel
 from renderers.face_renderer import FaceRenderer, Rendering
+from renderers.landmarks68 import LANDMARKS
 from renderers.reflectance import lambertian
+from renderers.units import MILLIMETRES
 from renderers.uv.chart import UVChart, unit
 from renderers.uv.detail import DetailedFaceRendering, add_detail
 
@@ -118,7 +120,7 @@ class Finegrained(FaceModule):
         self.chart = UVChart(face_model, chart_size)
         # Both are always there, whichever are used: all rows of table 5 go on from one coarse checkpoint.
         self.albedo_module = AlbedoModule(channels)
-        self.displacement_module = DisplacementModule(channels, most_displacement / 100)
+        self.displacement_module = DisplacementModule(channels, most_displacement / MILLIMETRES)
         self.own_metrics = StageMetrics()
         self.start_from(init_weights)
 

@@ -19,12 +19,13 @@ from lightning_modules.rogue.network import CoefficientDiscriminator
 from lightning_modules.rogue.weights import ROGUEWeights
 from losses.consistency import consistency_loss
 from losses.encoders import FaceEncoder
-from losses.landmark import LANDMARKS, landmark_loss
+from losses.landmark import landmark_loss
 from losses.photometric import guided_render_loss, render_loss
 from losses.regularization import coefficient_regularization
 from renderers.coefficients import Coefficients
 from renderers.face_models.base import MorphableModel
 from renderers.face_renderer import Rendering
+from renderers.landmarks68 import LANDMARKS
 
 OCCLUDED, NOISY = "delusional", "noisy"
 """The corruptions of training, by their names in `CorruptedBatch`."""

@@ -25,7 +25,7 @@ from lightning_modules.self_augmentation.network import FineModel
 from lightning_modules.self_augmentation.rerender import TexturedFaces, View, hidden_view, recolored, turned_view
 from lightning_modules.self_augmentation.weights import CoarseWeights, SelfAugmentationWeights
 from losses.encoders import FaceEncoder
-from losses.landmark import LANDMARKS, landmark_loss
+from losses.landmark import landmark_loss
 from losses.photometric import render_loss, saturate_skin
 from losses.regularization import coefficient_regularization, light_regularization
 from losses.robust import robustified_loss
@@ -33,6 +33,7 @@ from renderers.coefficients import Coefficients
 from renderers.face_models.base import MorphableModel
 from renderers.face_renderer import Rendering
 from renderers.io.errors import UserError
+from renderers.landmarks68 import LANDMARKS
 
 
 class SelfAugmentation(FaceModule):

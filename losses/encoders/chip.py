@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from renderers.constants import constant
+from renderers.landmarks68 import LEFT_EYE, MOUTH_CORNERS, NOSE_TIP, RIGHT_EYE
 
 # dlib's mean face without jaw, brows and lower lip, in a unit box: (landmark, x, y). Chip layout of dlib (BSL-1.0).
 _DLIB_MEAN_FACE = (
@@ -123,8 +124,10 @@ def arcface_chip(landmarks: Tensor, chip_size: int) -> ChipTransform:
 
 def five_points(landmarks: Tensor) -> Tensor:
     """(B, 68, 2) -> (B, 5, 2): eye centres (image-left first), nose tip, mouth corners (image-left first)."""
-    eyes = landmarks[:, 36:48].unflatten(1, (2, 6)).mean(dim=2)
-    return torch.cat([eyes, landmarks[:, 30:31], landmarks[:, 48:55:6]], dim=1)
+    eyes = landmarks[:, RIGHT_EYE.start : LEFT_EYE.stop].unflatten(1, (2, 6)).mean(dim=2)
+    right, left = MOUTH_CORNERS
+    nose_tip, mouth_corners = landmarks[:, NOSE_TIP : NOSE_TIP + 1], landmarks[:, right : left + 1 : left - right]
+    return torch.cat([eyes, nose_tip, mouth_corners], dim=1)
 
 
 def extract_chips(images: Tensor, transform: ChipTransform, chip_size: int) -> Tensor:

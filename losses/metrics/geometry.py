@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from losses.metrics.mean_metric import MeanMetric
+from renderers.units import MILLIMETRES
 
-MILLIMETRES = 100.0  # in a decimetre
 _AXES = {"pitch": 0, "yaw": 1, "roll": 2}
 
 

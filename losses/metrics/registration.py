@@ -9,11 +9,11 @@ import torch
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
-from losses.landmark import INNER_MOUTH
-from losses.metrics.geometry import MILLIMETRES
 from losses.metrics.mean_metric import MeanMetric
 from losses.metrics.similarity import Similarity, umeyama
 from losses.metrics.surface import Nearest, PointCloud, Surface
+from renderers.landmarks68 import INNER_MOUTH
+from renderers.units import MILLIMETRES
 
 Residual = Literal["plane", "point"]
 Ruler = Literal["surface", "points"]

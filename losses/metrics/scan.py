@@ -6,16 +6,18 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from losses.landmark import LANDMARKS
 from losses.metrics.registration import Residual, register, residuals
 from losses.metrics.similarity import Similarity, umeyama
 from losses.metrics.surface import TriangleMesh
 from renderers.io.errors import UserError
+from renderers.landmarks68 import JAW, LANDMARKS, LEFT_EYE_CORNERS, MOUTH_CORNERS, NOSE_BASE, RIGHT_EYE_CORNERS
 
-NOW_LANDMARKS = (36, 39, 42, 45, 33, 48, 54)
+NOW_LANDMARKS = (*RIGHT_EYE_CORNERS, *LEFT_EYE_CORNERS, NOSE_BASE, *MOUTH_CORNERS)
 """Of the iBUG 68, in NoW's order: the right eye's outer and inner corner, the left's inner and outer, the nose's base,
 the mouth's right and left corner."""
-INNER_LANDMARKS = tuple(range(17, 68))  # all but the jaw's, which lie on the outline rather than on the face
+INNER_LANDMARKS = tuple(
+    range(JAW.stop, LANDMARKS)
+)  # all but the jaw's, which lie on the outline rather than on the face
 NOSE_TIP = 30
 NOW_RAISE, NOW_REACH = 0.3, 1.4
 FEWEST = 100  # vertices that have to lie over a scan for a registration to mean something

@@ -12,9 +12,8 @@ from torch import Tensor, nn
 
 from renderers.coefficients import CoefficientLayout
 from renderers.io.errors import UserError
+from renderers.landmarks68 import LANDMARKS
 from renderers.vertex_normals import VertexNormals
-
-LANDMARKS = 68
 
 
 class MorphableModel(nn.Module, ABC):

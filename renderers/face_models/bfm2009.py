@@ -8,11 +8,11 @@ from typing import Literal
 
 import numpy as np
 
-from renderers.face_models.base import LANDMARKS
 from renderers.face_models.linear import LinearModel
 from renderers.face_models.open_face import cylindrical_uv, height_fault, towards_viewer
 from renderers.io.errors import UserError
 from renderers.io.matlab_file import MatlabError, read_matlab
+from renderers.landmarks68 import LANDMARKS
 
 INFORMATION = ("tri", "keypoints", "skinmask", "frontmask2_idx")
 KEYS = ("meanshape", "idBase", "exBase", "meantex", "texBase", *INFORMATION)

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from renderers.face_models.base import LANDMARKS
 from renderers.face_models.linear import LinearModel
 from renderers.face_models.open_face import cylindrical_uv, height_fault, towards_viewer
 from renderers.io.errors import UserError
 from renderers.io.hdf5_file import Hdf5Error, read_hdf5, read_hdf5_text
+from renderers.landmarks68 import LANDMARKS
+from renderers.units import MILLIMETRES
 
 FIELDS = ("mean", "pcaBasis", "pcaVariance")
 CELLS, POINTS = "shape/representer/cells", "shape/representer/points"
@@ -28,7 +29,6 @@ IBUG = {
 """The file's names of what is an iBUG point too; right and left are the person's. The inner lips' names are left out:
 where lips touch, a place does not say which of them is meant."""
 NAMED_REACH = 2.0  # millimetres from a named point to its vertex; the points of a wider cropping lie farther off
-MILLIMETRES = 100.0  # in a decimetre
 PAIR = "its face12 part belongs to BFM 2017 face12 (28588 vertices), and not to BFM 2019"
 
 

@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from renderers.face_models.base import LANDMARKS, MorphableModel, as_columns, as_rows, fingerprint_of
+from renderers.face_models.base import MorphableModel, as_columns, as_rows, fingerprint_of
 from renderers.face_models.open_face import cylindrical_uv, height_fault
 from renderers.io.array_pickle import ArrayPickleError, read_array_pickle
 from renderers.io.errors import UserError
 from renderers.io.npz_file import NpzError, read_npz
+from renderers.landmarks68 import JAW, LANDMARKS
 
 METRES = 10.0  # decimetres
 SHAPE_COLUMNS = 300  # of `shapedirs`; the others are expressions
@@ -35,7 +36,8 @@ ARRAYS = {
 }
 MODEL_FILES = ("generic_model.pkl", "flame2023.pkl", "flame2023_no_jaw.pkl", "flame2020.npz", "flame2023.npz")
 WHOLE, STATIC, DYNAMIC = "landmark_embedding.npy", "flame_static_embedding.pkl", "flame_dynamic_embedding.npy"
-JAW, TURNS = 17, 79  # points of the jaw line; places where the embedding tells it: 0 to 39 degrees, then -1 to -39
+JAW_POINTS = JAW.stop
+TURNS = 79  # yaws for which the embedding holds the jaw line: 0 to 39 degrees, then -1 to -39
 FULL_NAMES = ("full_lmk_faces_idx", "full_lmk_bary_coords")
 DYNAMIC_NAMES = ("dynamic_lmk_faces_idx", "dynamic_lmk_bary_coords")
 NAMES = ("lmk_face_idx", "lmk_b_coords")
@@ -120,8 +122,8 @@ class FlameModel(MorphableModel):
         self._store("joint_scale", np.array(JOINT_DEVIATIONS))
         self.has_contour = contour_indices is not None and contour_weights is not None
         if contour_indices is not None and contour_weights is not None:
-            self._check("contour_indices", contour_indices, (TURNS, JAW, 3))
-            self._check("contour_weights", contour_weights, (TURNS, JAW, 3))
+            self._check("contour_indices", contour_indices, (TURNS, JAW_POINTS, 3))
+            self._check("contour_weights", contour_weights, (TURNS, JAW_POINTS, 3))
             self.register_buffer(
                 "contour_triangles", torch.as_tensor(contour_indices.astype(np.int64)), persistent=False
             )
@@ -179,7 +181,7 @@ class FlameModel(MorphableModel):
         row = torch.where(degrees < 0, 39 - degrees, degrees)
         corners, weights = self.get_buffer("contour_triangles")[row], self.get_buffer("contour_weights")[row]
         chosen = points[torch.arange(len(points), device=points.device)[:, None, None], corners]
-        return torch.cat([(chosen * weights[..., None]).sum(dim=2), marks[:, JAW:]], dim=1)
+        return torch.cat([(chosen * weights[..., None]).sum(dim=2), marks[:, JAW_POINTS:]], dim=1)
 
     def albedo(self, coefficients: Tensor) -> Tensor:
         """The embedded default's colours, carried over: (B, A) -> (B, V, 3) display RGB, not clamped."""
@@ -288,12 +290,12 @@ def _landmarks(folder: Path, faces: np.ndarray) -> tuple[_Points | None, _Points
     whole, static, dynamic = folder / WHOLE, folder / STATIC, folder / DYNAMIC
     if whole.is_file():
         held = _read(whole, (*FULL_NAMES, *DYNAMIC_NAMES))
-        contour = _points(whole, held, DYNAMIC_NAMES, (TURNS, JAW), faces) if DYNAMIC_NAMES[0] in held else None
+        contour = _points(whole, held, DYNAMIC_NAMES, (TURNS, JAW_POINTS), faces) if DYNAMIC_NAMES[0] in held else None
         return _points(whole, held, FULL_NAMES, (LANDMARKS,), faces), contour
-    contour = _points(dynamic, _read(dynamic, NAMES), NAMES, (TURNS, JAW), faces) if dynamic.is_file() else None
+    contour = _points(dynamic, _read(dynamic, NAMES), NAMES, (TURNS, JAW_POINTS), faces) if dynamic.is_file() else None
     if not static.is_file():
         return None, contour
-    return _points(static, _read(static, NAMES), NAMES, (LANDMARKS - JAW,), faces), contour
+    return _points(static, _read(static, NAMES), NAMES, (LANDMARKS - JAW_POINTS,), faces), contour
 
 
 def _sorted_turns(contour: _Points, vertices: np.ndarray) -> _Points:
@@ -302,7 +304,7 @@ def _sorted_turns(contour: _Points, vertices: np.ndarray) -> _Points:
     A head that turns to +x hides its cheek there, so that the jaw line's points on that side move to the front.
     """
     depth = (vertices[contour.vertices, 2] * contour.weights).sum(axis=-1)
-    positive, negative = depth[TURNS // 2, JAW // 2 + 1 :].mean(), depth[-1, JAW // 2 + 1 :].mean()
+    positive, negative = depth[TURNS // 2, JAW_POINTS // 2 + 1 :].mean(), depth[-1, JAW_POINTS // 2 + 1 :].mean()
     if positive >= negative:
         return contour
     order = [0, *range(TURNS // 2 + 1, TURNS), *range(1, TURNS // 2 + 1)]
@@ -344,7 +346,7 @@ def _carried_over(
         "albedo_basis": found.carry(default.albedo_basis.numpy()),
     }
     if nearest is None:
-        own = found.landmark_indices[: LANDMARKS if marks is None else JAW]
+        own = found.landmark_indices[: LANDMARKS if marks is None else JAW_POINTS]
         vertices, weights = own[:, None].repeat(3, axis=1), np.tile([1.0, 0.0, 0.0], (len(own), 1))
         if marks is not None:
             vertices = np.concatenate([vertices, marks.vertices])

@@ -10,12 +10,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from renderers.face_models.base import LANDMARKS
 from renderers.face_models.linear import LinearModel
 from renderers.face_models.mesh_edit import edges_of
 from renderers.face_models.open_face import cylindrical_uv, height_fault, towards_viewer
 from renderers.io.errors import UserError
 from renderers.io.obj_file import ObjError, ObjMesh, read_obj, read_obj_vertices
+from renderers.landmarks68 import LANDMARKS
 
 NEUTRAL, INDICES = "generic_neutral_mesh.obj", "vertex_indices.json"
 LANDMARK_KEY, EXPRESSION_KEY = "idx_to_landmark_verts", "expressions"

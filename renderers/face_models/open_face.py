@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
+from renderers.units import MILLIMETRES
+
 HEIGHTS = (80.0, 600.0)  # millimetres, from a face cropped closely to a head with its neck
 
 
 def height_fault(vertices: np.ndarray) -> str | None:
     """Why the height of a mean face of (V, 3) decimetres, which tells other units, is none of a face; or None."""
-    height = 100 * float(np.ptp(vertices[:, 1]))
+    height = MILLIMETRES * float(np.ptp(vertices[:, 1]))
     if HEIGHTS[0] < height < HEIGHTS[1]:
         return None
     return f"its mean face is {height:.4g} high, expected {HEIGHTS[0]:.0f} to {HEIGHTS[1]:.0f} millimetres"

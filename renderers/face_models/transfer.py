@@ -16,6 +16,7 @@ from scipy.sparse.linalg import splu
 from renderers.face_models.linear import LinearModel
 from renderers.face_models.mesh_edit import edges_of, vertex_neighbours, vertex_normals
 from renderers.io.errors import UserError
+from renderers.units import MILLIMETRES
 
 PRIORS = np.geomspace(0.1, 3e-6, 24)  # squared decimetres a point that a coefficient of 1 costs, falling
 THINNING = 3  # one in so many vertices of the skin takes part in that fit
@@ -132,12 +133,12 @@ def transfer_from_default(
     if distance > WORST or met.mean() < LEAST_MET or not 1 / MOST_SCALED < scale < MOST_SCALED:
         raise UserError(
             f"{name}: the default face does not fit it, so that its landmarks and regions cannot be found: it lies "
-            f"{100 * distance:.1f} mm off, meets it with {met.mean():.0%} of its skin and is scaled by {scale:.2f}; "
-            f"{remedy}"
+            f"{MILLIMETRES * distance:.1f} mm off, meets it with {met.mean():.0%} of its skin and is scaled by "
+            f"{scale:.2f}; {remedy}"
         )
     if astray > MISPLACED:
         raise UserError(
-            f"{name}: the landmarks lie {100 * astray:.0f} mm from where the default face has them; {remedy}"
+            f"{name}: the landmarks lie {MILLIMETRES * astray:.0f} mm from where the default face has them; {remedy}"
         )
     bent = _Surface(_bend(surface, fitted, default, anchors), default.faces.numpy())
     found = surface.nearest(bent.vertices[mark], bent.normals[mark])

@@ -123,7 +123,7 @@ def write_w300lp(root: Path) -> Path:
             file.parent.mkdir(parents=True, exist_ok=True)
             scipy.io.savemat(file, {"pts_2d": points + 4.5, "pts_3d": points + 0.5})
     path = save_photo(root / "300W_LP" / "AFW_Flip" / "AFW_1_1_0.jpg", 4, mirrored=True)
-    from datamodules.preparation.face_points import MIRROR
+    from renderers.landmarks68 import MIRROR
 
     flipped = np.stack([SIDE - points[MIRROR, 0], points[MIRROR, 1]])
     scipy.io.savemat(path.with_suffix(".mat"), {"pt2d": flipped + 0.5, "Pose_Para": np.zeros((1, 7))})

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from datamodules.augmentation import ColorAugmentation, GeometryAugmentation, GeometrySettings, mirror_landmarks
 from datamodules.batch import FaceBatch, MultiViewBatch
-from datamodules.preparation.face_points import MIRROR
+from renderers.landmarks68 import MIRROR
 from tests.datamodules.preparation.test_skin import layout
 
 SIZE = 128

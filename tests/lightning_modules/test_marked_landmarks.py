@@ -18,7 +18,7 @@ from renderers.coefficients import Coefficients
 from renderers.face_models.base import MorphableModel
 from renderers.face_models.default.model import load_default
 from renderers.face_renderer import FaceRenderer, mean_coefficients
-from renderers.jaw_contour import JAW
+from renderers.landmarks68 import JAW_SIDES
 from tests.conf.parts import SmallEncoder, Told
 from tests.conf.scenes import exact_batch, small_face_model
 
@@ -78,10 +78,10 @@ def test_each_image_is_taken_as_it_is_marked(face_model: MorphableModel) -> None
     mixed = replace(plain, contour=torch.tensor([False, True, True]))
     moved = (seen(rendering, coefficients, mixed).landmarks - rendering.landmarks).norm(dim=-1) > 0
     assert not moved[0].any() and not moved[2].any()
-    far = [point for point in JAW if face_model.mean_shape[face_model.landmark_indices[point], 0] > 0]
+    far = [point for point in JAW_SIDES if face_model.mean_shape[face_model.landmark_indices[point], 0] > 0]
     assert set(moved[1].nonzero().flatten().tolist()) <= set(far) and moved[1].sum() >= 3
     fixed = fixed_points(mixed)
-    assert fixed[0].all() and [point for point in range(68) if not fixed[1, point]] == list(JAW)
+    assert fixed[0].all() and [point for point in range(68) if not fixed[1, point]] == list(JAW_SIDES)
 
 
 def test_the_epipolar_term_leaves_out_what_two_views_do_not_share() -> None:
@@ -96,7 +96,7 @@ def test_the_epipolar_term_leaves_out_what_two_views_do_not_share() -> None:
     rendering = module.renderer(truth, batch.intrinsics)
     exact = module.multi_view_terms(batch, rendering)["epipolar"]
     moved = batch.landmarks.clone()
-    moved[1, list(JAW), 1] += 9.0
+    moved[1, list(JAW_SIDES), 1] += 9.0
     marked = replace(batch, landmarks=moved)
     assert isinstance(marked, MultiViewBatch)
     wrong = module.multi_view_terms(marked, rendering)["epipolar"]

@@ -19,11 +19,11 @@ from experiments.commands.evaluate.results import Evaluation, Request
 from experiments.commands.evaluate.scan_benchmark import overlay_panels, tell_left_out
 from experiments.commands.reconstruct.results import progress_bar
 from lightning_modules.base import FaceModule
-from losses.landmark import LANDMARKS
 from losses.metrics import YawBinnedNME, inner_mouth_error, landmark_nme
 from losses.metrics.landmark import YAW_BINS, yaw_bin
 from losses.metrics.similarity import umeyama
 from renderers.io.errors import UserError, reason
+from renderers.landmarks68 import LANDMARKS
 
 BALANCED = "mean of the bins"
 CAPTION = (

@@ -15,10 +15,10 @@ from datamodules.preparation.landmarks import LandmarkDetector, best_detector
 from datamodules.preparation.photo_file import read_photo
 from experiments.commands.reconstruct.pipeline import CROP_SIZE
 from lightning_modules.base import FaceModule
-from losses.metrics.geometry import MILLIMETRES
 from losses.metrics.scan import PredictedFace
 from renderers.face_renderer import Rendering
 from renderers.io.errors import UserError
+from renderers.units import MILLIMETRES
 
 HIDDEN = ("inner_mouth", "eyes")  # regions that scanners see nothing of, or badly: the mouth's bag, the eyeballs
 NONE = torch.zeros(0, dtype=torch.long)

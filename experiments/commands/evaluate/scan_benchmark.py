@@ -22,8 +22,9 @@ from lightning_modules.base import FaceModule
 from lightning_modules.components.panels import face_panels
 from losses.metrics.scan import INNER_LANDMARKS, NOW_LANDMARKS, PredictedFace, ScanErrors, ScannedFace
 from renderers.io.errors import UserError, reason
+from renderers.landmarks68 import LANDMARKS
 
-KNOWN_LANDMARKS = (len(NOW_LANDMARKS), len(INNER_LANDMARKS), 68)
+KNOWN_LANDMARKS = (len(NOW_LANDMARKS), len(INNER_LANDMARKS), LANDMARKS)
 ALL = "all"
 LISTED = 5  # subjects without a figure that are told of on the screen
 METRICS = {"mean_mm": "mean", "rmse_mm": "rmse", "median_mm": "median"}  # metric: what of `ScanErrors`

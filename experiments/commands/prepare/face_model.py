@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from renderers.io.errors import UserError
+from renderers.units import MILLIMETRES
 
 if TYPE_CHECKING:
     import numpy as np
@@ -140,7 +141,9 @@ def read_kind(kind: str, path: Path, albedo: Path | None = None, landmarks: Path
 
 def findings(kind: str, model: MorphableModel) -> list[str]:
     """What was found, line by line: counts, modes, units, sizes, landmarks."""
-    points = 100 * model.mean_shape.numpy()
+    from renderers.landmarks68 import LEFT_EYE_CORNERS, RIGHT_EYE_CORNERS
+
+    points = MILLIMETRES * model.mean_shape.numpy()
     size = (model.vertex_count, len(model.faces))
     published = PUBLISHED[kind].get(size)
     known = f", as published ({published})" if published else ""
@@ -148,7 +151,7 @@ def findings(kind: str, model: MorphableModel) -> list[str]:
         known = ", which is none of the published files"
     width, height, depth = points.max(axis=0) - points.min(axis=0)
     marks = points[model.landmark_indices.numpy()]
-    eyes = float(((marks[36] - marks[45]) ** 2).sum() ** 0.5)
+    eyes = float(((marks[RIGHT_EYE_CORNERS[0]] - marks[LEFT_EYE_CORNERS[1]]) ** 2).sum() ** 0.5)
     color = "linear, encoded where it is decoded" if model.linear_albedo else "sRGB"
     unit = "blend weights from 0 to 1" if model.expression_names else "standard deviations"
     regions = ", ".join(f"{name} {len(members)}" for name, members in model.regions.items())
@@ -165,7 +168,7 @@ def findings(kind: str, model: MorphableModel) -> list[str]:
 
 def identity_motion(model: MorphableModel) -> float:
     """Millimetres that a random person's vertices lie from the mean's, root mean square."""
-    return 100 * float((model.arrays()["identity_basis"] ** 2).sum(axis=(1, 2)).mean() ** 0.5)
+    return MILLIMETRES * float((model.arrays()["identity_basis"] ** 2).sum(axis=(1, 2)).mean() ** 0.5)
 
 
 def draw_faces(model: MorphableModel) -> bytes:

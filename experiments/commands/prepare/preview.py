@@ -8,13 +8,9 @@ import cv2
 import numpy as np
 
 from datamodules.preparation.prepared_folder import PhotoIndex, PreparedFace, read_face
+from renderers.landmarks68 import CURVES
 
 SHOWN, COLUMNS, SIDE = 16, 4, 200
-# The iBUG curves: point ranges, and whether they close.
-CURVES = (
-    (range(17), False), (range(17, 22), False), (range(22, 27), False), (range(27, 31), False), (range(31, 36), False),
-    (range(36, 42), True), (range(42, 48), True), (range(48, 60), True), (range(60, 68), True),
-)  # fmt: skip
 GREEN, TINT = (90, 255, 90), np.array([255.0, 60.0, 60.0])
 
 
@@ -54,7 +50,7 @@ def draw_landmarks(image: np.ndarray, landmarks: np.ndarray, color: tuple[int, i
     # Sixteenths of a pixel; OpenCV's pixel centres are whole numbers.
     fixed = np.round((landmarks - 0.5) * 16).astype(np.int32)
     for curve, closed in CURVES:
-        cv2.polylines(drawn, [fixed[list(curve)]], closed, color, 1, cv2.LINE_AA, shift=4)
+        cv2.polylines(drawn, [fixed[curve]], closed, color, 1, cv2.LINE_AA, shift=4)
     for x, y in fixed:
         cv2.circle(drawn, (int(x), int(y)), 16, color, -1, cv2.LINE_AA, shift=4)
     return drawn

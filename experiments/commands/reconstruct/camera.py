@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from scipy.linalg import rq
 
-from experiments.commands.reconstruct.export import MILLIMETRES
+from renderers.units import MILLIMETRES
 
 # What every `reconstruction.json` says about its numbers.
 CONVENTIONS = {

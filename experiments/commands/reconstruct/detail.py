@@ -13,11 +13,12 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from experiments.commands.reconstruct.export import MILLIMETRES, FaceMesh, write_obj
+from experiments.commands.reconstruct.export import FaceMesh, write_obj
 from experiments.commands.reconstruct.gltf import glb
 from lightning_modules.components.panels import light_picture
 from lightning_modules.components.reconstruction import Reconstruction
 from renderers.face_models.base import MorphableModel
+from renderers.units import MILLIMETRES
 from renderers.uv.chart import UVChart, unit
 from renderers.uv.detail import detailed_mesh
 from renderers.vertex_normals import VertexNormals

@@ -15,9 +15,9 @@ from datamodules.preparation.alignment import Alignment
 from renderers.face_models.base import MorphableModel
 from renderers.face_models.linear import LinearModel
 from renderers.face_renderer import Rendering
+from renderers.units import MILLIMETRES
 from renderers.uv.chart import unit
 
-MILLIMETRES = 100.0  # in a decimetre
 SUPERSAMPLING = 3
 LARGEST_RASTER = 3072  # pixels along a side; larger regions get less supersampling
 CLAY = (0.76, 0.74, 0.72)

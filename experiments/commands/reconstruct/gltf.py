@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image
 
 from experiments.commands.reconstruct.export import FaceMesh, MorphTargets
+from renderers.units import MILLIMETRES_PER_METRE  # glTF's unit is the metre (glTF 2.0, section 3.4)
 
-METRE = 1000.0  # millimetres; the metre is glTF's unit (glTF 2.0, section 3.4)
 FLOAT, UNSIGNED_INT = 5126, 5125  # glTF's names of the kinds of number
 STILL = 1e-6  # metres, and of a unit normal: what moves less is not stored
 
@@ -30,7 +30,9 @@ def glb(mesh: FaceMesh) -> bytes:
     visual = trimesh.visual.TextureVisuals(uv=mesh.uv, material=material)
     morph = mesh.morph
     vertices, normals = (mesh.vertices, mesh.normals) if morph is None else (morph.neutral, morph.neutral_normals)
-    body = trimesh.Trimesh(vertices / METRE, mesh.faces, vertex_normals=normals, visual=visual, process=False)
+    body = trimesh.Trimesh(
+        vertices / MILLIMETRES_PER_METRE, mesh.faces, vertex_normals=normals, visual=visual, process=False
+    )
 
     def add_targets(buffers: MutableMapping[Any, bytes], tree: dict[str, Any]) -> None:
         if morph is not None:
@@ -42,7 +44,7 @@ def glb(mesh: FaceMesh) -> bytes:
 
 def _add_targets(buffers: MutableMapping[Any, bytes], tree: dict[str, Any], morph: MorphTargets) -> None:
     (shape,) = tree["meshes"]
-    moves = zip(morph.offsets / METRE, morph.normal_offsets, strict=True)
+    moves = zip(morph.offsets / MILLIMETRES_PER_METRE, morph.normal_offsets, strict=True)
     shape["primitives"][0]["targets"] = [
         {
             "POSITION": _sparse(buffers, tree, f"positions of target {number}", positions),

@@ -14,10 +14,10 @@ from datamodules.corruption import RATIONAL_KINDS, RationalOcclusion
 from datamodules.corruption.draws import Corrupted
 from datamodules.corruption.head import fit_pose, landmark_weights, surface_depth, template
 from datamodules.corruption.shapes import face_hull
-from datamodules.preparation.face_points import MIRROR
 from renderers.camera import default_intrinsics, euler_to_rotation, project, transform
 from renderers.face_models.default.model import load_default
 from renderers.io.errors import UserError
+from renderers.landmarks68 import MIRROR
 
 SIZE = 112
 YAWS = (-60.0, -25.0, 0.0, 25.0, 60.0)

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datamodules.preparation.alignment import transform_points, warp
-from datamodules.preparation.face_points import MIRROR, SURE_SPREAD
+from datamodules.preparation.face_points import SURE_SPREAD
 from datamodules.preparation.landmarks import (
     DetectedFace,
     DlibDetector,
@@ -27,6 +27,7 @@ from datamodules.preparation.landmarks import (
 from renderers.face_models.default.model import load_default
 from renderers.io.errors import UserError
 from renderers.io.packaged_files import packaged_file
+from renderers.landmarks68 import MIRROR
 from tests.conf.turned_heads import turned_head
 
 

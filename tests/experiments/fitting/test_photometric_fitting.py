@@ -20,7 +20,8 @@ from renderers.face_models.bfm2009 import load_bfm2009
 from renderers.face_models.default.model import load_default
 from renderers.face_renderer import FaceRenderer, Rendering, mean_coefficients
 from renderers.io.errors import UserError
-from renderers.jaw_contour import JAW, contour_table, visible_landmarks
+from renderers.jaw_contour import contour_table, visible_landmarks
+from renderers.landmarks68 import JAW_SIDES
 from renderers.specular_renderer import SPECULAR_COEFFICIENTS, SpecularRenderer
 from tests.conf.fake_bfm import write_fake_bfm
 from tests.conf.shiny import small_shiny_model
@@ -290,7 +291,7 @@ def test_contour_is_the_outermost_of_its_line(face_model: MorphableModel, yaw: f
     band = 0.012 * (mean[:, 1].max() - mean[:, 1].min())
     moved = 0
     for landmark, own in enumerate(face_model.landmark_indices.tolist()):
-        far = landmark in JAW and float(mean[own, 0]) * yaw > 0
+        far = landmark in JAW_SIDES and float(mean[own, 0]) * yaw > 0
         if not far:
             assert rows[landmark] == own
             continue
