@@ -1,0 +1,8 @@
+"""The terms of every loss as pure functions, by concept; weights live in the papers' modules.
+
+`__init__.pyi` lists the public names. Each is imported when it is first used.
+"""
+
+from lazy_loader import attach_stub
+
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import os
 import re
@@ -340,3 +341,25 @@ class TestAutomation:
         assert "Apache License" in text
         assert "END OF TERMS AND CONDITIONS" in text
         assert importlib.metadata.metadata("monoface")["License-Expression"] == "Apache-2.0"
+
+
+PAPERS = {"mgcnet", "rogue", "self_augmentation", "specular", "finegrained"}
+
+
+def test_components_serve_at_least_two_papers() -> None:
+    """What one paper alone imports belongs into that paper's folder."""
+    import grimp
+
+    graph = grimp.build_graph("lightning_modules")
+    for component in sorted(graph.find_children("lightning_modules.components")):
+        users = {module.split(".")[1] for module in graph.find_downstream_modules(component)}
+        papers = PAPERS if "base" in users else users & PAPERS
+        assert len(papers) >= 2, f"{component} serves {', '.join(papers) or 'no paper'}"
+
+
+@pytest.mark.parametrize("package", ["renderers", "losses", "datamodules", "lightning_modules"])
+def test_every_public_name_can_be_imported(package: str) -> None:
+    public = importlib.import_module(package)
+    assert public.__all__
+    for name in public.__all__:
+        assert getattr(public, name).__name__ == name

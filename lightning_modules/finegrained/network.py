@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate, max_pool2d
 
-from lightning_modules.components.wavelet import HaarTransform, InverseHaarTransform
 from lightning_modules.finegrained.shading import relief_from_shading, without_wide_waves
 from lightning_modules.finegrained.unet import Decoder, Encoder, quiet_head
+from lightning_modules.finegrained.wavelet import HaarTransform, InverseHaarTransform
 from losses.photometric import saturate_skin
 from renderers.face_renderer import Rendering
 from renderers.illumination import irradiance

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from kornia.filters import filter2d
 from torch import Tensor
 
-from lightning_modules.components.wavelet import HaarTransform, InverseHaarTransform
+from lightning_modules.finegrained.wavelet import HaarTransform, InverseHaarTransform
 
 SIDES = st.integers(1, 17)
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from experiments.commands.bench.measure import Row, race
-from lightning_modules.components.wavelet import HaarTransform, InverseHaarTransform
+from lightning_modules.finegrained.wavelet import HaarTransform, InverseHaarTransform
 
 SIZE = 256
 BATCH = 8

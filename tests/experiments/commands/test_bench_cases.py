@@ -22,7 +22,7 @@ from experiments.commands.bench import (
     wavelets,
 )
 from experiments.commands.bench.meshes import face_like_mesh, face_like_model
-from lightning_modules.components.wavelet import HaarTransform, InverseHaarTransform
+from lightning_modules.finegrained.wavelet import HaarTransform, InverseHaarTransform
 from lightning_modules.self_augmentation.graph import SpectralNetwork, scaled_laplacian
 from losses.encoders import DlibEncoder
 from losses.metrics.registration import register
