@@ -15,7 +15,14 @@ from renderers.landmarks68 import MIRROR
 
 
 def mirror_landmarks(landmarks: np.ndarray, width: float) -> np.ndarray:
-    """(68, 2) continuous pixels of the mirrored image: x becomes width - x, and left and right points change places."""
+    """(68, 2) continuous pixels of the mirrored image: x becomes width - x, and left and right points change places.
+
+    >>> right_corner, left_corner = 48, 54  # of the mouth
+    >>> landmarks = np.zeros((68, 2))
+    >>> landmarks[right_corner] = 80.0, 160.0
+    >>> mirror_landmarks(landmarks, width=224)[left_corner].tolist()
+    [144.0, 160.0]
+    """
     return np.stack([width - landmarks[MIRROR, 0], landmarks[MIRROR, 1]], axis=-1)
 
 
@@ -77,7 +84,7 @@ class GeometryAugmentation:
         Returns:
             The three of them again, of the same shapes and types; landmarks may come to lie outside the image.
         """
-        # A stream of its own, or mirrored images would be those that move one way.
+        # A separate stream: otherwise mirroring would be correlated with the shift.
         mirrored = np.random.default_rng((seed, 1)).random() < self.settings.mirror
         pipeline = self._mirrored if mirrored else self._plain
         pipeline.set_random_seed(seed)

@@ -1,4 +1,4 @@
-"""Typed batches: shapes, units and ranges are stated here, once."""
+"""Typed batches, with shapes, units and ranges."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Truth(_Movable):
         diffuse: (B, 3, H, W) what the image would be without highlights, in [0, 1], 0 where there is no face.
         specular: (B, 3, H, W) what it would be of the highlights alone, likewise; inside the face the image is the
             clamped sum of both as light, `encode(decode(diffuse) + decode(specular))` of `renderers.color`.
-        vertex_albedo: (B, V, 3) RGB in [0, 1], the linear albedo with the texture that no face model holds; this and
+        vertex_albedo: (B, V, 3) RGB in [0, 1], the linear albedo with the detail that no face model has; this and
             the next are None unless the faces have such detail.
         normals: (B, 3, H, W) unit, camera space, of the surface with its wrinkles; 0 where there is no face.
     """
@@ -101,7 +101,12 @@ class MultiViewBatch(FaceBatch):
     epipolar: Tensor | None = None
 
     def pairs(self) -> tuple[Tensor, Tensor]:
-        """(target, source) rows of `image`, each (G * (N - 1),): every source view beside its group's target."""
+        """(target, source) rows of `image`, each (G * (N - 1),): every source view beside its group's target.
+
+        >>> batch = MultiViewBatch(*[torch.zeros(3, 1)] * 4, views=torch.tensor([[0, 1, 2]]))
+        >>> [rows.tolist() for rows in batch.pairs()]
+        [[1, 1], [0, 2]]
+        """
         if self.views is None or self.views.numel() == 0:
             nothing = torch.zeros(0, dtype=torch.long, device=self.image.device)
             return nothing, nothing

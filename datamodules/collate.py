@@ -43,7 +43,7 @@ def group_sample(views: Sequence[FaceBatch]) -> MultiViewBatch:
 
 
 def _joined_contour(samples: Sequence[FaceBatch]) -> Tensor | None:
-    """(B,) which images' jaws are the visible contour; None where no image's is, so that nothing is spent on it."""
+    """(B,) which images' jaws are the visible contour; None where no image's is, which skips the computation."""
     parts = [torch.zeros(len(s), dtype=torch.bool) if s.contour is None else s.contour for s in samples]
     joined = torch.cat(parts)
     return joined if joined.any() else None

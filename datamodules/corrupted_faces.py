@@ -45,8 +45,8 @@ class CorruptedFaces(WrappedFaces):
     Args:
         data: where the clean faces come from; its batches may be any `FaceBatch`.
         seed: of the corruptions outside training.
-        corrupted_training: show training a delusional or noisy picture in place of every clean one: the data of a
-            baseline that has seen everything and is guided by nothing (ROGUE, section 6.3.1).
+        corrupted_training: replace every clean training picture by a delusional or noisy one: the data of the baseline
+            without guidance (ROGUE, section 6.3.1).
         robust_start: the training step from which batches have copies; those before it have none. The command line
             sets it to the module's argument of the same name.
     """
@@ -74,5 +74,5 @@ class CorruptedFaces(WrappedFaces):
 
     def generator(self, batch: FaceBatch) -> torch.Generator:
         """A stream of the seed and the batch's landmarks: the same faces are corrupted the same way on every device."""
-        # 32 bits: of a longer seed torch's generator drops the rest.
+        # 32 bits: torch's generator ignores the rest of a longer seed.
         return torch.Generator().manual_seed(zlib.crc32(batch.landmarks.cpu().numpy().tobytes(), self.seed))

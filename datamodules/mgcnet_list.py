@@ -78,8 +78,8 @@ def read_landmarks(path: Path) -> np.ndarray:
     """(3, 68, 2) continuous pixels of a `_cam.txt`, for the strip's pictures from left to right.
 
     The file holds a line of intrinsics (nine numbers) for each view, then for each view a header and 68 "x,y" lines.
-    Views stand in the order target, source left of it, source right of it. The intrinsics are left unread: they are the
-    release's assumed camera, and every crop here is taken as seen by the default one.
+    Views stand in the order target, source left of it, source right of it. The intrinsics are ignored: they are the
+    release's assumed camera, and every crop here uses the default one.
 
     Raises:
         UserError: a file of another form.

@@ -109,7 +109,7 @@ class PreparedData(LightningDataModule):
             raise UserError(f"{type(self).__name__}: {name} is {value}, at least {low} is needed")
 
     def check_landmarks(self, kinds: Mapping[Path, Collection[str]]) -> None:
-        """Refuses landmarks of two kinds that nobody asked for, and folders without the kind that was.
+        """Refuses two kinds of landmarks unless `mixed` was asked for, and folders without the kind that was.
 
         Args:
             kinds: "3d", "2d" or both, of every folder.

@@ -1,4 +1,4 @@
-"""Who sees which samples in which order: on one process or on many, from the start or from the middle of an epoch."""
+"""The order of samples: on one or many processes, from the start or from the middle of an epoch."""
 
 from __future__ import annotations
 
@@ -118,8 +118,8 @@ class EvaluationSampler(DistributedSampler[int]):
 class SeededSamples(Dataset[T], Generic[T]):
     """A data set whose samples draw random numbers from torch's generator: sample i of epoch e always draws the same.
 
-    So what is drawn depends neither on who reads the sample nor on which ones were read before. Indices carry the
-    epoch: `SeededSampler` gives them. An index from the data set's length on is a sample again, which draws anew.
+    The draws depend neither on the process that reads the sample nor on earlier samples. Indices carry the epoch:
+    `SeededSampler` gives them. An index beyond the data set's length is a repeat of a sample with new draws.
 
     Args:
         samples: the data set.
@@ -179,7 +179,7 @@ class MixedSampler(SeededSampler):
         self.sizes = list(sizes)
         exact = given / given.sum() * self.count
         self.counts = np.floor(exact).astype(int)
-        # The samples that rounding left go where it took most.
+        # The samples that rounding left over go to the largest remainders.
         self.counts[np.argsort(self.counts - exact, kind="stable")[: self.count - self.counts.sum()]] += 1
 
     def order(self) -> np.ndarray:
@@ -272,5 +272,5 @@ def evaluation_loader(dataset: Dataset[T], batch_size: int, **options: Any) -> D
 
 
 def _ignore_interrupts(_: int) -> None:
-    """Ctrl-C reaches a loader's processes too: it is the trainer's to answer, which may want a batch until then."""
+    """Ctrl-C reaches a loader's processes too, but the trainer handles it and may still need a batch."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -8,7 +8,7 @@ from lightning import LightningDataModule
 
 
 class WrappedFaces(LightningDataModule):
-    """Hands everything through to `data`; a subclass says what `on_after_batch_transfer` adds.
+    """Forwards everything to `data`; a subclass defines `on_after_batch_transfer`.
 
     Args:
         data: where the faces come from; its batches may be any `FaceBatch`.

@@ -1,4 +1,4 @@
-"""FaceModule: what every paper's LightningModule shares."""
+"""FaceModule: the base of every paper's LightningModule."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class FaceModule(LightningModule):
 
     @property
     def finds_detail(self) -> bool:
-        """Whether the paper tells of a face more than the face model's coefficients do, see `refined`."""
+        """Whether the paper finds more than the face model's coefficients, see `refined`."""
         return type(self).refined is not FaceModule.refined
 
     @torch.no_grad()
@@ -196,7 +196,7 @@ class FaceModule(LightningModule):
         """Log every unweighted term and the weighted sum as `stage/...`."""
         named = {f"{stage}/{name}": value.detach() for name, value in terms.items()}
         per_epoch = stage != "train"
-        # Lightning averages the counts of several processes as whole numbers: in these units nothing is rounded off.
+        # Lightning rounds the mean of the processes' batch sizes. A multiple of the number of processes is exact.
         batch_size *= distributed.get_world_size() if distributed.is_initialized() else 1
         self.log_dict(named, batch_size=batch_size, on_step=not per_epoch, on_epoch=per_epoch, sync_dist=per_epoch)
         self.log(f"{stage}/loss", loss.detach(), batch_size=batch_size, prog_bar=True, sync_dist=per_epoch)
@@ -231,7 +231,7 @@ class FaceModule(LightningModule):
         if self.schedule == "constant":
             return {"optimizer": optimizer}
         total = int(self.trainer.estimated_stepping_batches)
-        # A function and no object, whose numbers a checkpoint would keep.
+        # A plain function: of an object a checkpoint would store the attributes.
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.rate_factor(step, total))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 

@@ -1,4 +1,4 @@
-"""Attribute loss: two faces should be alike in age, gender and what else an attribute network looks at."""
+"""Attribute loss: the distance of two faces in the features of a network for age, gender and the like."""
 
 from __future__ import annotations
 

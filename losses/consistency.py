@@ -14,8 +14,8 @@ GUIDING, CORRUPTED = 0, 1
 def consistency_loss(guiding: Tensor, corrupted: Tensor) -> Tensor:
     """L_CO and L_CN: Huber distance of the answers to the labels d_G = (1, 0), d_O = d_N = (0, 1) (ROGUE, (8), (9)).
 
-    A discriminator minimises it; the coefficient network carries it with a minus sign (12), so that what it makes of a
-    corrupted picture is taken for the guiding one.
+    A discriminator minimises it. The coefficient network has it with a minus sign (12): it learns coefficients of
+    corrupted pictures that the discriminator takes for guiding ones.
 
     Args:
         guiding: (B, 2) the discriminator's answer to the clean images' coefficients.
@@ -28,5 +28,5 @@ def consistency_loss(guiding: Tensor, corrupted: Tensor) -> Tensor:
 
 
 def _distance(answers: Tensor, label: int) -> Tensor:
-    wanted = constant((1.0, 0.0) if label == GUIDING else (0.0, 1.0), answers)
-    return F.huber_loss(answers, wanted.expand_as(answers))
+    target = constant((1.0, 0.0) if label == GUIDING else (0.0, 1.0), answers)
+    return F.huber_loss(answers, target.expand_as(answers))

@@ -7,20 +7,20 @@ from torch import Tensor
 
 from losses.photometric import color_distance
 
-LEAST_LIGHT = 0.1  # irradiance below which a colour tells next to nothing about its albedo
-SATURATED = 0.99  # a channel of a photograph from here on is white, however much light there was
+LEAST_LIGHT = 0.1  # irradiance; in less light a colour hardly depends on the albedo
+SATURATED = 0.99  # a channel this bright is clipped: the true value is unknown
 
 
 def skin_photometric_loss(rendered: Tensor, image: Tensor, mask: Tensor, skin: Tensor) -> Tensor:
     """L_pho = 1/sum_M V sum_M ||V * (I - I_R)||_2 (finegrained, equation (7)).
 
-    M is where the face is drawn. Where a photograph is white, what is drawn brighter than white is no error. An image
-    of which nothing counts gives 0; so does the norm's gradient where two pixels agree.
+    M is the rendered face. Where a photograph is saturated, a brighter rendering is no error. An image without a pixel
+    that counts gives 0. The norm's gradient is 0 where two pixels agree.
 
     Args:
-        rendered: (B, 3, H, W) drawn face, in [0, 1] before clamping.
+        rendered: (B, 3, H, W) rendered face, in [0, 1] before clamping.
         image: (B, 3, H, W) photograph, in [0, 1].
-        mask: (B, 1, H, W) the drawn face, bool or 0/1.
+        mask: (B, 1, H, W) the rendered face, bool or 0/1.
         skin: (B, 1, H, W) V, skin weights in [0, 1].
 
     Returns:
@@ -66,13 +66,13 @@ def detailed_albedo_loss(
 ) -> Tensor:
     """L_alb: L1 between the detailed albedo map and the unlit photograph (finegrained, equation (12)).
 
-    Where a texel is not seen, its mirror image across the face stands for it. The paper's text lost the equation; this
-    is its description. A face of which nothing is seen gives 0.
+    Where a texel is not visible, its mirror image across the face replaces it. The equation is missing in the paper's
+    text; this follows its description. A face without a visible texel gives 0.
 
     Args:
         albedo: (B, 3, R, R) detailed albedo map.
         target: (B, 3, R, R) the photograph unwrapped and unlit, see `unlit`.
-        visibility: (B, 1, R, R) how well each texel is seen, in [0, 1].
+        visibility: (B, 1, R, R) how visible each texel is, in [0, 1].
         flipped: (B, 3, R, R) `target` mirrored across the face.
         flipped_visibility: (B, 1, R, R) `visibility` mirrored likewise.
 

@@ -1,4 +1,4 @@
-"""Identity loss: two faces should look like one person to a recognition network."""
+"""Identity loss: the distance of two faces in a recognition network's features."""
 
 from __future__ import annotations
 
@@ -15,5 +15,9 @@ def identity_loss(features_a: Tensor, features_b: Tensor) -> Tensor:
 
     Returns:
         (B,) in [0, 2].
+
+    >>> import torch
+    >>> identity_loss(torch.eye(2), torch.tensor([[3.0, 0.0], [0.0, -1.0]])).tolist()
+    [0.0, 2.0]
     """
     return 1 - F.cosine_similarity(features_a, features_b, dim=-1)

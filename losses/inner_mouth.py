@@ -12,7 +12,7 @@ from renderers.landmarks68 import INNER_MOUTH
 from renderers.raster.soft_mask import polygon_coverage
 
 CELL = 3.5  # pixels at 224 px: what the areas are compared in, whatever the image's size
-SOFTNESS = 2.0  # cells: how far the two mouths feel each other
+SOFTNESS = 2.0  # cells; mouths that lie farther apart have no gradient towards each other
 MARGIN = 2  # cells round both mouths
 
 
@@ -20,10 +20,10 @@ def inner_mouth_loss(predicted: Tensor, target: Tensor, image_size: int) -> Tens
     """L_mouth = |A - A^p|, the inner mouth's labelled area and that of the model (specular paper, equation (11)).
 
     The cap that closes the model's mouth is the octagon over its eight inner-mouth landmark vertices, so that every
-    model with 68 landmarks has one. Both areas are drawn as soft coverage (`polygon_coverage`) and compared place by
-    place: equal areas beside each other are no agreement. Where the model's lips pass through each other its area is
-    negative, and the loss opens the mouth until they touch; a labelled area never counts less than 0. Only what lies
-    inside the image counts.
+    model with 68 landmarks has one. Both areas are drawn as soft coverage (`polygon_coverage`) and compared cell by
+    cell, so two equal areas at different places still differ. Where the model's lips pass through each other, its area
+    is negative, and the loss opens the mouth until they touch. A labelled area counts at least 0. Only the part inside
+    the image counts.
 
     Args:
         predicted: (B, 68, 2) the model's projected landmarks, pixels.
@@ -39,13 +39,13 @@ def inner_mouth_loss(predicted: Tensor, target: Tensor, image_size: int) -> Tens
     origin, size = _window(torch.cat([model, label], dim=1).detach(), cells)
     with torch.no_grad():
         labelled = polygon_coverage(label - origin, size, SOFTNESS).clamp_min(0)
-    drawn = polygon_coverage(model - origin, size, SOFTNESS)
-    return CELL**2 * (drawn - labelled).abs().flatten(1).sum(dim=1)
+    rendered = polygon_coverage(model - origin, size, SOFTNESS)
+    return CELL**2 * (rendered - labelled).abs().flatten(1).sum(dim=1)
 
 
 def _window(points: Tensor, cells: int) -> tuple[Tensor, tuple[int, int]]:
     """Corner (B, 1, 2) and size (H, W), alike for the batch, of windows inside the image that hold all (B, N, 2)."""
-    if points.is_cuda:  # which draws the whole image sooner than it answers how large a window would do
+    if points.is_cuda:  # the full window avoids a CUDA synchronisation
         return points.new_zeros(len(points), 1, 2), (cells, cells)
     low = (points.amin(dim=1).floor() - MARGIN).nan_to_num().clamp(0, cells - 1)
     high = (points.amax(dim=1).ceil() + MARGIN).nan_to_num().clamp(1, cells)

@@ -43,7 +43,7 @@ def color_distance(one: Tensor, other: Tensor) -> Tensor:
 @wp.func
 @no_type_check
 def gain_beyond(
-    drawn: wp.array4d[wp.float32],
+    rendered: wp.array4d[wp.float32],
     guiding: wp.array4d[wp.float32],
     mask: wp.array4d[wp.bool],
     image: wp.int32,
@@ -57,7 +57,7 @@ def gain_beyond(
     if mask[image, 0, other_row, other_column]:
         return 0.0
     black = wp.vec3f(0.0, 0.0, 0.0)
-    face = color_at(drawn, image, row, column)
+    face = color_at(rendered, image, row, column)
     inside = color_at(guiding, image, row, column)
     outside = color_at(guiding, image, other_row, other_column)
     covered = distance_between(face, inside) + distance_between(face, outside)
@@ -67,17 +67,17 @@ def gain_beyond(
 @wp.kernel(enable_backward=False)
 @no_type_check
 def measure_outline(
-    drawn: wp.array4d[wp.float32],
+    rendered: wp.array4d[wp.float32],
     guiding: wp.array4d[wp.float32],
     mask: wp.array4d[wp.bool],
     gain: wp.array4d[wp.float32],
 ):
     image, row, column = wp.tid()
     if mask[image, 0, row, column]:
-        right = gain_beyond(drawn, guiding, mask, image, row, column, row, column + 1)
-        left = gain_beyond(drawn, guiding, mask, image, row, column, row, column - 1)
-        down = gain_beyond(drawn, guiding, mask, image, row, column, row + 1, column)
-        up = gain_beyond(drawn, guiding, mask, image, row, column, row - 1, column)
+        right = gain_beyond(rendered, guiding, mask, image, row, column, row, column + 1)
+        left = gain_beyond(rendered, guiding, mask, image, row, column, row, column - 1)
+        down = gain_beyond(rendered, guiding, mask, image, row, column, row + 1, column)
+        up = gain_beyond(rendered, guiding, mask, image, row, column, row - 1, column)
         gain[image, 0, row, column] = right - left
         gain[image, 1, row, column] = down - up
     else:
@@ -85,9 +85,9 @@ def measure_outline(
         gain[image, 1, row, column] = 0.0
 
 
-def outline_gain(drawn: Tensor, guiding: Tensor, mask: Tensor) -> Tensor:
+def outline_gain(rendered: Tensor, guiding: Tensor, mask: Tensor) -> Tensor:
     """See `losses.photometric.outline_gain`."""
     batch, _, height, width = mask.shape
-    gain = drawn.new_empty(batch, 2, height, width)
-    launch(measure_outline, (batch, height, width), [drawn, guiding, mask], [gain])
+    gain = rendered.new_empty(batch, 2, height, width)
+    launch(measure_outline, (batch, height, width), [rendered, guiding, mask], [gain])
     return gain

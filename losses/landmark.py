@@ -41,6 +41,10 @@ def landmark_loss(predicted: Tensor, target: Tensor, weights: Tensor, image_size
 
     Returns:
         (B,) square pixels at 224 px.
+
+    >>> shifted = torch.tensor([3.0, 4.0]).expand(1, 68, 2)  # by 5 pixels
+    >>> landmark_loss(shifted, torch.zeros(1, 68, 2), torch.ones(68), image_size=112).tolist()
+    [100.0]
     """
     scale = REFERENCE_SIZE / image_size
     squared = (scale * (predicted - target)).square().sum(dim=-1)

@@ -18,7 +18,7 @@ MIN_BASELINE = 0.5
 
 
 def _covisible_mean(error: Tensor, covisible: Tensor) -> Tensor:
-    """1/|C| sum_C error, for (P, 1, H, W) each; 0 where C is empty, blind to what stands outside C."""
+    """1/|C| sum_C error, for (P, 1, H, W) each; 0 where C is empty. Values outside C have no effect, be they NaN."""
     kept = torch.where(covisible, error, torch.zeros_like(error)).flatten(1)
     return kept.sum(dim=1) / covisible.flatten(1).sum(dim=1).clamp_min(1)
 
@@ -48,7 +48,7 @@ def pixel_consistency_loss(
 def depth_consistency_loss(synthesized_depth: Tensor, target_depth: Tensor, covisible: Tensor) -> Tensor:
     """L_depth = 1/|C| sum_C |S D_synthesized - D_t| with S = sum_C D_t / sum_C D_synthesized (MGCNet, equation 4).
 
-    Blind to the scale of the synthesized depth. Where those depths do not sum to anything positive S is 1.
+    The scale of the synthesized depth has no effect. S is 1 where those depths do not have a positive sum.
 
     Args:
         synthesized_depth: (P, 1, H, W) decimetres.
@@ -87,10 +87,10 @@ def epipolar_distance(rays_target: Tensor, rays_source: Tensor, rotation: Tensor
 
     The distance |p'^T E p| / sqrt((E p)_1^2 + (E p)_2^2) of the source point from the target point's line is averaged
     with its mirror image (target point, source point's line, E^T): the paper calls the form symmetric and prints one
-    half. Absolute values are taken, which the printed sum lacks, for signed distances would cancel.
+    half. The printed sum lacks the absolute values; without them signed distances would cancel.
 
-    The quotient does not depend on the length of t and means nothing where t vanishes: two views that are given the
-    same pose, as by an untrained network. `MIN_BASELINE` under the root lets distance and gradient fade to 0 there.
+    The quotient does not depend on the length of t, and is undefined for t = 0: two views in the same pose, as from an
+    untrained network. `MIN_BASELINE` under the root lets distance and gradient fade to 0 there.
 
     Args:
         rays_target: (P, N, 3) normalised coordinates (x, y, 1), see `renderers.view_synthesis.rays`.

@@ -1,4 +1,4 @@
-"""Photometric terms: the drawn face against the photograph."""
+"""Photometric terms: the rendered face against the photograph."""
 
 from __future__ import annotations
 
@@ -15,10 +15,13 @@ SURE_SKIN = 0.5
 def saturate_skin(skin: Tensor) -> Tensor:
     """Skin weights as MGCNet's release uses them: above 0.5 a pixel counts fully, below it keeps its own weight.
 
-    A step apart from `render_loss`, which takes the weights as they are.
+    `render_loss` does not do this: it takes the weights as they are.
 
     Args:
         skin: any shape, in [0, 1].
+
+    >>> saturate_skin(torch.tensor([0.25, 0.5, 0.75])).tolist()
+    [0.25, 0.5, 1.0]
     """
     return torch.where(skin > SURE_SKIN, torch.ones_like(skin), skin)
 
@@ -41,7 +44,7 @@ def render_loss(rendered: Tensor, image: Tensor, mask: Tensor, skin: Tensor) -> 
     face, skin or not; an image without any gives 0.
 
     Args:
-        rendered: (B, 3, H, W) drawn face, in [0, 1] before clamping.
+        rendered: (B, 3, H, W) rendered face, in [0, 1] before clamping.
         image: (B, 3, H, W) photograph, in [0, 1].
         mask: (B, 1, H, W) the projected face, bool or 0/1.
         skin: (B, 1, H, W) skin weights in [0, 1].
@@ -55,15 +58,15 @@ def render_loss(rendered: Tensor, image: Tensor, mask: Tensor, skin: Tensor) -> 
 
 
 def guided_render_loss(rendered: Tensor, mask: Tensor, surface_points: Tensor, image: Tensor, region: Tensor) -> Tensor:
-    """L_O and L_N: the drawn face against the guiding one, ||I_O' - I_G||, ||I_N' - I_G|| (ROGUE, (10) and (11)).
+    """L_O and L_N: the rendered face against the guiding one, ||I_O' - I_G||, ||I_N' - I_G|| (ROGUE, (10) and (11)).
 
-    Both faces stand on black, and every pixel that either covers counts: no landmark holds these faces, and inside the
-    drawn one alone a face that shrinks finds less to disagree with. What a pixel sees at the outline is a yes or no;
-    its gradient is the boundary term of Reynolds' transport theorem: the loss just inside less that just outside, times
-    the speed at which the surface crosses the side between the two pixels.
+    Both faces stand on black, and every pixel that either covers counts. No landmark term acts on these faces: a loss
+    over the rendered pixels alone would shrink them. Rasterization gives no gradient at the outline. It is added here,
+    as the boundary term of Reynolds' transport theorem: the loss just inside minus the loss just outside, times the
+    speed at which the surface crosses the side between the two pixels.
 
     Args:
-        rendered: (B, 3, H, W) drawn face, in [0, 1] before clamping.
+        rendered: (B, 3, H, W) rendered face, in [0, 1] before clamping.
         mask: (B, 1, H, W) bool, where it is.
         surface_points: (B, 2, H, W) pixels, see `Rendering.surface_points`.
         image: (B, 3, H, W) clean photograph, in [0, 1].
@@ -72,34 +75,34 @@ def guided_render_loss(rendered: Tensor, mask: Tensor, surface_points: Tensor, i
     Returns:
         (B,) mean over the guiding face's pixels.
     """
-    drawn, guiding = torch.where(mask, rendered, 0.0), torch.where(region, image, 0.0)
+    face, guiding = torch.where(mask, rendered, 0.0), torch.where(region, image, 0.0)
     moves = surface_points - surface_points.detach()
-    at_outline = (outline_gain(drawn, guiding, mask) * moves).flatten(1).sum(dim=1)
-    total = color_distance(drawn, guiding).flatten(1).sum(dim=1) + at_outline
+    at_outline = (outline_gain(face, guiding, mask) * moves).flatten(1).sum(dim=1)
+    total = color_distance(face, guiding).flatten(1).sum(dim=1) + at_outline
     return total / region.flatten(1).sum(dim=1).clamp_min(1)
 
 
 @on_gpu("losses.kernels")
 @torch.no_grad()
-def outline_gain(drawn: Tensor, guiding: Tensor, mask: Tensor) -> Tensor:
-    """What `guided_render_loss` gains where the drawn face grows by a pixel to the right and downwards; no gradient.
+def outline_gain(rendered: Tensor, guiding: Tensor, mask: Tensor) -> Tensor:
+    """How `guided_render_loss` changes if the rendered face grows by a pixel, to the right and downwards; no gradient.
 
     Args:
-        drawn: (B, 3, H, W) the drawn face on black.
+        rendered: (B, 3, H, W) the rendered face on black.
         guiding: (B, 3, H, W) the guiding one.
-        mask: (B, 1, H, W) bool, where the drawn one is.
+        mask: (B, 1, H, W) bool, where the rendered one is.
 
     Returns:
-        (B, 2, H, W) along x and along y; 0 away from the drawn face's outline.
+        (B, 2, H, W) along x and along y; 0 away from the rendered face's outline.
     """
-    bare, covered = color_distance(guiding, torch.zeros_like(guiding)), color_distance(drawn, guiding)
-    gain = drawn.new_zeros(len(drawn), 2, *drawn.shape[2:])
+    bare, covered = color_distance(guiding, torch.zeros_like(guiding)), color_distance(rendered, guiding)
+    gain = rendered.new_zeros(len(rendered), 2, *rendered.shape[2:])
     for axis, along in ((0, -1), (1, -2)):
         size = mask.shape[along] - 1
         for first, second, outward in ((0, 1, 1.0), (1, 0, -1.0)):
             inner, outer = (partial(torch.narrow, dim=along, start=start, length=size) for start in (first, second))
             crossing = inner(mask) & ~outer(mask)
-            beyond = color_distance(inner(drawn), outer(guiding))
+            beyond = color_distance(inner(rendered), outer(guiding))
             step = outward / 2 * (inner(covered) + beyond - inner(bare) - outer(bare))
             inner(gain[:, axis : axis + 1]).add_(torch.where(crossing, step, 0.0))
     return gain

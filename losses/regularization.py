@@ -31,9 +31,8 @@ def coefficient_regularization(
 def light_regularization(coefficients: Coefficients, tint: float, strength: float) -> Tensor:
     """w_tint sum_cb (theta_cb - mean_c theta_cb)^2 + w_strength sum_b (mean_c theta_cb)^2, c a channel, b a harmonic.
 
-    A dark face in strong light and a fair one in weak light look alike, and so do a tanned one and a pale one in warm
-    light; without a prior on the light, that on the albedo alone decides. White light is asked of the networks of Deng
-    et al. (2019) by their public code.
+    A dark face in strong light looks like a fair one in weak light, and a tanned one like a pale one in warm light. A
+    prior on the light decides between them. The public code of Deng et al. (2019) also asks for white light.
 
     Args:
         coefficients: of B images.

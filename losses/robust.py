@@ -1,4 +1,4 @@
-"""The robustified term: who it is must be seen from everywhere, and with a part of the face hidden."""
+"""The robustified term: a turned or partly hidden face must keep its identity and attribute features."""
 
 from __future__ import annotations
 

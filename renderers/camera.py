@@ -31,6 +31,10 @@ def euler_to_rotation(angles: Tensor) -> Tensor:
 
     Returns:
         (..., 3, 3)
+
+    >>> quarter_turn = euler_to_rotation(torch.tensor([0.0, torch.pi / 2, 0.0]))  # about y: z becomes x
+    >>> (quarter_turn @ torch.tensor([0.0, 0.0, 1.0])).round().int().tolist()
+    [1, 0, 0]
     """
     (sx, sy, sz), (cx, cy, cz) = angles.sin().unbind(-1), angles.cos().unbind(-1)
     entries = [
@@ -77,6 +81,9 @@ def project(posed: Tensor, intrinsics: Tensor) -> Tensor:
     Returns:
         (B, N, 3): x, y in pixels (origin at the image's top-left corner) and the positive depth in decimetres.
         A point at or behind the camera keeps its depth <= 0 and is placed as if it stood at `NEAR`.
+
+    >>> project(torch.zeros(1, 1, 3), default_intrinsics(224)[None]).tolist()  # the origin: the middle, 10 dm away
+    [[[112.0, 112.0, 10.0]]]
     """
     depth = CAMERA_DISTANCE - posed[..., 2:]
     # y points down in the image.

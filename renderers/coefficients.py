@@ -83,6 +83,10 @@ class CoefficientLayout:
 
         Raises:
             ValueError: the last dimension is not this layout's length.
+
+        >>> layout = CoefficientLayout(identity=80, expression=64, albedo=80)
+        >>> layout.length, tuple(layout.split(torch.zeros(2, 257)).illumination.shape)
+        (257, (2, 27))
         """
         if vector.shape[-1] != self.length:
             raise ValueError(f"the vector has {vector.shape[-1]} coefficients, this layout has {self.length}")

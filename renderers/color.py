@@ -1,10 +1,9 @@
 """Linear light and display values: the one curve between them.
 
 Light adds up in linear values. Pictures, and the albedos of face models that were made for display, hold display
-values, d = l ** (1 / 2.2) (the specular paper, equation 2). That curve is infinitely steep at 0. Below `TOE` a straight
-line through 0 stands for it, as in sRGB, and below 0, where only ringing of spherical harmonics leads, d = l: a
-gradient that leads back to the light, and no steeper than what a wrong light deserves. Each is the other's inverse for
-all numbers.
+values, d = l ** (1 / 2.2) (the specular paper, equation 2). That curve is infinitely steep at 0, so a straight line
+through 0 replaces it below `TOE`, as in sRGB. Spherical harmonics can give negative light; there d = l, whose gradient
+leads back to positive light without exploding. `encode` and `decode` are each other's inverse for all numbers.
 """
 
 from __future__ import annotations
@@ -24,7 +23,11 @@ def encode(linear: Tensor) -> Tensor:
 
 
 def decode(display: Tensor) -> Tensor:
-    """Display values of any shape -> linear light, not clamped."""
+    """Display values of any shape -> linear light, not clamped.
+
+    >>> [round(value, 3) for value in decode(torch.tensor([0.0, 0.5, 1.0])).tolist()]
+    [0.0, 0.218, 1.0]
+    """
     edge = STEEPNESS * TOE
     line = display.clamp_min(0) / STEEPNESS + display.clamp_max(0)
     return torch.where(display > edge, display.clamp_min(edge) ** GAMMA, line)

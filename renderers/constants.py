@@ -1,4 +1,4 @@
-"""Small tables of numbers on the device where they are used."""
+"""Small constant tensors, cached on each device."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from torch import Tensor
 def constant(values: Any, like: Tensor) -> Tensor:
     """The numbers on `like`'s device, of its dtype.
 
-    Made once: a copy from the host waits for all that a GPU has yet to do, and cannot be part of a CUDA graph.
+    Cached: a copy from the host synchronises the GPU, and cannot be part of a CUDA graph.
 
     Args:
         values: a tuple of numbers, or of such tuples of one length.
         like: any tensor.
 
     Returns:
-        A tensor that everybody shares: never write into it.
+        A shared tensor: never write into it.
     """
     return _made(values, like.dtype, like.device)
 
 
 @lru_cache(maxsize=256)  # photographs' sizes are among them
 def _made(values: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
-    # What is made in inference mode could not be used in training afterwards.
+    # A tensor that is made in inference mode cannot be used in training afterwards.
     with torch.inference_mode(False):
         return torch.tensor(values, dtype=dtype, device=device)

@@ -30,7 +30,7 @@ R = TypeVar("R", bound="Rendering")
 
 @dataclass
 class Rendering:
-    """A drawn face. B images of H x W pixels; pictures are drawn when first asked for, and kept.
+    """B rendered faces in images of H x W pixels. Each picture is drawn when it is first used, and kept.
 
     Attributes:
         shape: (B, V, 3) model space, decimetres.
@@ -59,19 +59,22 @@ class Rendering:
     fragments: Fragments
 
     def split(self, count: int) -> list[Rendering]:
-        """So many faces each, none of their pictures drawn yet."""
-        seen = self.fragments
+        """Renderings of `count` faces each."""
+        fragments = self.fragments
         names = [field.name for field in fields(Rendering) if field.name not in ("faces", "fragments")]
-        # Not one slice after another: each one's gradient would be as large as the whole.
+        # `split` and not slices: each slice's gradient would be as large as the whole tensor.
         parts = zip(*(getattr(self, name).split(count) for name in names), strict=True)
-        pixels = zip(*(part.split(count) for part in (seen.pix_to_face, seen.barycentric, seen.depth)), strict=True)
+        pixels = zip(
+            *(part.split(count) for part in (fragments.pix_to_face, fragments.barycentric, fragments.depth)),
+            strict=True,
+        )
         return [
             Rendering(**dict(zip(names, part, strict=True)), faces=self.faces, fragments=Fragments(*of_pixels))
             for part, of_pixels in zip(parts, pixels, strict=True)
         ]
 
     def warped(self: R, matrix: Tensor, size: tuple[int, int]) -> R:
-        """The same faces in other images, none of their pictures drawn yet.
+        """The same faces in other images.
 
         Args:
             matrix: (2, 3) affine, from these images' pixels to the others'; it mirrors nothing.
@@ -103,12 +106,12 @@ class Rendering:
 
     @cached_property
     def surface_points(self) -> Tensor:
-        """(B, 2, H, W) where the piece of surface that a pixel shows lies in the image, pixels; 0 on background.
+        """(B, 2, H, W) the image position of the surface point that each pixel shows, in pixels; 0 on background.
 
-        Its value is about the pixel's centre; its gradient says how the surface moves through the pixel.
+        The value is about the pixel's centre. The gradient is that of a point fixed to the surface.
         """
-        seen = self.fragments
-        fixed = Fragments(seen.pix_to_face, seen.barycentric.detach(), seen.depth.detach())
+        fragments = self.fragments
+        fixed = Fragments(fragments.pix_to_face, fragments.barycentric.detach(), fragments.depth.detach())
         return interpolate(fixed, self.faces, self.vertices_image[..., :2])
 
     @property

@@ -1,4 +1,4 @@
-"""Products with a fixed sparse matrix, as weighted sums over lists that a CPU and a GPU run in order."""
+"""Products with a fixed sparse matrix, as weighted sums over lists of neighbours."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The jaw line that a viewer sees: on a turned head its landmarks slide along the cheek."""
+"""The visible jaw line: on a turned head its landmarks slide along the cheek."""
 
 from __future__ import annotations
 

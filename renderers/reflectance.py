@@ -1,4 +1,4 @@
-"""How a surface answers light."""
+"""Reflection models: diffuse (Lambert) and specular (Blinn-Phong)."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def blinn_phong(
         (B, N, 3), never negative, at most the albedo.
     """
     eye = constant((0.0, 0.0, CAMERA_DISTANCE), points)
-    # The axis that is summed over goes to the front: a CPU takes half as long as over three neighbours in memory.
+    # The summed axis goes to the front, which is twice as fast on a CPU.
     normals = normals.movedim(-1, 0).contiguous()
     to_light = (light_position[:, None] - points).movedim(-1, 0).contiguous()
     to_eye = (eye - points).movedim(-1, 0).contiguous()
@@ -82,8 +82,8 @@ def decode_light(raw: Tensor) -> Tensor:
     """The light position of a regressed vector, bounded so that it stays in front of the face.
 
     The first two numbers are tangents of the angles to the viewing axis, to the right and upwards, added to
-    `LIGHT_ASIDE` and bent to a length below `MOST_ASIDE`; the third is the distance's, geometric in its sigmoid. A free
-    position would leave: while a face is not found yet, wrong highlights cost more than none.
+    `LIGHT_ASIDE` and limited to a length below `MOST_ASIDE`. The third is the distance, geometric in its sigmoid. An
+    unbounded position would run away early in training, when wrong highlights cost more than none.
 
     Args:
         raw: (B, 3), any numbers.

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from renderers.fixed_sum import FixedSum
 from renderers.kernels.on_gpu import on_gpu
 
-FLAT = 1e-24  # squared length of a normal below which there is no surface to speak of
+FLAT = 1e-24  # squared length of a normal; a shorter one has no direction
 
 
 class VertexNormals(nn.Module):
@@ -58,7 +58,7 @@ class VertexNormals(nn.Module):
 
 @on_gpu("renderers.kernels.vertex_normals")
 def unit_normals(vertices: Tensor, mesh: VertexNormals) -> Tensor:
-    """What a `VertexNormals` answers."""
+    """The output of a `VertexNormals`."""
     # (2, F, B) for each of x, y, z: what is multiplied lies in one piece.
     (ux, vx), (uy, vy), (uz, vz) = (mesh.sides(part).view(2, -1, len(vertices)) for part in vertices.permute(2, 1, 0))
     across = (uy * vz - uz * vy, uz * vx - ux * vz, ux * vy - uy * vx)

@@ -1,4 +1,4 @@
-"""One view seen from another: which pixels two views share, and what the second one tells about the first.
+"""View synthesis: which pixels two views share, and the target view sampled from the source view.
 
 P is the number of (target, source) pairs. Poses are those of `renderers.camera.relative_pose`: c_s = R c_t + t between
 camera-centred points (x right, y down, z forward).
@@ -22,8 +22,8 @@ def covisible_map(target: Tensor, source: Tensor, faces: Tensor, vertex_count: i
     """C_s of MGCNet section 3.4: the target's pixels whose face touches a vertex that both views show.
 
     A view shows a vertex when some pixel sees a face with that corner; vertices that both show are the covisible
-    points; every face adjacent to one is covisible, and so are the target's pixels that see such a face. Never waits
-    for the device.
+    points; every face adjacent to one is covisible, and so are the target's pixels that see such a face. No
+    synchronisation with the device.
 
     Args:
         target: (P, H, W) face index seen by each pixel of the target view, -1 for background.
@@ -64,7 +64,7 @@ def rays(points: Tensor, intrinsics: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class SynthesizedView:
-    """The target view as the source view knows it.
+    """The target view, sampled from the source view.
 
     Attributes:
         image: (P, C, H, W) the source's picture, sampled.
@@ -108,18 +108,18 @@ def synthesize_view(
     channels, height, width = source.shape[1:]
     rows, columns = depth_target.shape[2:]
     centres = pixel_centres(rows, columns, like=depth_target).view(1, -1, 2).expand(len(source), -1, -1)
-    # Pictures of x, of y and of z, (P, 3, H W): a CPU is several times as fast with these as with points.
+    # Coordinates first, (P, 3, H W), which is several times as fast on a CPU.
     turned = rotation @ rays(centres, intrinsics_target).transpose(1, 2)
-    shown = depth_target.flatten(2) > NEAR
+    covered = depth_target.flatten(2) > NEAR
     moved = turned * depth_target.flatten(2) + translation.unsqueeze(-1)
-    in_front = shown & (moved[:, 2:] > NEAR)
-    # What is behind the camera is divided by 1, so that no value and no gradient is ever 0 * inf.
-    seen = moved / torch.where(moved[:, 2:] > NEAR, moved[:, 2:], 1.0)
+    in_front = covered & (moved[:, 2:] > NEAR)
+    # Points behind the camera are divided by 1, so that no value or gradient is 0 * inf.
+    source_rays = moved / torch.where(moved[:, 2:] > NEAR, moved[:, 2:], 1.0)
 
     # grid_sample without aligned corners has the image's borders at -1 and 1: a continuous x lies at 2 x / W - 1.
     focal = torch.stack([intrinsics_source[:, 0, 0] / width, intrinsics_source[:, 1, 1] / height], dim=-1)
     principal = torch.stack([intrinsics_source[:, 0, 2] / width, intrinsics_source[:, 1, 2] / height], dim=-1)
-    grid = torch.addcmul((2 * principal - 1).unsqueeze(-1), 2 * focal.unsqueeze(-1), seen[:, :2])
+    grid = torch.addcmul((2 * principal - 1).unsqueeze(-1), 2 * focal.unsqueeze(-1), source_rays[:, :2])
     layers = torch.cat([source, depth_source, (depth_source <= 0).to(source.dtype)], dim=1)
     places = grid.transpose(1, 2).view(-1, rows, columns, 2)
     sampled = functional.grid_sample(layers, places, mode="bilinear", padding_mode="border", align_corners=False)
@@ -127,7 +127,7 @@ def synthesize_view(
     within = in_front & (grid.abs() <= 1).all(dim=1, keepdim=True)
     inside = within.view_as(background) & (background <= 0)
 
-    # `seen` is K_s^-1 p_s; back in the target's camera its z is that of R^T (D_s(p_s) K_s^-1 p_s - t).
+    # `source_rays` are K_s^-1 p_s; back in the target's camera its z is that of R^T (D_s(p_s) K_s^-1 p_s - t).
     axis = rotation[:, :, 2].unsqueeze(1)
-    depth_back = (axis @ seen).view_as(depth) * depth - (axis @ translation.unsqueeze(-1)).unsqueeze(-1)
+    depth_back = (axis @ source_rays).view_as(depth) * depth - (axis @ translation.unsqueeze(-1)).unsqueeze(-1)
     return SynthesizedView(image, depth_back, inside)

@@ -109,14 +109,14 @@ def portrait(
     from renderers.camera import euler_to_rotation
     from renderers.coefficients import Coefficients
 
-    drawn = {name: torch.from_numpy(values) for name, values in people.items()}
+    sampled = {name: torch.from_numpy(values) for name, values in people.items()}
     turned = torch.tensor(angles, dtype=torch.float32)
-    posed = face_model.shape(drawn["identity"], drawn["expression"]) @ euler_to_rotation(turned).transpose(1, 2)
+    posed = face_model.shape(sampled["identity"], sampled["expression"]) @ euler_to_rotation(turned).transpose(1, 2)
     middle = (posed.amin(dim=1) + posed.amax(dim=1)) / 2
     return Coefficients(
-        identity=drawn["identity"],
-        expression=drawn["expression"],
-        albedo=drawn["albedo"].clamp(-ALBEDO_RANGE, ALBEDO_RANGE),
+        identity=sampled["identity"],
+        expression=sampled["expression"],
+        albedo=sampled["albedo"].clamp(-ALBEDO_RANGE, ALBEDO_RANGE),
         angles=turned,
         illumination=illumination,
         translation=torch.tensor([0.0, 0.0, -STEP_BACK]) - middle * torch.tensor([1.0, 1.0, 0.0]),

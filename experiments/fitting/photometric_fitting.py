@@ -254,7 +254,7 @@ def _fit_colors(
 ) -> Coefficients:
     """Illumination and albedo in turn, each a robust ridge regression in closed form, the geometry as it is."""
     rendering = renderer(coefficients, pictures.intrinsics, pictures.size)
-    seen, weight = _sample_vertices(rendering, pictures)
+    colors, weight = _sample_vertices(rendering, pictures)
     normals = rendering.vertex_normals
     model = renderer.face_model
     assert isinstance(model, LinearModel)
@@ -263,11 +263,13 @@ def _fit_colors(
     for _ in range(rounds):
         albedo = model.albedo(coefficients.albedo)
         shaded = albedo * irradiance(normals, coefficients.illumination)
-        robust = _robust(weight, seen - shaded)
-        coefficients = replace(coefficients, illumination=_solve_illumination(seen, robust, albedo, normals, precision))
+        robust = _robust(weight, colors - shaded)
+        coefficients = replace(
+            coefficients, illumination=_solve_illumination(colors, robust, albedo, normals, precision)
+        )
         light = irradiance(normals, coefficients.illumination)
-        robust = _robust(weight, seen - albedo * light)
-        left = seen - albedo * light
+        robust = _robust(weight, colors - albedo * light)
+        left = colors - albedo * light
         gamma = _solve_albedo(left, robust, light, model, coefficients.albedo, problem.mean.albedo, precision)
         coefficients = replace(coefficients, albedo=gamma)
     return coefficients
@@ -295,16 +297,16 @@ def _sample_vertices(rendering: Rendering, pictures: _Pictures) -> tuple[Tensor,
     return sampled[..., :3], sampled[..., 3] * near * facing
 
 
-def _solve_illumination(seen: Tensor, weight: Tensor, albedo: Tensor, normals: Tensor, precision: float) -> Tensor:
+def _solve_illumination(colors: Tensor, weight: Tensor, albedo: Tensor, normals: Tensor, precision: float) -> Tensor:
     """(B, 27): least squares of seen = albedo * irradiance, with a ridge towards ambient, preferably white light."""
     basis = spherical_harmonics_basis(normals)
     ambient = albedo * (AMBIENT * basis[..., :1])
     normal = torch.einsum("bv,bvc,bvi,bvj->bcij", weight, albedo**2, basis, basis)
-    right = torch.einsum("bv,bvc,bvi->bci", weight, albedo * (seen - ambient), basis).flatten(1)
+    right = torch.einsum("bv,bvc,bvi->bci", weight, albedo * (colors - ambient), basis).flatten(1)
     system = torch.stack([torch.block_diag(*per_face) for per_face in normal])
-    eye = torch.eye(9, device=seen.device)
-    chroma = torch.eye(3, device=seen.device) - 1 / 3
-    ridge = 0.05 * torch.kron(torch.eye(3, device=seen.device), eye) + 2.0 * torch.kron(chroma, eye)
+    eye = torch.eye(9, device=colors.device)
+    chroma = torch.eye(3, device=colors.device) - 1 / 3
+    ridge = 0.05 * torch.kron(torch.eye(3, device=colors.device), eye) + 2.0 * torch.kron(chroma, eye)
     return torch.linalg.solve(system + ridge / precision, right)
 
 

@@ -16,9 +16,9 @@ from renderers.coefficients import CoefficientLayout, Coefficients
 from renderers.io.errors import UserError
 
 FEATURES: Mapping[int, int] = {18: 512, 34: 512, 50: 2048}
-# Output units of the head: how far one unit of the last layer moves a coefficient. What the pose can explain it should
-# explain: identity starts slowly, or the size of the head takes up what is the distance to the camera. Highlights are a
-# few per cent of the light: the lamp must move before they are made small, which is cheaper.
+# Output units of the head: how far one unit of the last layer moves a coefficient. Identity moves slowly: otherwise the
+# size of the head would explain what is the distance to the camera. The lamp moves fast: highlights are a few per cent
+# of the light, and otherwise the network would learn to make them small before it learns where the lamp is.
 HEAD_SCALES: Mapping[str, float] = {
     "identity": 0.3,
     "expression": 0.3,
@@ -34,11 +34,11 @@ HEAD_SCALES: Mapping[str, float] = {
 
 
 class ImageEncoder(nn.Module):
-    """(B, 3, H, W) sRGB in [0, 1] -> (B, features): what a `CoefficientRegressor` takes, whatever is in it.
+    """(B, 3, H, W) sRGB in [0, 1] -> (B, features): the interface of every backbone of a `CoefficientRegressor`.
 
     Args:
-        mixed_precision: multiply in bfloat16 (autocast), for GPUs of Ampere and later. Weights, the answer and all that
-            is drawn from it stay in float32, which a trainer's `precision: bf16-mixed` would not see to.
+        mixed_precision: multiply in bfloat16 (autocast), for GPUs of Ampere and later. Weights, coefficients and
+            rendering stay in float32; a trainer's `precision: bf16-mixed` would change these too.
 
     Attributes:
         features: the output's length.

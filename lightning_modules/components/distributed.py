@@ -1,4 +1,4 @@
-"""What processes that train together tell each other, so that they learn what one process would."""
+"""Sums and weights over the processes of a distributed run, so that it learns what one process would."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def summed_over_processes(value: Tensor) -> Tensor:
 def process_weights(counts: Tensor) -> Tensor:
     """What this process's means have to be multiplied by, for the mean over the processes to be that over all samples.
 
-    DDP averages the gradients of processes as if all their means were over as many samples.
+    DDP averages the gradients of all processes alike, even if one has fewer samples than another.
 
     Args:
         counts: (N,) how many samples each of N means is taken over here.

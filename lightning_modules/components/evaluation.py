@@ -36,7 +36,7 @@ class NamedMetrics(nn.Module, ABC):
         return {name: metric.compute() for name, metric in self.named() if metric.update_called}
 
     def reset(self) -> None:
-        """Forget everything seen."""
+        """Forget all batches."""
         for _, metric in self.named():
             metric.reset()
 
@@ -44,7 +44,7 @@ class NamedMetrics(nn.Module, ABC):
 class ReconstructionMetrics(NamedMetrics):
     """Landmark NME, PSNR, identity similarity on every batch; vertex, depth and pose errors where the truth is known.
 
-    PSNR is taken inside the true face where it is known, else inside the drawn one.
+    PSNR is taken inside the true face where it is known, else inside the rendered one.
     """
 
     def __init__(self, face_model: MorphableModel, identity_encoder: FaceEncoder) -> None:
@@ -73,8 +73,10 @@ class ReconstructionMetrics(NamedMetrics):
         truth = batch.truth
         self.always["nme"].update(rendering.landmarks, batch.landmarks)
         self.always["psnr"].update(rendering.image, batch.image, rendering.mask if truth is None else truth.depth > 0)
-        drawn = self.identity_encoder(rendering.image.clamp(0, 1), rendering.landmarks)
-        self.always["identity_similarity"].update(drawn, self.identity_encoder(batch.image, batch.landmarks))
+        rendered_features = self.identity_encoder(rendering.image.clamp(0, 1), rendering.landmarks)
+        self.always["identity_similarity"].update(
+            rendered_features, self.identity_encoder(batch.image, batch.landmarks)
+        )
         if truth is None:
             return
         true, known = self.layout.split(truth.coefficients), self.with_truth

@@ -1,4 +1,4 @@
-"""The drawn face's landmarks, as whoever marked the photograph's means them."""
+"""The rendered face's landmarks, in the convention of the photograph's annotation."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ R = TypeVar("R", bound=Rendering)
 class MarkedLandmarks(nn.Module):
     """Moves the jaw's landmarks to the visible contour in the images that are marked so (`FaceBatch.contour`).
 
-    A fixed vertex of the jaw goes out of sight when the head turns, and a mark of the outline then lies centimetres
-    from it: held against each other they would turn the head back. A weight of 0 would leave the cheek's width, which
-    the outline shows, to the pixels alone.
+    A fixed vertex of the jaw goes out of sight when the head turns. An annotation of the outline then lies centimetres
+    away from it, and a loss between the two would turn the head back. A weight of 0 would avoid that too, but the
+    outline also shows how wide the cheek is.
 
     Args:
         face_model: the decoder.
@@ -40,7 +40,7 @@ class MarkedLandmarks(nn.Module):
         self.register_buffer("side", table.side, persistent=False)
 
     def forward(self, rendering: R, coefficients: Coefficients, batch: FaceBatch) -> R:
-        """The same rendering, whose landmarks are meant as the batch's are."""
+        """The same rendering, with landmarks in the convention of the batch."""
         if batch.contour is None:
             return rendering
         table, places = ContourTable(self.candidates, self.side), rendering.vertices_image

@@ -1,4 +1,4 @@
-"""Pictures that show what a reconstruction has understood."""
+"""Pictures of a reconstruction: render, shape, albedo, depth and light."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ def face_panels(image: Tensor, rendering: Rendering) -> dict[str, Tensor]:
         image: (B, 3, H, W) the photograph, in [0, 1].
         rendering: its reconstruction.
     """
-    drawn = rendering.image.clamp(0, 1)
+    render = rendering.image.clamp(0, 1)
     return {
         "input": image,
-        "render": drawn,
-        "overlay": torch.where(rendering.mask, drawn, image),
+        "render": render,
+        "overlay": torch.where(rendering.mask, render, image),
         "shape": clay(rendering),
         "albedo": rendering.albedo.clamp(0, 1),
         "depth": depth_picture(rendering),

@@ -27,7 +27,7 @@ _followed = ContextVar("_followed", default=False)
 
 @contextlib.contextmanager
 def a_checkpoint_follows() -> Iterator[None]:
-    """Within it backbones are made with random weights, and nothing is fetched: a checkpoint brings all of them."""
+    """In this context backbones get random weights and nothing is fetched: a checkpoint is loaded afterwards."""
     token = _followed.set(True)
     try:
         yield

@@ -1,4 +1,4 @@
-"""What every paper's module answers when it is asked for faces."""
+"""Reconstruction: what `FaceModule.reconstruct` returns for every paper."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Reconstruction:
         coefficients: with respect to the camera of the module's renderer.
         rendering: the faces in their pictures, by that renderer, with all that the paper finds.
         texture: (B, V, 3) display RGB in place of the face model's albedo; None where the paper keeps that.
-        maps: what else the paper tells, by name: numbers (B, C), values at the vertices (B, V, C), or UV maps (B, C, R,
+        maps: what else the paper estimates, by name: numbers (B, C), vertex attributes (B, V, C), or UV maps (B, C, R,
             R). `albedo` and `specular_albedo` are display RGB; `displacement` is in decimetres along the normals,
             `light_position` in decimetres in the posed frame, `shininess` an exponent.
         coarse: the faces before the paper's fine stage; None where it has none.

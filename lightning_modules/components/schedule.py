@@ -1,4 +1,4 @@
-"""Learning-rate schedules, of stages that each start their own. They count steps, never epochs."""
+"""Learning-rate schedules by training step. A schedule starts anew in each stage."""
 
 from __future__ import annotations
 
@@ -25,6 +25,9 @@ def stage_at(step: int, starts: Sequence[int], total: int) -> tuple[int, int]:
         step: of the training.
         starts: the stages' first steps, in order, the first one 0; a stage that begins at `total` or later never comes.
         total: steps of the training.
+
+    >>> stage_at(70, (0, 50, 90), total=100)
+    (50, 90)
     """
     begun = [start for start in starts if start <= step]
     return begun[-1], min([start for start in starts if start > step] + [total])

@@ -29,6 +29,10 @@ class Weights:
         Args:
             step: of the training.
             starts: the first steps of terms, by the name of their field; a term without one counts from step 0.
+
+        >>> from lightning_modules.mgcnet.weights import MGCNetWeights
+        >>> [MGCNetWeights().at(step, {"identity": 2000}).identity for step in (1999, 2000)]
+        [0.0, 0.2]
         """
         later = {name: 0.0 for name, start in starts.items() if step < start}
         return replace(self, **later) if later else self  # type: ignore[type-var]

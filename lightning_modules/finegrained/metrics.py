@@ -1,4 +1,4 @@
-"""What the fine stage adds to the coarse one: both measured by the same rules."""
+"""The same metrics of the coarse and of the fine stage."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ STAGES = ("coarse", "fine")
 class StageMetrics(NamedMetrics):
     """PSNR, SSIM and RMSE (tables 1 to 3 and 5) and the normals' angular error, of the coarse and of the fine faces.
 
-    Pictures are compared where the drawn face lies on the true one, or all over the drawn one where the truth is not
-    known; both stages draw the same pixels. Normals need a truth that has them.
+    Pictures are compared where the rendered face covers the true one, or on the whole rendered face where the truth is
+    not known. Both stages cover the same pixels. Normals are compared where the truth has them.
     """
 
     def __init__(self) -> None:

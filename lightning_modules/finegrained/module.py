@@ -66,7 +66,7 @@ class Finegrained(FaceModule):
 
     One run trains both: up to the step `fine_start` the coarse network by equation (6), from there on the modules of
     the fine stage by equation (11), with the coarse network frozen. The stage follows from the step alone, so a run
-    that was cut off goes on wherever it was. The learning rate's schedule starts anew with the fine stage.
+    that was interrupted goes on in the right stage. The learning rate's schedule starts anew with the fine stage.
 
     Args:
         face_model, backbone, identity_encoder, image_size, optimizer, schedule, init_weights: see `FaceModule`.
@@ -118,7 +118,7 @@ class Finegrained(FaceModule):
         self.coarse_starts = {"identity": identity_start}
         self.wavelet, self.displaces, self.details_albedo = wavelet, displacement, albedo
         self.chart = UVChart(face_model, chart_size)
-        # Both are always there, whichever are used: all rows of table 5 go on from one coarse checkpoint.
+        # Both always exist, so that all rows of table 5 can start from one coarse checkpoint.
         self.albedo_module = AlbedoModule(channels)
         self.displacement_module = DisplacementModule(channels, most_displacement / MILLIMETRES)
         self.own_metrics = StageMetrics()
@@ -142,7 +142,7 @@ class Finegrained(FaceModule):
 
     def training_step(self, batch: FaceBatch, batch_idx: int) -> Tensor:
         refining = self.refining
-        self.regressor.train(not refining)  # A frozen network's batch statistics stand still too.
+        self.regressor.train(not refining)  # The running statistics of a frozen network must not change either.
         with torch.set_grad_enabled(not refining):
             coefficients = self(batch.image)
             rendering = self.as_marked(self.renderer(coefficients, batch.intrinsics), coefficients, batch)

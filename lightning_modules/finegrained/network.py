@@ -1,4 +1,4 @@
-"""The fine stage's networks: from what a photograph shows beyond its coarse face to albedo and displacement maps."""
+"""The fine stage's networks: from the difference of photograph and coarse render to albedo and displacement maps."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ BAND_CHANNELS = 3 * PICTURE_CHANNELS  # LH, HL, HH of a picture
 
 @dataclass(frozen=True)
 class UnwrappedFace:
-    """A photograph's skin beside its coarse face in UV space; texels that show none are completed from others.
+    """A photograph's skin and its coarse face in UV space. Texels without visible skin are filled from others.
 
     Attributes:
-        increment: (B, 3, R, R) photograph minus coarse render; where only the mirrored texel shows skin, that one's;
-            where neither does, what is around them; 0 outside the chart.
+        increment: (B, 3, R, R) photograph minus coarse render. Where a texel shows no skin it is the mirrored texel's,
+            and where that shows none either, that of the texels around. 0 outside the chart.
         photograph: (B, 3, R, R) the coarse colours plus the increment: the whole face, with the details that are known.
         relief: (B, 1, R, R) decimetres: what the increment would be if it were nothing but shading, see
             `relief_from_shading`.
@@ -47,7 +47,7 @@ def unwrap_face(
 ) -> UnwrappedFace:
     """Unwraps a photograph and its coarse render and takes their difference (finegrained, section 3.4.3).
 
-    A texel counts as far as it is seen and shows skin: hair and what else hides the face is not painted on it.
+    A texel is weighted by its visibility and its skin weight, so that hair and occluders do not appear on the face.
 
     Args:
         chart: of the face model.
@@ -58,7 +58,7 @@ def unwrap_face(
     """
     shading = irradiance(unit(rendering.normals).flatten(2).transpose(1, 2), illumination).transpose(1, 2)
     relit = rendering.albedo * shading.unflatten(2, image.shape[2:])
-    # Unwrapping is linear: of the difference it gives the difference of both unwrapped. A photograph ends at white.
+    # Unwrapping is linear, so the difference can be unwrapped at once. Renders are clamped like the photograph.
     both = torch.cat([image - rendering.image.clamp(0, 1), (image - relit.clamp(0, 1)) * rendering.mask], dim=1)
     bare = bare_skin(skin)
     unwrapped, visibility = chart.unwrap(torch.cat([both * bare, bare], dim=1), rendering)
@@ -72,21 +72,21 @@ def unwrap_face(
 
 
 def bare_skin(skin: Tensor) -> Tensor:
-    """(B, 1, H, W) skin weights, drawn in from their edges, where strands and shadows lie, and fading out there."""
+    """(B, 1, H, W) skin weights without their borders, where hair and shadows lie; they fade out towards these."""
     reach = max(1, round(SKIN_EDGE * skin.shape[-1]))
     window: dict[str, Any] = {"kernel_size": 2 * reach + 1, "stride": 1, "padding": reach}
     return avg_pool2d(-max_pool2d(-saturate_skin(skin), **window), **window, count_include_pad=False)
 
 
 def spread(values: Tensor, weight: Tensor) -> Tensor:
-    """Carries values to where they have no weight: smoothly, by a pyramid (Gortler et al. 1996, pull and push).
+    """Fills texels without weight from those around them, smoothly, by a pyramid (Gortler et al. 1996, pull and push).
 
     Args:
         values: (B, C, R, R) multiplied by their weight.
         weight: (B, 1, R, R) in [0, 1].
 
     Returns:
-        (B, C, R, R): the values where the weight is 1; 0 for a face without any.
+        (B, C, R, R): the values where the weight is 1; 0 for a face without any weight.
     """
     if values.shape[-1] == 1:
         return values / torch.where(weight > 0, weight, 1)
@@ -100,8 +100,8 @@ class WaveletEncoder(nn.Module):
     """Wavelet transform perception encoder (section 3.4.1): features of the details that a photograph holds.
 
     The paper decomposes the photograph and hands the features to decoders that work in UV space. Here it is unwrapped
-    first, so that a feature stands at the texel that it tells of. LL is dropped: of each level LH, HL and HH enter, and
-    put together again without it they are the finest features, the details as a picture.
+    first, so that a feature stands at the texel that it describes. LL is dropped: of each level LH, HL and HH enter.
+    The finest features are the inverse transform without LL: the details as a picture.
 
     Args:
         widths: channels of the features at each level; there are as many levels.
@@ -121,7 +121,7 @@ class WaveletEncoder(nn.Module):
         return [picture, *self.encoder([level.flatten(1, 2) for level in details])]
 
     def silence(self, photograph: Tensor) -> list[Tensor]:
-        """What `forward` would return, but zeros: nothing is perceived."""
+        """Zeros in the shapes that `forward` returns."""
         features, (height, width) = [], photograph.shape[-2:]
         for channels in self.widths:
             features.append(photograph.new_zeros(len(photograph), channels, height, width))
@@ -145,7 +145,7 @@ class AlbedoModule(nn.Module):
         joined = [own + perceived for own, perceived in zip(widths, self.perception.widths, strict=True)]
         self.decoder = Decoder(joined, widths)
         self.head = quiet_head(widths[0] + PICTURE_CHANNELS, PICTURE_CHANNELS)
-        # Spares a CPU a quarter of the time.
+        # A quarter faster on a CPU.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, smooth: Tensor, photograph: Tensor, perceive: bool = True) -> Tensor:
@@ -188,7 +188,7 @@ class DisplacementModule(nn.Module):
         """Displacement maps of faces.
 
         Args:
-            face: B of them; their increments are looked at, and the relief that these suggest.
+            face: of B photographs; the increment and the relief are the input.
             photograph: (B, 3, R, R) in UV space.
             perceive: False leaves the wavelet branch out.
 

@@ -1,4 +1,4 @@
-"""What light and relief would explain of a photograph beyond its coarse face: linear least squares, nothing learned."""
+"""The light and the relief that explain a photograph best, given its coarse face: linear least squares."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from renderers.face_renderer import Rendering
 from renderers.illumination import AMBIENT, irradiance, spherical_harmonics_basis
 from renderers.uv.chart import UVChart, unit
 
-LIGHT_RIDGE = 0.05  # how strongly the light stays the coarse one, against the mean square of the colours' error
+LIGHT_RIDGE = 0.05  # weight of the squared change of the light, against the mean squared error of the colours
 SLOPE_STEP = 0.05  # decimetres per unit of u or v
-FLATNESS = 0.07  # variance of the colours that paint makes over that of the slopes that relief has
+FLATNESS = 0.07  # variance of colour differences due to albedo, over the variance of the relief's slopes
 WIDEST = 8.0  # radians per unit of u or v: waves as wide as the face are halved
-WIDEST_DIFFERENCE = 16.0  # likewise of what is explained: half a face that is too bright has no relief
+WIDEST_DIFFERENCE = 16.0  # likewise of the difference: a half of the face that is too bright is no relief
 ITERATIONS = 8  # of conjugate gradients; thirty change the normals' error by a hundredth of a degree
 
 
 @torch.no_grad()
 def refitted_light(image: Tensor, skin: Tensor, illumination: Tensor, rendering: Rendering) -> Tensor:
-    """The light under which coarse faces come nearest to their photographs, by ridge regression around the coarse one.
+    """The light that fits the coarse faces to their photographs best, by ridge regression around the coarse light.
 
-    A regressed light is right for most faces of its kind; relief asks for that of this face, given its coarse shape and
-    albedo, whatever their errors are.
+    The network's light has errors that depend on the face. Relief is estimated from small differences in shading, so it
+    needs the light that fits this face, with the errors of its coarse shape and albedo.
 
     Args:
         image: (B, 3, H, W) photographs in [0, 1].
@@ -44,8 +44,8 @@ def refitted_light(image: Tensor, skin: Tensor, illumination: Tensor, rendering:
     start = illumination.unflatten(-1, (3, 9)).clone()
     start[..., 0] += AMBIENT
     normal = left @ basis + LIGHT_RIDGE * torch.eye(9, dtype=image.dtype, device=image.device)
-    seen = (basis * (weights * albedo * colors)[..., None]).sum(dim=2)
-    light = torch.linalg.solve(normal, seen + LIGHT_RIDGE * start)
+    right = (basis * (weights * albedo * colors)[..., None]).sum(dim=2)
+    light = torch.linalg.solve(normal, right + LIGHT_RIDGE * start)
     light[..., 0] -= AMBIENT
     return light.flatten(1)
 
@@ -63,7 +63,7 @@ def relief_from_shading(
     Args:
         chart: of the face model.
         difference: (B, 3, R, R) photograph minus coarse render in that light.
-        visibility: (B, 1, R, R) how well each texel is seen, in [0, 1].
+        visibility: (B, 1, R, R) how visible each texel is, in [0, 1].
         illumination: (B, 27) of the photographs.
         rendering: the coarse faces.
 
@@ -78,8 +78,8 @@ def relief_from_shading(
     flat, along_u, along_v = (albedo * light.unflatten(2, bent.shape[2:]).unflatten(0, (3, -1))).unbind()
     answers = [(along - flat) / SLOPE_STEP for along in (along_u, along_v)]
     weigh = [_dot(visibility * a, b) + FLATNESS * _dot(s, t) for (a, s), (b, t) in _pairs(answers, tilts)]
-    wanted = [_dot(visibility * answer, without_wide_waves(difference, WIDEST_DIFFERENCE)) for answer in answers]
-    return _solved(weigh, wanted) * chart.mask
+    target = [_dot(visibility * answer, without_wide_waves(difference, WIDEST_DIFFERENCE)) for answer in answers]
+    return _solved(weigh, target) * chart.mask
 
 
 def _pairs(answers: list[Tensor], tilts: list[Tensor]) -> list[tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]]:
@@ -92,7 +92,7 @@ def _dot(a: Tensor, b: Tensor) -> Tensor:
     return (a * b).sum(dim=1, keepdim=True)
 
 
-def _solved(weigh: list[Tensor], wanted: list[Tensor]) -> Tensor:
+def _solved(weigh: list[Tensor], target: list[Tensor]) -> Tensor:
     """Conjugate gradients for div (W grad h) - FLATNESS WIDEST^2 h = div wanted, preconditioned in Fourier space."""
     uu, uv, vv = weigh
 
@@ -100,7 +100,7 @@ def _solved(weigh: list[Tensor], wanted: list[Tensor]) -> Tensor:
         u, v = _slopes(surface)
         return _slopes_transposed(uu * u + uv * v, uv * u + vv * v) + FLATNESS * WIDEST**2 * surface
 
-    residual = _slopes_transposed(*wanted)
+    residual = _slopes_transposed(*target)
     surface, direction, before = torch.zeros_like(residual), torch.zeros_like(residual), torch.ones_like(residual)
     for _ in range(ITERATIONS):
         smooth = _without_narrow_waves(residual)
@@ -128,12 +128,12 @@ def _slopes_transposed(along_u: Tensor, along_v: Tensor) -> Tensor:
 
 
 def _without_narrow_waves(maps: Tensor) -> Tensor:
-    """Each wave divided by omega^2 + WIDEST^2: nearly the inverse of what is solved, where all texels answer alike."""
+    """Each frequency divided by omega^2 + WIDEST^2: the operator's inverse if all texels weighed the same."""
     return torch.fft.irfft2(torch.fft.rfft2(maps) / (_squared_frequencies(maps) + WIDEST**2), s=maps.shape[-2:])
 
 
 def without_wide_waves(maps: Tensor, widest: float = WIDEST) -> Tensor:
-    """(B, C, R, R) with every wave damped by 1 / (1 + (widest / omega)^2): wider ones are the coarse face's."""
+    """(B, C, R, R) with frequencies damped by 1 / (1 + (widest / omega)^2): the coarse face explains the low ones."""
     squared = _squared_frequencies(maps)
     return torch.fft.irfft2(torch.fft.rfft2(maps) * (squared / (squared + widest**2)), s=maps.shape[-2:])
 

@@ -1,4 +1,4 @@
-"""Encoder and decoder of small U-Nets, apart, so that what one gathers another can take up."""
+"""Encoder and decoder of small U-Nets, apart, so that two encoders can feed one decoder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SLOPE = 0.1  # of the leaky rectifiers
 class ConvolutionBlock(nn.Sequential):
     """Two 3 x 3 convolutions, each followed by a leaky rectifier: (B, inputs, h, w) -> (B, outputs, h, w).
 
-    Without a normalisation: how strong a detail is is what these networks are to tell.
+    Without normalisation layers, which would remove the strength of a detail.
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:
@@ -30,8 +30,7 @@ class Encoder(nn.Module):
     """Features of a picture at its own and at ever coarser scales.
 
     Args:
-        inputs: what enters at each scale, the finest first: channels of the picture, then of what joins it further
-            down, often none (0).
+        inputs: channels that enter at each scale, the finest first; often 0 for all but the first.
         widths: channels of the features at each scale.
     """
 
@@ -69,8 +68,8 @@ class Decoder(nn.Module):
     """From features at several scales back to the finest one.
 
     Args:
-        inputs: channels of what is given at each scale, the finest first.
-        widths: channels of what leaves each scale; the first is the result's.
+        inputs: channels of the features at each scale, the finest first.
+        widths: channels of each scale's output; the first is that of the result.
     """
 
     def __init__(self, inputs: Sequence[int], widths: Sequence[int]) -> None:

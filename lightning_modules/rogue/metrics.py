@@ -61,12 +61,12 @@ class RobustnessMetrics(NamedMetrics):
             coefficients: by name, of those images ("clean") and of their corrupted copies.
             renderings: what these coefficients draw.
         """
-        wanted = self.identity_encoder(batch.image, batch.landmarks)
+        target_features = self.identity_encoder(batch.image, batch.landmarks)
         for name, rendering in renderings.items():
             known = self.of(name)
             known["nme"].update(rendering.landmarks, batch.landmarks)
-            drawn = self.identity_encoder(rendering.image.clamp(0, 1), rendering.landmarks)
-            known["cosine_distance"].update(drawn, wanted)
+            rendered_features = self.identity_encoder(rendering.image.clamp(0, 1), rendering.landmarks)
+            known["cosine_distance"].update(rendered_features, target_features)
         if batch.truth is None:
             return
         true = self.layout.split(batch.truth.coefficients)

@@ -1,4 +1,4 @@
-"""Fine against coarse: likeness to the photograph, clean and partly hidden, and the colours under what hides it."""
+"""Fine against coarse faces of clean and of occluded pictures, and their colours under the occluder."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from renderers.camera import euler_to_rotation, project, transform
 from renderers.face_models.base import MorphableModel
 from renderers.face_renderer import Rendering
 
-SEEN_TOLERANCE = 0.05  # decimetres that a seen vertex may lie behind its pixel's centre, where the surface slants
+VISIBLE_TOLERANCE = 0.05  # decimetres; on a slanted surface a visible vertex may lie behind its pixel's centre
 
 
 def hidden_vertices(vertices_image: Tensor, depth: Tensor, hidden: Tensor) -> Tensor:
-    """Vertices that a picture of the face alone would show, and that something in front of it hides.
+    """Vertices that face the camera and are covered by an occluder.
 
     Args:
         vertices_image: (B, V, 3) x, y in pixels, z the positive depth in decimetres.
@@ -37,8 +37,8 @@ def hidden_vertices(vertices_image: Tensor, depth: Tensor, hidden: Tensor) -> Te
     inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
     pixel = torch.where(inside, row * width + column, 0)
     surface = depth.view(batch, -1).gather(1, pixel)
-    seen = inside & (surface > 0) & (z <= surface + SEEN_TOLERANCE)
-    return seen & hidden.view(batch, -1).gather(1, pixel)
+    visible = inside & (surface > 0) & (z <= surface + VISIBLE_TOLERANCE)
+    return visible & hidden.view(batch, -1).gather(1, pixel)
 
 
 class RefinementMetrics(NamedMetrics):
@@ -95,7 +95,7 @@ class RefinementMetrics(NamedMetrics):
             face: (B, 1, H, W) bool, where the batch's pictures show the face.
             hidden: (B, 1, H, W) bool, the occluder.
         """
-        wanted = {name: encoder(batch.image, batch.landmarks) for name, encoder in self.encoders.items()}
+        target_features = {name: encoder(batch.image, batch.landmarks) for name, encoder in self.encoders.items()}
         truth = batch.truth
         colors = None if truth is None else truth.vertex_albedo
         under = None if hidden is None or colors is None else self._hidden(batch, hidden)
@@ -104,7 +104,7 @@ class RefinementMetrics(NamedMetrics):
             for name in ("psnr", "ssim"):
                 known[name].update(image, batch.image, rendering.mask & face)
             for name, encoder in self.encoders.items():
-                known[name].update(encoder(image, rendering.landmarks), wanted[name])
+                known[name].update(encoder(image, rendering.landmarks), target_features[name])
             if colors is not None:
                 known["texture_rmse"].update(rendering.vertex_albedo, colors)
             if under is not None:

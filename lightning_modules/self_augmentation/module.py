@@ -37,18 +37,18 @@ from renderers.landmarks68 import LANDMARKS
 
 
 class SelfAugmentation(FaceModule):
-    """A coarse model, and a fine texture on it that must survive the face's being turned, hidden and seen again.
+    """A coarse model, and a fine texture on it that the model must find again on turned and occluded re-renders.
 
     The first `coarse_steps` train the coarse model alone, on landmarks, colours and identity; then come equations (5)
-    to (9), which know no landmarks. A row of the paper's table 2 is a choice of weights and of `attribute_features`.
+    to (9), which use no landmarks. A row of the paper's table 2 is a choice of weights and of `attribute_features`.
 
     Args:
         face_model, backbone, identity_encoder, image_size, optimizer: see `FaceModule`.
         attribute_encoder: frozen network of attributes such as age and gender.
         corruption: hides parts of a re-render: (image, landmarks, generator) -> image and mask, as the modules of
             `datamodules.corruption`. With a generator of its own it also makes the occluded pictures of validation.
-        code_encoder: what the decoder is fed of identity: a subset of a recognition network's layers; the
-            `identity_encoder` by default.
+        code_encoder: the identity features that the decoder gets, such as a subset of a recognition network's layers;
+            those of `identity_encoder` by default.
         segmentation: (B, 3, H, W) -> (B, 1, H, W) the mask M of equation (6), weights in [0, 1]. Without one it is the
             exact face where the data knows it, and the batch's skin elsewhere; always within the projected face.
         judges: further recognition networks that validation measures with, by name.
@@ -58,7 +58,7 @@ class SelfAugmentation(FaceModule):
         coarse_identity_start: the step from which the coarse stage's identity term counts.
         freeze_coarse: keep the coarse model as it is from the first fine step on; else equation (5) trains it too.
         augmentation_start: the fine step from which faces are turned, hidden and fed back, and the perceptual terms
-            count; what is re-rendered must be a face already.
+            count. Before it the texture is too rough to be re-rendered.
         alternate: turn the faces in one step and hide parts of them in the next, at half the cost; else both in each.
         max_yaw: degrees; a re-rendered face looks this far to either side, 90 being the profile.
         attribute_features: whether the decoder is fed attributes beside identity.
@@ -152,7 +152,7 @@ class SelfAugmentation(FaceModule):
             loss = weighted_sum(terms, weights.terms())
         else:
             if self.freeze_coarse:
-                self.regressor.eval()  # Its batch norms too stay as they are.
+                self.regressor.eval()  # Batch norms keep their statistics too.
             terms = self.fine_terms(batch, step)
             loss = weighted_sum(terms, self.weights.terms())
         self.log_terms("train", terms, loss, len(batch))
@@ -198,7 +198,7 @@ class SelfAugmentation(FaceModule):
         return replace(coarse, rendering=fine, texture=fine.vertex_albedo, coarse=coarse.rendering)
 
     def textured(self, image: Tensor, coefficients: Coefficients, coarse: Rendering) -> TexturedFaces:
-        """The fine faces of coarse ones; the encoders' chips are cut at these' landmarks: no detector is asked.
+        """The fine faces of coarse ones. The encoders' chips are cut at the coarse landmarks, so no detector is needed.
 
         Args:
             image: (B, 3, H, W) sRGB in [0, 1].
@@ -340,7 +340,7 @@ class SelfAugmentation(FaceModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
-        if checkpoint.get("coarse_given"):  # A run that skipped the coarse stage skips it when it is resumed, too.
+        if checkpoint.get("coarse_given"):  # A resumed run skips the coarse stage too.
             self.coarse_given, self.coarse_steps = True, 0
 
     @torch.no_grad()

@@ -14,14 +14,14 @@ from renderers.face_models.mesh_edit import vertex_neighbours
 from renderers.fixed_sum import FixedSum
 from renderers.io.errors import within
 
-LEAST_DEVIATION = 1e-3  # of a feature; one that never moves says nothing
+LEAST_DEVIATION = 1e-3  # of a feature; a constant one must not be amplified
 
 
 class Standardization(nn.Module):
-    """Takes the mean and the deviation out of features, as counted over all batches of training so far.
+    """Subtracts the mean of features and divides by their deviation, over all training batches so far.
 
-    Unlike batch norm an answer never depends on who else is in the batch, re-rendered faces need no statistics of their
-    own, and it is the same in training and after.
+    Unlike batch norm, the output for a face does not depend on the other faces of the batch, re-rendered faces need no
+    statistics of their own, and training and evaluation are alike.
 
     Args:
         features: length of a vector.
@@ -43,8 +43,8 @@ class Standardization(nn.Module):
 
         Processes that train together have to call it together.
         """
-        seen = summed_over_processes(torch.cat([x.new_full((1,), len(x)), x.sum(dim=0)]))
-        count, mean = seen[0], seen[1:] / seen[0]
+        totals = summed_over_processes(torch.cat([x.new_full((1,), len(x)), x.sum(dim=0)]))
+        count, mean = totals[0], totals[1:] / totals[0]
         squares = summed_over_processes((x - mean).square().sum(dim=0))
         total = self.count + count
         step = mean - self.mean
@@ -99,7 +99,7 @@ class FAIDDecoder(nn.Module):
 class FineModel(nn.Module):
     """Coarse vertex colours and features -> fine vertex colours: the mean of what both refiners make of them.
 
-    Each refiner answers what it adds to the coarse colours, 0 at first: untrained, fine is coarse.
+    Each refiner returns what it adds to the coarse colours. An untrained one returns 0.
 
     Args:
         face_model: whose mesh it is; its Laplacian is made once, here.

@@ -1,4 +1,4 @@
-"""What is drawn anew of a reconstructed face: other colours, another pose, a part hidden (section 3.2.3)."""
+"""Re-renders of a reconstructed face: in other colours, in another pose, partly hidden (section 3.2.3)."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class TexturedFaces:
 
 @dataclass
 class View:
-    """A re-rendered picture of B faces, as the model is shown it.
+    """A re-rendered picture of B faces: an input of the model.
 
     Attributes:
         image: (B, 3, H, W) in [0, 1].

@@ -1,4 +1,4 @@
-"""Features of a subset of the layers of dlib's recognition network: what the face is, and where on it."""
+"""Features of a subset of the layers of dlib's recognition network: who it is, and what is where on the face."""
 
 from __future__ import annotations
 
@@ -16,9 +16,8 @@ from renderers.io.errors import UserError
 class DlibLayers(DlibEncoder):
     """The 128-D embedding followed by the answer of one residual block, averaged over a grid of cells.
 
-    An embedding is made to be the same for every picture of a person, make-up, beard and light included; the layers
-    below it know these, and where they are. Their features are not the same from everywhere: feed them to a decoder,
-    and compare people by `DlibEncoder`.
+    An embedding is trained to ignore make-up, beard and light. The layers below it still hold these, and their places.
+    Their features change with the view. So feed them to a decoder, and compare people by `DlibEncoder`.
 
     Args:
         chip_size: pixels, at least 103; see `DlibEncoder`.

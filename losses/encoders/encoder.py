@@ -1,4 +1,4 @@
-"""FaceEncoder: a frozen network that losses look through, with the crop it expects."""
+"""FaceEncoder: a frozen network whose features losses compare, with the crop it expects."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Errors of shape, of what a shape carries, of depth, normals and pose."""
+"""Errors of shape, vertex colours, depth, normals and pose."""
 
 from __future__ import annotations
 
@@ -23,6 +23,9 @@ def vertex_rmse(predicted: Tensor, true: Tensor) -> Tensor:
 
     Returns:
         (B,) millimetres.
+
+    >>> vertex_rmse(torch.zeros(1, 5, 3), torch.tensor([0.0, 0.03, 0.04]).expand(1, 5, 3)).tolist()
+    [5.0]
     """
     return MILLIMETRES * (predicted - true).square().sum(dim=-1).mean(dim=-1).sqrt()
 
@@ -128,9 +131,9 @@ def angle_between(first: Tensor, second: Tensor, dim: int = -1) -> Tensor:
 
 
 class NormalAngularError(MeanMetric):
-    """Mean angle in degrees between normals over the pixels where both are drawn, averaged over images.
+    """Mean angle in degrees between normals over the pixels that both cover, averaged over images.
 
-    An image in which no pixel is drawn in both is left out. A NaN normal counts as drawn, and so shows.
+    An image in which no pixel is covered by both is left out. A NaN normal counts as covered and makes the mean NaN.
     """
 
     def update(self, predicted: Tensor, true: Tensor) -> None:
@@ -148,7 +151,7 @@ class NormalAngularError(MeanMetric):
 class DepthError(MeanMetric):
     """Mean absolute depth error in millimetres over the pixels that both maps cover, averaged over images.
 
-    An image in which no pixel is covered by both is left out. A NaN depth counts as covered, and so shows.
+    An image in which no pixel is covered by both is left out. A NaN depth counts as covered and makes the mean NaN.
 
     Args:
         up_to_scale: multiply the predicted depth by S = sum(D_true) / sum(D_predicted) over those pixels first (the

@@ -1,4 +1,4 @@
-"""Likeness of pictures and of identities."""
+"""Similarity of pictures and of identities."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class MaskedPSNR(MeanMetric):
         """
         weight = mask.float()
         squared = (predicted.clamp(0, 1) - true.clamp(0, 1)).square().mean(dim=1, keepdim=True)
-        # Where, not a product: whatever stands outside the mask, be it NaN, is no part of the score.
+        # `where` and not a product: a NaN outside the mask must not enter the score.
         total = torch.where(weight > 0, squared * weight, 0.0).flatten(1).sum(dim=1)
         area = weight.flatten(1).sum(dim=1)
         error = (total / area).clamp_min(_LEAST_ERROR)
@@ -53,7 +53,7 @@ class MaskedRMSE(MeanMetric):
             mask: (B, 1, H, W) bool.
         """
         squared = (predicted.clamp(0, 1) - true.clamp(0, 1)).square().mean(dim=1, keepdim=True)
-        # Where, not a product: whatever stands outside the mask, be it NaN, is no part of the error.
+        # `where` and not a product: a NaN outside the mask must not enter the error.
         total = torch.where(mask, squared, 0.0).flatten(1).sum(dim=1)
         area = mask.flatten(1).sum(dim=1)
         self.add(255 * (total / area).sqrt(), area > 0)

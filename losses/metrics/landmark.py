@@ -49,6 +49,9 @@ def yaw_bin(yaw: Tensor) -> Tensor:
     """Which of `YAW_BINS` a face belongs to: (B,) degrees of either sign -> (B,) 0, 1 or 2.
 
     A bin's upper limit belongs to it; beyond 90 degrees is the last one's too, as in AFLW2000-3D's own count.
+
+    >>> yaw_bin(torch.tensor([-12.0, 30.0, 30.1, 95.0])).tolist()
+    [0, 0, 1, 2]
     """
     return torch.bucketize(yaw.abs(), yaw.new_tensor(YAW_LIMITS))
 

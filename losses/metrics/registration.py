@@ -19,7 +19,7 @@ Residual = Literal["plane", "point"]
 Ruler = Literal["surface", "points"]
 
 GAIN = 1e-6  # share by which a step has to lower the mean squared distance to count as one
-PATIENCE = 3  # steps without such gain that end the registration: near the optimum neighbours flip to and fro
+PATIENCE = 3  # steps without such gain that end the registration; near the optimum the nearest points alternate
 TRUSTED = 0.1  # of the surface's extent, the farthest that one step may go
 EXACT = 1e-10  # of the surface's extent; root mean squared residuals below it are rounding
 SELECTION = 3000  # points are enough to come near
@@ -59,8 +59,8 @@ def icp(
 ) -> Similarity:
     """Iterative closest points by Gauss-Newton steps (Chen and Medioni, 1992) that may scale isotropically.
 
-    Each step solves the linearised least squares of the residuals for turn, shift and growth. Of all the places it has
-    been to, the one with the least mean squared residual is returned.
+    Each step solves the linearised least squares of the residuals for rotation, translation and scale. The best of all
+    steps is returned, by mean squared residual.
 
     Args:
         points: (N, 3) of the moving shape.
@@ -68,9 +68,9 @@ def icp(
         start: where to begin; it has to be near, for only the nearest optimum is found.
         scale: whether it may change the size.
         iterations: at most.
-        kind: what is made small, see `residuals`.
-        ruler: whose size the residuals are measured in. Scans are the ruler: a scan that is moved onto a prediction
-            must not shrink to lie closer.
+        kind: what is minimised, see `residuals`.
+        ruler: in whose size the residuals are measured. That is the scan's: otherwise a scan that is moved onto a
+            prediction would shrink to lie closer.
     """
     extent = surface.extent
     best, least, current, idle = start, np.inf, start, 0

@@ -1,4 +1,4 @@
-"""Similarities: a turn, a shift and one growth for all directions."""
+"""Similarities: a rotation, a translation and an isotropic scale."""
 
 from __future__ import annotations
 

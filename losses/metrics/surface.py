@@ -1,4 +1,4 @@
-"""What a registration is drawn to: a cloud of points with normals, or a mesh of triangles."""
+"""The surfaces that a registration can align to: a cloud of points with normals, or a mesh of triangles."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Nearest:
     Attributes:
         places: (N, 3).
         normals: (N, 3) unit, of the surface there.
-        border: (N,) bool, whether the place lies on the rim of an open surface, beyond which it has no say.
+        border: (N,) bool, whether the place lies on the border of an open surface; beyond it nothing was scanned.
     """
 
     places: np.ndarray
@@ -28,7 +28,7 @@ class Nearest:
 
 
 class Surface(Protocol):
-    """What stands still while something is registered to it."""
+    """The fixed shape of a registration."""
 
     @property
     def extent(self) -> float:

@@ -10,7 +10,13 @@ HEIGHTS = (80.0, 600.0)  # millimetres, from a face cropped closely to a head wi
 
 
 def height_fault(vertices: np.ndarray) -> str | None:
-    """Why the height of a mean face of (V, 3) decimetres, which tells other units, is none of a face; or None."""
+    """Returns an error text if the height of the mean face, (V, 3) decimetres, is outside 80-600 mm; else None.
+
+    Such a height means that the file is in another unit.
+
+    >>> height_fault(np.array([[0.0, 0.0, 0.0], [0.0, 0.02, 0.0]]))
+    'its mean face is 2 high, expected 80 to 600 millimetres'
+    """
     height = MILLIMETRES * float(np.ptp(vertices[:, 1]))
     if HEIGHTS[0] < height < HEIGHTS[1]:
         return None

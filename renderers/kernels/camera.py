@@ -21,7 +21,7 @@ def place_points(
     motion: wp.array3d[wp.float32],  # rotation row by row, translation
     camera: wp.array3d[wp.float32],  # focal lengths, principal point
     posed: wp.array2d[wp.vec3f],
-    seen: wp.array2d[wp.vec3f],
+    projected: wp.array2d[wp.vec3f],
 ):
     image, point = wp.tid()
     piece = point % motion.shape[2]
@@ -35,7 +35,7 @@ def place_points(
     depth = DISTANCE - z
     inverse = 1.0 / wp.where(depth < NEAREST, NEAREST, depth)
     posed[image, point] = wp.vec3f(x, y, z)
-    seen[image, point] = wp.vec3f(
+    projected[image, point] = wp.vec3f(
         camera[image, 2, piece] + camera[image, 0, piece] * x * inverse,
         camera[image, 3, piece] - camera[image, 1, piece] * y * inverse,
         depth,
@@ -49,8 +49,8 @@ def pose_and_project(
     motion = torch.cat([rotation.flatten(1), translation], dim=1)
     shared = in_pieces(motion, len(points)), in_pieces(pinhole(intrinsics), len(points))
     outputs = points.new_empty(points.shape), points.new_empty(points.shape)
-    posed, seen = differentiable(place_points, points.shape[:2], (points, *shared), outputs)
-    return posed, seen
+    posed, projected = differentiable(place_points, points.shape[:2], (points, *shared), outputs)
+    return posed, projected
 
 
 def pinhole(intrinsics: Tensor) -> Tensor:

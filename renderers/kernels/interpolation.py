@@ -56,13 +56,13 @@ def mix_corners(
     faces: wp.array[wp.vec3l],
     pix_to_face: wp.array3d[wp.int64],
     barycentric: wp.array3d[wp.vec3f],
-    drawn: wp.array4d[wp.float32],
+    picture: wp.array4d[wp.float32],
 ):
     image, row, column = wp.tid()
     face = int(pix_to_face[image, row, column])
     if face < 0:
         for channel in range(attributes.shape[2]):
-            drawn[image, channel, row, column] = 0.0
+            picture[image, channel, row, column] = 0.0
     else:
         corners = faces[face]
         a = int(corners[0])
@@ -73,7 +73,7 @@ def mix_corners(
             first = weights[0] * attributes[image, a, channel]
             second = weights[1] * attributes[image, b, channel]
             third = weights[2] * attributes[image, c, channel]
-            drawn[image, channel, row, column] = first + second + third
+            picture[image, channel, row, column] = first + second + third
 
 
 def make_fragments(vertices_image: Tensor, faces: Tensor, pix_to_face: Tensor) -> Fragments:
@@ -87,6 +87,6 @@ def make_fragments(vertices_image: Tensor, faces: Tensor, pix_to_face: Tensor) -
 def interpolate(fragments: Fragments, faces: Tensor, attributes: Tensor) -> Tensor:
     """See `renderers.raster.interpolation.interpolate`."""
     batch, height, width = fragments.pix_to_face.shape
-    drawn = attributes.new_empty(batch, attributes.shape[2], height, width)
+    picture = attributes.new_empty(batch, attributes.shape[2], height, width)
     inputs = attributes.expand(batch, -1, -1), faces.long(), fragments.pix_to_face, fragments.barycentric
-    return differentiable(mix_corners, (batch, height, width), inputs, [drawn])[0]
+    return differentiable(mix_corners, (batch, height, width), inputs, [picture])[0]

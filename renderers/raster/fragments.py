@@ -1,4 +1,4 @@
-"""What a rasterizer answers for each pixel."""
+"""Fragments: the output of a rasterizer for each pixel."""
 
 from __future__ import annotations
 

@@ -33,7 +33,11 @@ def gather_corners(attributes: Tensor, faces: Tensor, pix_to_face: Tensor) -> Te
 
 
 def pixel_centres(height: int, width: int, like: Tensor) -> Tensor:
-    """(H, W, 2) continuous x, y of the pixel centres: (j + 0.5, i + 0.5)."""
+    """(H, W, 2) continuous x, y of the pixel centres: (j + 0.5, i + 0.5).
+
+    >>> pixel_centres(1, 2, like=torch.zeros(())).tolist()
+    [[[0.5, 0.5], [1.5, 0.5]]]
+    """
     y = torch.arange(height, device=like.device, dtype=like.dtype) + 0.5
     x = torch.arange(width, device=like.device, dtype=like.dtype) + 0.5
     return torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)
@@ -57,12 +61,12 @@ def make_fragments(vertices_image: Tensor, faces: Tensor, pix_to_face: Tensor) -
     height, width = pix_to_face.shape[1:]
     mask = pix_to_face >= 0
     corners = gather_corners(vertices_image, faces, pix_to_face)
-    # Background pixels get a harmless point, so that no gradient is ever 0 * inf.
+    # Background pixels get some valid point, so that no gradient is 0 * inf.
     x, y, z = torch.where(mask[:, None, None], corners, 1.0).unbind(1)
     centre_x, centre_y = pixel_centres(height, width, vertices_image).unbind(-1)
     (ax, bx, cx), (ay, by, cy) = (x - centre_x).unbind(1), (y - centre_y).unbind(1)
     weights = torch.stack([bx * cy - by * cx, cx * ay - cy * ax, ax * by - ay * bx], dim=1)
-    # Turned to face the viewer; a weight below 0 is rounding, since the centre lies inside.
+    # Oriented towards the viewer. The centre lies inside, so a weight below 0 is a rounding error.
     weights = (weights * weights.detach().sum(dim=1, keepdim=True).sign()).clamp_min(0)
     over_depth = weights / z
     total = over_depth.sum(dim=1)

@@ -24,6 +24,10 @@ def polygon_coverage(polygon: Tensor, size: tuple[int, int], softness: float = 1
 
     Returns:
         (B, 1, H, W) share of the square, in [0, 1] for a simple polygon run clockwise.
+
+    >>> square = torch.tensor([[[0.0, 0.0], [1.5, 0.0], [1.5, 1.0], [0.0, 1.0]]])
+    >>> polygon_coverage(square, (1, 3), softness=1.0).tolist()
+    [[[[1.0, 0.5, 0.0]]]]
     """
     height, width = size
     rows, columns = (torch.arange(n, dtype=polygon.dtype, device=polygon.device) for n in (height, width))
@@ -47,7 +51,7 @@ def polygon_coverage(polygon: Tensor, size: tuple[int, int], softness: float = 1
 
 
 def _between(values: Tensor) -> Tensor:
-    """clamp(u, 0, 1) whose gradient is 1 on one of the two ends: what lies on a side belongs to one square, not two."""
+    """clamp(u, 0, 1) whose gradient is 1 at one of the two ends: a point on a side belongs to one square."""
     return values.relu() - (values - 1).relu()
 
 

@@ -1,4 +1,4 @@
-"""UV space: a face's surface as square maps, between its vertices and the images that show it.
+"""UV space: maps of a face's surface, baked from its vertices and unwrapped from images.
 
 A map is (B, C, R, R): row 0 is v = 1, column 0 is u = 0, texel (row i, column j) has its centre at
 u = (j + 0.5) / R, v = 1 - (i + 0.5) / R. Texels that no face covers are 0 in every map that is made here.

@@ -41,8 +41,8 @@ class DetailedFaceRendering(Rendering):
     Attributes:
         chart: of the face model, R texels along a side.
         illumination: (B, 27).
-        albedo_map: (B, 3, R, R) what is added to the albedo, which is drawn from the vertices: from a map it would be
-            blurred.
+        albedo_map: (B, 3, R, R) what is added to the albedo. The albedo itself comes from the vertices, since a map
+            would blur it.
         displacement: (B, 1, R, R) decimetres along the normals; flat where absent.
     """
 
@@ -53,7 +53,7 @@ class DetailedFaceRendering(Rendering):
 
     @cached_property
     def detail(self) -> DetailRendering:
-        """The pictures; where a texel is several pixels wide it is not seen as a square."""
+        """The pictures; sampled bicubically where a texel is several pixels wide."""
         maps, smooth = (self.albedo_map, self.displacement), self.mask.shape[-1] > 2 * self.chart.size
         return draw_detail(self.chart, self, self.illumination, *maps, smooth=smooth)
 

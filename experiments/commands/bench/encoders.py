@@ -28,14 +28,14 @@ def face_landmarks(size: int, batch: int) -> Tensor:
     return project(points, default_intrinsics(size)[None])[..., :2].expand(batch, -1, -1).contiguous()
 
 
-def look(encoder: FaceEncoder, photographs: Tensor, drawn: Tensor, landmarks: Tensor) -> Callable[[], None]:
+def look(encoder: FaceEncoder, photographs: Tensor, renders: Tensor, landmarks: Tensor) -> Callable[[], None]:
     """What a perceptual loss pays: the features of photographs, and those of renders with their gradient."""
 
     def step() -> None:
         with torch.no_grad():
-            wanted = encoder(photographs, landmarks)
-        found = encoder(drawn, landmarks)
-        torch.autograd.grad((found * wanted).sum(), drawn)
+            target_features = encoder(photographs, landmarks)
+        rendered_features = encoder(renders, landmarks)
+        torch.autograd.grad((rendered_features * target_features).sum(), renders)
 
     return step
 
@@ -57,7 +57,7 @@ def run(device: torch.device) -> Iterator[Row]:
     """Three rows: recognition features beside dlib's own network, and what each encoder costs beside ResNet-50."""
     generator = torch.Generator().manual_seed(0)
     photographs = torch.rand(BATCH, 3, SIZE, SIZE, generator=generator).to(device)
-    drawn = torch.rand(BATCH, 3, SIZE, SIZE, generator=generator).to(device).requires_grad_()
+    renders = torch.rand(BATCH, 3, SIZE, SIZE, generator=generator).to(device).requires_grad_()
     landmarks = face_landmarks(SIZE, BATCH).to(device)
     identity = DlibEncoder().to(device)
     chips = identity.chips(photographs, landmarks)
@@ -78,7 +78,7 @@ def run(device: torch.device) -> Iterator[Row]:
             "encoders",
             f"{name}: photographs, and renders with gradients: {BATCH} images of {SIZE} px",
             device,
-            look(encoder, photographs, drawn, landmarks),
+            look(encoder, photographs, renders, landmarks),
             "ResNet-50",
             forward_and_backward(backbone, images),
             budget_s=6.0,

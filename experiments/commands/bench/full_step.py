@@ -81,14 +81,14 @@ def views_of_faces(model: MorphableModel, images: int, views: int = 1) -> MultiV
     coefficients.translation.zero_()
     device = model.mean_shape.device
     with torch.no_grad():
-        drawn = FaceRenderer(model, SIZE).to(device)(layout.split(vector.to(device)))
-        image = torch.where(drawn.mask, drawn.image.clamp(0, 1), 0.5)
+        rendering = FaceRenderer(model, SIZE).to(device)(layout.split(vector.to(device)))
+        image = torch.where(rendering.mask, rendering.image.clamp(0, 1), 0.5)
     return MultiViewBatch(
         image=image,
-        landmarks=drawn.landmarks,
-        skin=drawn.mask.float(),
+        landmarks=rendering.landmarks,
+        skin=rendering.mask.float(),
         intrinsics=default_intrinsics(SIZE, device).repeat(len(image), 1, 1),
-        skin_probability=drawn.mask.float(),
+        skin_probability=rendering.mask.float(),
         views=torch.arange(len(image), device=device).view(faces, views),
     )
 

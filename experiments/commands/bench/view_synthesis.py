@@ -58,15 +58,18 @@ def face_pairs(pairs: int, faces: int, size: int, device: torch.device) -> Pairs
     coefficients = layout.split(torch.zeros(2 * pairs, layout.length, device=device))
     coefficients.angles[pairs:, 1] = torch.linspace(-0.5, 0.5, pairs, device=device)
     with torch.no_grad():
-        drawn = FaceRenderer(model, size).to(device)(coefficients)
+        rendering = FaceRenderer(model, size).to(device)(coefficients)
         pose = relative_pose(
-            drawn.rotation[:pairs], drawn.translation[:pairs], drawn.rotation[pairs:], drawn.translation[pairs:]
+            rendering.rotation[:pairs],
+            rendering.translation[:pairs],
+            rendering.rotation[pairs:],
+            rendering.translation[pairs:],
         )
-    seen = drawn.fragments.pix_to_face
+    seen = rendering.fragments.pix_to_face
     made = Pairs(
-        image=drawn.image[pairs:],
-        depth_source=drawn.depth[pairs:],
-        depth_target=drawn.depth[:pairs],
+        image=rendering.image[pairs:],
+        depth_source=rendering.depth[pairs:],
+        depth_target=rendering.depth[:pairs],
         seen_source=seen[pairs:],
         seen_target=seen[:pairs],
         intrinsics=default_intrinsics(size, device).expand(pairs, 3, 3),

@@ -41,15 +41,15 @@ def evaluate(module: FaceModule, request: Request, tell: Callable[[str], None]) 
     left_out: dict[str, str] = {}
     metric = YawBinnedNME()
     for path, annotation, crop in _faces(predictor, request, left_out):
-        drawn = predictor.draw(crop.image[None])
-        points = crop.alignment.to_photo(drawn.landmarks[0].cpu().double().numpy())
+        rendering = predictor.draw(crop.image[None])
+        points = crop.alignment.to_photo(rendering.landmarks[0].cpu().double().numpy())
         predicted, true = (torch.from_numpy(array)[None] for array in (points, annotation.landmarks[:, :2]))
         yaw = torch.tensor([annotation.pose[1]])
         metric.update(predicted, true, yaw)
         name = YAW_BINS[int(yaw_bin(yaw))]
         names[name].append(path.stem)
         sets[name]["nme"].append(float(landmark_nme(predicted, true)))
-        corners = drawn.vertices[0, module.face_model.landmark_indices].cpu().double()
+        corners = rendering.vertices[0, module.face_model.landmark_indices].cpu().double()
         sets[name]["inner_mouth_mm"].append(mouth_error(corners, annotation.landmarks))
     tell_left_out(left_out, tell)
     sets = {name: metrics for name, metrics in sets.items() if metrics["nme"]}

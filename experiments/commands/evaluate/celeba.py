@@ -46,9 +46,9 @@ def evaluate(module: FaceModule, request: Request, tell: Callable[[str], None]) 
         bar.update(task, description="evaluating")
         for batch in _batches(faces, request.batch_size):
             batch = batch.to(module.device)
-            drawn, pictures = draw_stages(module, batch)
+            rendering, pictures = draw_stages(module, batch)
             for stage, picture in pictures.items():
-                for metric, values in likeness(module, batch, drawn, picture).items():
+                for metric, values in likeness(module, batch, rendering, picture).items():
                     sets.setdefault(stage, {}).setdefault(metric, []).extend(values)
             bar.advance(task, len(batch))
     shown = list(sets)[-1]
@@ -86,13 +86,15 @@ def draw_stages(module: FaceModule, batch: MultiViewBatch) -> tuple[Rendering, d
 
 
 @torch.no_grad()
-def likeness(module: FaceModule, batch: MultiViewBatch, drawn: Rendering, picture: Tensor) -> dict[str, list[float]]:
+def likeness(
+    module: FaceModule, batch: MultiViewBatch, rendering: Rendering, picture: Tensor
+) -> dict[str, list[float]]:
     """Every metric of B faces, one value a face.
 
     Args:
         module: whose identity encoder compares.
         batch: photographs.
-        drawn: the coarse faces, whose pixels count.
+        rendering: the coarse faces, whose pixels count.
         picture: (B, 3, H, W) what is compared with the photographs.
     """
     metrics = {"psnr": MaskedPSNR(), "ssim": MaskedSSIM(), "rmse": MaskedRMSE()}
@@ -101,20 +103,22 @@ def likeness(module: FaceModule, batch: MultiViewBatch, drawn: Rendering, pictur
         one = slice(row, row + 1)
         for name, metric in metrics.items():
             metric = metric.to(picture.device)
-            values[name].append(float(metric(picture[one], batch.image[one], drawn.mask[one])))
-    features = module.identity_encoder(picture.clamp(0, 1), drawn.landmarks)
-    wanted = module.identity_encoder(batch.image, batch.landmarks)
-    return values | {"identity_similarity": F.cosine_similarity(features, wanted, dim=-1).tolist()}
+            values[name].append(float(metric(picture[one], batch.image[one], rendering.mask[one])))
+    rendered_features = module.identity_encoder(picture.clamp(0, 1), rendering.landmarks)
+    target_features = module.identity_encoder(batch.image, batch.landmarks)
+    return values | {"identity_similarity": F.cosine_similarity(rendered_features, target_features, dim=-1).tolist()}
 
 
 def _panels(module: FaceModule, faces: PreparedFaces, errors: list[float]) -> dict[str, Tensor]:
     """The worst, the middle and the best face of the last stage, as each stage draws it."""
     rows = extremes(errors)
     batch = collate_faces([faces[row] for row in rows.values()]).to(module.device)
-    drawn, pictures = draw_stages(module, batch)
-    shown = face_panels(batch.image, drawn)
+    rendering, pictures = draw_stages(module, batch)
+    shown = face_panels(batch.image, rendering)
     columns = {"input": shown["input"]}
-    columns |= {stage: torch.where(drawn.mask, picture.clamp(0, 1), batch.image) for stage, picture in pictures.items()}
+    columns |= {
+        stage: torch.where(rendering.mask, picture.clamp(0, 1), batch.image) for stage, picture in pictures.items()
+    }
     columns["shape"] = shown["shape"]
     texts = [f"{kind} RMSE {errors[row]:.1f}" for kind, row in rows.items()]
     return {

@@ -79,21 +79,21 @@ def evaluate(module: FaceModule, request: Request, tell: Callable[[str], None]) 
     module.eval().to(device)
     sets: dict[str, dict[str, list[float]]] = {}
     shown: dict[str, list[Tensor]] = {}
-    seen = 0
+    counted = 0
     with progress_bar(subjects.count) as (bar, task):
         bar.update(task, description="evaluating")
         for clean, vector in subjects.batches:
-            pictures = {CLEAN: clean.image, **corrupted_pictures(clean, corruptions, request.seed, seen)}
+            pictures = {CLEAN: clean.image, **corrupted_pictures(clean, corruptions, request.seed, counted)}
             batch, true = clean.to(device), layout.split(vector.to(device))
             for name, image in pictures.items():
                 rendering = module.reconstruct(image.to(device), batch.skin, batch.intrinsics).rendering
                 errors = face_errors(module, batch, rendering, true)
                 for metric, values in errors.items():
                     sets.setdefault(name, {}).setdefault(metric, []).extend(values.tolist())
-                if seen < SHOWN:
+                if counted < SHOWN:
                     for column, picture in _columns(name, image, batch.image, rendering).items():
                         shown.setdefault(column, []).append(picture.cpu())
-            seen += len(clean)
+            counted += len(clean)
             bar.advance(task, len(clean))
     panels = {column: torch.cat(pictures)[:SHOWN] for column, pictures in shown.items()}
     return Evaluation(subjects.truth, sets, panels)
@@ -113,7 +113,7 @@ def corrupted_pictures(
     Returns:
         name -> (B, 3, H, W) in [0, 1].
     """
-    drawn: dict[str, list[Tensor]] = {name: [] for name in corruptions}
+    copies: dict[str, list[Tensor]] = {name: [] for name in corruptions}
     for row in range(len(batch)):
         one = slice(row, row + 1)
         face = FaceBatch(batch.image[one], batch.landmarks[one], batch.skin[one], batch.intrinsics[one])
@@ -121,8 +121,8 @@ def corrupted_pictures(
             # Each its own stream: what one corruption draws must not change with the others.
             state = np.random.SeedSequence([seed, first + row, place]).generate_state(1, np.uint64)
             generator = torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
-            drawn[name].append(corrupt(face, {name: corruptions[name]}, generator).corrupted[name])
-    return {name: torch.cat(pictures) for name, pictures in drawn.items()}
+            copies[name].append(corrupt(face, {name: corruptions[name]}, generator).corrupted[name])
+    return {name: torch.cat(pictures) for name, pictures in copies.items()}
 
 
 @torch.no_grad()
@@ -138,13 +138,13 @@ def face_errors(module: FaceModule, clean: FaceBatch, rendering: Rendering, true
     face_model = module.face_model
     shape = face_model.shape(true.identity, true.expression)
     posed = transform(shape, euler_to_rotation(true.angles), true.translation)
-    wanted = module.identity_encoder(clean.image, clean.landmarks)
-    drawn = module.identity_encoder(rendering.image.clamp(0, 1), rendering.landmarks)
+    target_features = module.identity_encoder(clean.image, clean.landmarks)
+    rendered_features = module.identity_encoder(rendering.image.clamp(0, 1), rendering.landmarks)
     return {
         "shape_rmse_mm": vertex_rmse(rendering.shape, shape),
         "posed_rmse_mm": centred_vertex_rmse(rendering.vertices, posed),
         "texture_rmse": texture_rmse(rendering.vertex_albedo, face_model.albedo(true.albedo)),
-        "cosine_distance": identity_loss(drawn, wanted),
+        "cosine_distance": identity_loss(rendered_features, target_features),
     }
 
 

@@ -249,11 +249,11 @@ class ScanReader:
 def overlay_panels(predictor: Predictor, chosen: Sequence[tuple[str, Crop]]) -> dict[str, Tensor]:
     """Photograph, overlay and shape of some faces, the photograph with a line of text."""
     images = torch.stack([crop.image for _, crop in chosen])
-    drawn = face_panels(images.to(predictor.device), predictor.draw(images))
+    panels = face_panels(images.to(predictor.device), predictor.draw(images))
     columns: dict[str, Tensor] = {}
     for name in ("input", "overlay", "shape"):
         texts = [text if name == "input" else "" for text, _ in chosen]
-        columns[name] = torch.stack([labelled(*pair) for pair in zip(drawn[name], texts, strict=True)])
+        columns[name] = torch.stack([labelled(*pair) for pair in zip(panels[name], texts, strict=True)])
     return columns
 
 
