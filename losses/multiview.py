@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from losses.photometric import color_distance
-from renderers.camera import REFERENCE_FOCAL
+from renderers.camera import REFERENCE_FOCAL, rays
 from renderers.units import MILLIMETRES
-from renderers.view_synthesis import rays
 
 # Cameras nearer than about this to each other (decimetres; 3 degrees of yaw) have no epipolar geometry to speak of.
 MIN_BASELINE = 0.5
@@ -93,7 +92,7 @@ def epipolar_distance(rays_target: Tensor, rays_source: Tensor, rotation: Tensor
     untrained network. `MIN_BASELINE` under the root lets distance and gradient fade to 0 there.
 
     Args:
-        rays_target: (P, N, 3) normalised coordinates (x, y, 1), see `renderers.view_synthesis.rays`.
+        rays_target: (P, N, 3) normalised coordinates (x, y, 1), see `renderers.camera.rays`.
         rays_source: (P, N, 3) the matching ones.
         rotation: (P, 3, 3) from target to source, between camera-centred frames.
         translation: (P, 3) decimetres.

@@ -11,6 +11,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from renderers.constants import constant
 from renderers.kernels.on_gpu import on_gpu
@@ -155,6 +156,22 @@ def default_intrinsics(size: int, device: torch.device | str = "cpu") -> Tensor:
     focal = REFERENCE_FOCAL * size / REFERENCE_SIZE
     centre = size / 2
     return torch.tensor([[focal, 0.0, centre], [0.0, focal, centre], [0.0, 0.0, 1.0]], device=device)
+
+
+def rays(points: Tensor, intrinsics: Tensor) -> Tensor:
+    """K^-1 p: the camera-centred directions of pixels, scaled to z = 1.
+
+    Args:
+        points: (P, ..., 2) pixels.
+        intrinsics: (P, 3, 3), zero skew.
+
+    Returns:
+        (P, ..., 3)
+    """
+    per_view = (len(intrinsics),) + (1,) * (points.dim() - 2) + (2,)
+    focal = torch.stack([intrinsics[:, 0, 0], intrinsics[:, 1, 1]], dim=-1).view(per_view)
+    principal = intrinsics[:, :2, 2].view(per_view)
+    return functional.pad((points - principal) / focal, (0, 1), value=1.0)
 
 
 def zoomed(intrinsics: Tensor, scale: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from renderers.camera import NEAR
+from renderers.camera import NEAR, rays
 from renderers.kernels.on_gpu import on_gpu
 from renderers.raster.interpolation import pixel_centres
 
@@ -44,22 +44,6 @@ def covisible_map(target: Tensor, source: Tensor, faces: Tensor, vertex_count: i
     covisible = shown[0] & shown[1]
     covisible[:, vertex_count] = False
     return covisible.gather(1, in_target).view(*target.shape, 3).any(dim=-1).unsqueeze(1)
-
-
-def rays(points: Tensor, intrinsics: Tensor) -> Tensor:
-    """K^-1 p: the camera-centred directions of pixels, scaled to z = 1.
-
-    Args:
-        points: (P, ..., 2) pixels.
-        intrinsics: (P, 3, 3), zero skew.
-
-    Returns:
-        (P, ..., 3)
-    """
-    per_view = (len(intrinsics),) + (1,) * (points.dim() - 2) + (2,)
-    focal = torch.stack([intrinsics[:, 0, 0], intrinsics[:, 1, 1]], dim=-1).view(per_view)
-    principal = intrinsics[:, :2, 2].view(per_view)
-    return functional.pad((points - principal) / focal, (0, 1), value=1.0)
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,9 @@ def innermost(data: Namespace) -> Namespace:
 def link_arguments(model: Namespace, data: Namespace) -> None:
     """Sets the arguments that follow from others, in place.
 
-    The module draws an image at the size at which its data reads it. The data draw corrupted copies from the step at
-    which the module uses them. This is not jsonargparse's `link_arguments`, which fails where an argument's class_path
+    The module draws an image at the size at which its data reads it. Synthetic data are drawn with the module's face
+    model: so a run takes another one by a single line. The data draw corrupted copies from the step at which the module
+    uses them. This is not jsonargparse's `link_arguments`, which fails where an argument's class_path
     is a function, as the face model's is.
 
     Args:
@@ -26,5 +27,7 @@ def link_arguments(model: Namespace, data: Namespace) -> None:
     taken, read, outermost = (part.get("init_args", {}) for part in (model, innermost(data), data))
     if "size" in read and "image_size" in taken:
         taken.image_size = read.size
+    if "face_model" in read and "face_model" in taken:
+        read.face_model = taken.face_model.clone()
     if "robust_start" in outermost and "robust_start" in taken:
         outermost.robust_start = taken.robust_start

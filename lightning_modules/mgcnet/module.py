@@ -158,9 +158,10 @@ class MGCNet(FaceModule):
         pose = pairs.rotation, pairs.translation
         terms: dict[str, Tensor] = {}
         if weights.pixel or weights.depth:
+            covisible = self.covisible_map(rendering, target, source)
             depth_target, depth_source = rendering.depth[target], rendering.depth[source]
             view = synthesize_view(batch.image[source], depth_source, depth_target, *pairs.cameras, *pose)
-            shared = view.inside & self.covisible_map(rendering, target, source)
+            shared = view.inside & covisible
             if weights.pixel:
                 distances = pixel_consistency_loss(view.image, batch.image[target], shared, self.euclidean_pixels)
                 terms["pixel"] = pairs.mean(distances)

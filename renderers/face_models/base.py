@@ -43,6 +43,7 @@ class MorphableModel(nn.Module, ABC):
     expression_size: int
     albedo_size: int
     has_specular: bool
+    linear_albedo = False  # whether the albedo's statistics are of linear RGB
 
     def __init__(
         self,

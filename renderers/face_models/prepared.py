@@ -51,7 +51,7 @@ def save_prepared(model: MorphableModel, path: Path) -> None:
         "kind": np.array("linear" if isinstance(model, LinearModel) else "flame"),
         "name": np.array(model.name),
         "expression_names": np.array(model.expression_names, dtype=np.str_),
-        "linear_albedo": np.array(isinstance(model, LinearModel) and model.linear_albedo),
+        "linear_albedo": np.array(model.linear_albedo),
         "fingerprint": np.array(model.fingerprint()),
     }
     try:

@@ -17,8 +17,7 @@ from losses.multiview import (
     essential_matrix,
     pixel_consistency_loss,
 )
-from renderers.camera import default_intrinsics, euler_to_rotation, project, relative_pose, transform
-from renderers.view_synthesis import rays
+from renderers.camera import default_intrinsics, euler_to_rotation, project, rays, relative_pose, transform
 
 Motion = tuple[Tensor, Tensor]
 

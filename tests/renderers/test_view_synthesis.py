@@ -16,13 +16,14 @@ from renderers.camera import (
     default_intrinsics,
     euler_to_rotation,
     project,
+    rays,
     relative_pose,
     to_camera_centred,
     transform,
 )
 from renderers.raster import rasterize
 from renderers.raster.interpolation import interpolate, pixel_centres
-from renderers.view_synthesis import SynthesizedView, covisible_map, rays, synthesize_view
+from renderers.view_synthesis import SynthesizedView, covisible_map, synthesize_view
 
 TARGET = ([0.1, 0.2, 0.05], [0.1, -0.05, 0.2])  # angles, translation
 SOURCE = ([-0.1, -0.3, -0.1], [-0.1, 0.1, -0.3])

@@ -17,6 +17,7 @@ from renderers.io.errors import UserError
 from tests.conf.fake_bfm import write_fake_bfm
 from tests.conf.fake_bfm_h5 import ALBEDO, fake_albedo, fake_bfm_h5
 from tests.conf.fake_bfm_raw import write_fake_bfm_raw
+from tests.conf.fake_flame import fake_flame, write_fake_flame
 from tests.conf.scenes import small_face_model
 from tests.conf.write_hdf5 import write_hdf5
 
@@ -122,3 +123,12 @@ def test_an_error_leaves_what_was_there(tmp_path: Path, capsys: pytest.CaptureFi
 def test_a_kind_that_is_not_known(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["prepare", "face-model", "smpl", "x"]) == 2
     assert "bfm2009" in capsys.readouterr().err
+
+
+def test_flame_by_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_fake_flame(tmp_path / "flame", fake_flame())
+    out = tmp_path / "mine.npz"
+    assert main(["prepare", "face-model", "flame", str(folder), "--out", str(out)]) == 0
+    told = " ".join(capsys.readouterr().err.split())
+    assert "flame: " in told and "no specular albedo" in told and "FLAME's licence" in told
+    assert same(load_face_model(str(out)), load_face_model(str(folder)))
