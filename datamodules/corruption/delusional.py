@@ -1,4 +1,4 @@
-"""Occlusions that no face wears: random shapes and patterns of any colour at any place (ROGUE, section 4.1)."""
+"""Delusional occlusions: random shapes and patterns of any colour at any place (ROGUE, section 4.1)."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ class Corrupted(NamedTuple):
 
 
 class Draws:
-    """Draws on the generator's own device and hands out on another: a seed means the same wherever the pictures are.
+    """Random numbers, drawn on the generator's device and moved to another: a seed gives the same on every device.
 
     Args:
         generator: torch's own one on the CPU where absent.

@@ -112,7 +112,7 @@ class Pose(NamedTuple):
 
         Args:
             points: (B, V, 3) decimetres.
-            weights: (V, 68) of `landmark_weights`; without them nothing follows single landmarks.
+            weights: (V, 68) of `landmark_weights`; without them all points move by the affine camera alone.
 
         Returns:
             (B, V, 3) x, y in pixels, z the depth in decimetres.

@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_filter
 
 from datamodules.corruption.head import head_grid, surface_depth, template
 
-# What a face of a mesh belongs to; the head itself hides, and is not drawn.
+# The part that a triangle belongs to. The head hides what is behind it, and is not drawn itself.
 HEAD, CLOTH, RIM, LENS, CORD, HAIR, FINGER, BACK = range(8)
 MORPHS = 3  # numbers of style that move vertices
 

@@ -47,7 +47,7 @@ def salt_and_pepper(image: Tensor, strength: Tensor, draws: Draws) -> Tensor:
 def poisson(image: Tensor, strength: Tensor, draws: Draws) -> Tensor:
     """Photon noise: counts of mean peak * image, over the peak; the fewer photons, the stronger.
 
-    The counts invert the distribution function at one even number each, so that a value hangs on no other's.
+    Each count inverts the distribution function at one uniform number, so that the values are independent.
     Arguments as `gaussian`.
     """
     least, most = POISSON_PEAK

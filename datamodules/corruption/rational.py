@@ -1,4 +1,4 @@
-"""Occlusions that faces do wear, drawn from the landmarks and the pose (ROGUE, section 4.1)."""
+"""Rational occlusions: things that people wear, placed by landmarks and pose (ROGUE, section 4.1)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from renderers.raster.rasterize import load_backend
 RATIONAL_KINDS = tuple(OCCLUDERS)
 STYLES = 12  # random numbers that an occluder is drawn by
 SAMPLES = 2  # of a pixel along each axis
-LEAST_OPACITY = 1 / 512  # what would change no 8-bit picture is left out
+LEAST_OPACITY = 1 / 512  # a smaller one would not change an 8-bit picture
 
 
 class _Occluder(nn.Module):
@@ -37,7 +37,7 @@ class _Occluder(nn.Module):
         super().__init__()
         build, zero = OCCLUDERS[name], np.zeros(MORPHS)
         mesh: Mesh = build(zero)
-        # The surfaces are linear in their style, or near enough.
+        # The surfaces are almost linear in their style.
         morphs = np.stack([build(unit).vertices - mesh.vertices for unit in np.eye(MORPHS)])
         self.name = name
         self.paint = PAINTS[name]

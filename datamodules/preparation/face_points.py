@@ -1,4 +1,4 @@
-"""dlib's 68 points in a box, for a head turned any way round in the picture, and how far they may be trusted."""
+"""dlib's 68 points in a box, at any roll of the head, and how reliable they are."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TURNS = (90, -90, 45, -45, 180, 135, -135)  # degrees that a picture is turned b
 
 @dataclass(frozen=True, eq=False)
 class FacePoints:
-    """What the predictor says about one box.
+    """The predicted points of one box.
 
     Attributes:
         box: (4,) left, top, right, bottom: the square that was looked at, upright whatever the turn.
@@ -44,10 +44,10 @@ class FacePoints:
 
 
 class PointPredictor:
-    """Predicts the points in a box, and looks again with the picture turned where they are doubtful.
+    """Predicts the points in a box, and predicts again in a rotated picture where they are doubtful.
 
-    The predictor always answers with a face like those it has learned: upright, and seen from the front. On any other
-    its answer changes with each small shift of the box, which is what tells.
+    The predictor always returns an upright frontal face, as in its training data. On other faces its points change with
+    each small shift of the box; that spread shows that they are wrong.
 
     Args:
         dlib: the module.

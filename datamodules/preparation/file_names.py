@@ -1,4 +1,4 @@
-"""File names as people, terminals and JSON can read them."""
+"""File names in a form that terminals and JSON accept."""
 
 from __future__ import annotations
 

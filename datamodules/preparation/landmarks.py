@@ -1,6 +1,6 @@
 """Face boxes and the iBUG 68 points in photographs, behind one interface.
 
-Detectors speak of whole pixels; half a pixel is added here, and nowhere else, to make their answers continuous.
+Detectors return whole pixels. Half a pixel is added here, and nowhere else, to make them continuous.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class DetectedFace:
         box: (4,) left, top, right, bottom.
         landmarks: (68, 2) iBUG points.
         score: the detector's own confidence that this is a face, higher is surer.
-        spread: how far the landmarks move when the detector looks again from a little aside, percent of the landmarks'
-            sqrt(w * h); None where that was not measured.
+        spread: how far the landmarks move when the box is shifted a little, percent of the landmarks' sqrt(w * h); None
+            where that was not measured.
     """
 
     box: np.ndarray
@@ -71,7 +71,7 @@ class DetectedFace:
 
 
 class LandmarkDetector(Protocol):
-    """What finds faces and their 68 points.
+    """Finds faces and their 68 points.
 
     Attributes:
         name: on the command line and in a prepared folder's index.
@@ -134,14 +134,14 @@ class DlibDetector:
         """See `LandmarkDetector.detect`."""
         upright = [(self._points.find(image, box), score) for box, score in self._upright(image)]
         faces = [DetectedFace(points.box, points.landmarks, score, points.spread) for points, score in upright]
-        # In a picture that lies, HOG sees some of the faces all the same, and others not.
+        # In a rotated picture, HOG still finds some of the faces, and misses others.
         if all(abs(points.roll) > 45 for points, _ in upright):
             faces += self._turned(image)
         if not faces:
             height, width = image.shape[:2]
             found = self._ask_network(image, min(2.0, self.NETWORK_SIDE / math.sqrt(height * width)))
             faces = [self._face(image, box, score) for box, score in found]
-        # Two boxes may have led to one face, when the picture had to be turned.
+        # In a rotated picture two boxes may have led to one face.
         kept = suppress_overlaps(
             np.array([face.box for face in faces]), np.array([-(face.spread or 0.0) for face in faces])
         )

@@ -49,7 +49,7 @@ class PreparedFace:
 
 @dataclass(frozen=True)
 class PhotoLabel:
-    """What a data set's owner says about one photograph.
+    """A data set's annotation of one photograph.
 
     Attributes:
         split: what it is for.
@@ -66,7 +66,7 @@ class PhotoLabel:
 
 @dataclass(frozen=True)
 class PreparedPhoto:
-    """What came of one photograph.
+    """The result of preparing one photograph.
 
     Attributes:
         bytes: the file's size when it was prepared, with that of its annotation.

@@ -1,4 +1,4 @@
-"""MorphableModel: what every face model offers, whatever decodes it and whatever file it was read from."""
+"""MorphableModel: the interface of every face model."""
 
 from __future__ import annotations
 

@@ -301,7 +301,7 @@ def _landmarks(folder: Path, faces: np.ndarray) -> tuple[_Points | None, _Points
 def _sorted_turns(contour: _Points, vertices: np.ndarray) -> _Points:
     """The jaw line's rows with positive yaws first: embeddings of both senses are in use.
 
-    A head that turns to +x hides its cheek there, so that the jaw line's points on that side move to the front.
+    A head that turns to +x hides the cheek on that side, so the jaw line's points there move to the front.
     """
     depth = (vertices[contour.vertices, 2] * contour.weights).sum(axis=-1)
     positive, negative = depth[TURNS // 2, JAW_POINTS // 2 + 1 :].mean(), depth[-1, JAW_POINTS // 2 + 1 :].mean()

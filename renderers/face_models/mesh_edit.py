@@ -55,7 +55,7 @@ def vertex_normals(points: np.ndarray, faces: np.ndarray) -> np.ndarray:
 
 
 def fix_signs(columns: np.ndarray) -> np.ndarray:
-    """The (N, K) eigenvectors with signs that do not hang on rounding.
+    """The (N, K) eigenvectors with signs that do not depend on rounding errors.
 
     Each is made positive along one fixed random direction. The usual rule, a positive largest component, fails on a
     symmetric face: an odd mode has two largest components, of opposite sign.
@@ -152,7 +152,7 @@ def _butterfly(
 
 
 def _rank(first: int, second: int, positions: np.ndarray) -> tuple[float, ...]:
-    """Orders diagonals: the shorter first; a tie is broken by what a mirror image keeps."""
+    """Orders diagonals: the shorter first, then by a key that is the same for the mirrored diagonal."""
     ends = positions[[first, second]]
     keys = np.round(np.concatenate([ends.mean(0)[1:], np.abs(ends[:, 0])]), 7)
     return (float(np.round(np.linalg.norm(ends[0] - ends[1]), 7)), *keys[:2], *sorted(keys[2:]))

@@ -26,8 +26,8 @@ def height_fault(vertices: np.ndarray) -> str | None:
 def cylindrical_uv(vertices: np.ndarray) -> np.ndarray:
     """Unwrap a face that looks along +z: u is the angle about a vertical axis behind it, v the height.
 
-    The axis stands half the face's width behind its rearmost vertex: on that vertex's own depth, the crown and the chin
-    of an open face would fan out over the whole half turn and fold over their neighbours.
+    The axis stands half the face's width behind the rearmost vertex. At that vertex's depth, the crown and the chin of
+    an open face would fan out over half a turn and fold over their neighbours.
 
     Args:
         vertices: (V, 3), y up.

@@ -1,4 +1,4 @@
-"""A face model in one `.npz` of this project's own, whatever files it was read from: quick to load, and checked."""
+"""The project's own `.npz` format of face models: quick to load, and checked."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from renderers.io.atomic_file import written_atomically
 from renderers.io.errors import UserError
 from renderers.io.npz_file import NpzError, read_npz
 
-FORMAT = 1  # goes up with every change of what is stored
+FORMAT = 1  # incremented with every change of the contents
 SHARED = (
     "mean_shape",
     "identity_basis",
@@ -55,7 +55,7 @@ def save_prepared(model: MorphableModel, path: Path) -> None:
         "fingerprint": np.array(model.fingerprint()),
     }
     try:
-        # An open file, for numpy adds a suffix to names that have another.
+        # An open file, since numpy adds its suffix to other names.
         with written_atomically(path) as temporary, temporary.open("wb") as file:
             np.savez(file, allow_pickle=False, **arrays)
     except OSError as error:

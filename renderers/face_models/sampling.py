@@ -1,4 +1,4 @@
-"""Random people: coefficients that a face model's owner may draw."""
+"""Random people: coefficients of identity, expression and albedo."""
 
 from __future__ import annotations
 

@@ -117,7 +117,7 @@ def transfer_from_default(
         Vertex indices of the other face.
 
     Raises:
-        UserError: the default cannot be bent onto it, so that the landmarks would be anywhere.
+        UserError: the default cannot be fitted to it, so the landmarks would be wrong.
     """
     surface = _Surface(vertices, faces)
     skin, mark = default.regions["skin"].numpy(), default.landmark_indices.numpy()
@@ -161,7 +161,7 @@ def _fit_model(surface: _Surface, default: LinearModel, anchors: _Anchors) -> tu
     for prior in PRIORS:
         offset, normal, met = surface.meet(fitted[skin], vertex_normals(fitted, faces)[skin])
         if met.mean() < LEAST_MET / 2:
-            break  # no face: what is found is judged by the caller
+            break  # no face: the caller checks the result
         chosen, offset, normal = skin[met], offset[met], normal[met]
         turned = fitted - shift
         moving = _slopes(turned[chosen], scale * (rotation @ basis[chosen]))
@@ -221,7 +221,7 @@ def _bend(surface: _Surface, fitted: np.ndarray, default: LinearModel, anchors: 
         offset, normal, met = surface.meet(bent[skin], vertex_normals(bent, faces)[skin])
         held, wanted = np.zeros(len(fitted)), np.zeros_like(fitted)
         held[skin[met]] = 1.0
-        # Across the surface alone: where along it a point belongs, its neighbours say.
+        # Across the surface only; the neighbours hold a point along the surface.
         across = (offset * normal).sum(axis=1, keepdims=True) * normal
         wanted[skin[met]] = (bent[skin] - fitted[skin] + across)[met]
         held[anchors.vertices] = ANCHOR

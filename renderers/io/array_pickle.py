@@ -1,4 +1,4 @@
-"""Arrays out of a pickle, without running anything that is in it.
+"""Reads arrays from a pickle without running anything in it.
 
 Face models of the FLAME family are published as pickles of NumPy, SciPy and chumpy objects. Here every class and
 function that such a file may name is a stand-in that only keeps its arguments. The arrays are built afterwards, from
@@ -144,7 +144,7 @@ def read_array_pickle(path: Path, names: Collection[str]) -> dict[str, np.ndarra
         arrays = {name: _to_array(found[name]) for name in names if name in found}
     except ArrayPickleError:
         raise
-    except Exception as error:  # a damaged pickle fails in any way there is
+    except Exception as error:  # a damaged pickle can raise anything
         raise ArrayPickleError(f"it is no pickle of arrays, or damaged ({type(error).__name__})") from error
     return {name: array for name, array in arrays.items() if array is not None}
 

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all: written under a temporary name, then renamed."""
+"""Atomic writes: a file is written under a temporary name, then renamed."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def _last_written(path: Path) -> float:
 
 @contextlib.contextmanager
 def _names(path: Path, temporary: Path | None = None) -> Iterator[None]:
-    """Lets a full disk, which names no file or a hidden one, name the file that was asked for."""
+    """Adds the wanted file's name to errors such as a full disk, which name none or the temporary one."""
     try:
         yield
     except OSError as error:

@@ -30,7 +30,7 @@ def cache_dir() -> Path:
 def made_once(path: Path, what: str) -> Iterator[None]:
     """Lets one process alone make something of the cache; others wait at the start of the block, and say so.
 
-    Look again inside the block whether it is there by now.
+    Check again inside the block whether another process has made it.
 
     Args:
         path: of the file or folder that is made.

@@ -19,6 +19,6 @@ def within(name: str, value: int, least: int, most: int) -> int:
 
 
 def reason(error: Exception) -> str:
-    """One line for the list of files that were passed over; what no user can mend is told with its type."""
+    """One line for the list of skipped files. Errors that are no `UserError` are given with their type."""
     text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
     return " ".join(text.split())

@@ -1,4 +1,4 @@
-"""A lock among the processes that share a folder; one that is killed gives it back."""
+"""A lock among the processes that share a folder; it is released when its process is killed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WITHOUT_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP)  # what file systems answer tha
 
 @contextlib.contextmanager
 def locked(path: Path, busy: Callable[[], None]) -> Iterator[None]:
-    """Holds a lock file for the length of the block; on a file system without locks nobody is kept out.
+    """Holds a lock file for the length of the block; on a file system without locks it does nothing.
 
     Args:
         path: of the lock file, which stays; its folder is there.

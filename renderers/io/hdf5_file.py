@@ -1,4 +1,4 @@
-"""Arrays of numbers, and texts, out of an HDF5 file by name, following nothing that leads out of the file."""
+"""Reads numeric arrays and texts from an HDF5 file by name; links that lead out of the file are not followed."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def _opened(path: Path) -> Iterator[Any]:
     """The file; whatever h5py trips over becomes an `Hdf5Error`."""
     import h5py
 
-    path.open("rb").close()  # what h5py tells of a file that may not be read is no message for people
+    path.open("rb").close()  # h5py's own message for an unreadable file is unclear
     if not h5py.is_hdf5(path):
         raise Hdf5Error("it is no HDF5 file, or its beginning is damaged")
     try:

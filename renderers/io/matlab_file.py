@@ -1,4 +1,4 @@
-"""Arrays of numbers out of a MATLAB 5 file by name, after what it declares was held against its size."""
+"""Reads numeric arrays from a MATLAB 5 file by name, after checking their declared sizes against the file's."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def read_matlab(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
 
 
 def _check_end(path: Path) -> None:
-    """Raises EOFError where the file's last element does not end with the file; SciPy reads on without a word."""
+    """Raises EOFError where the file's last element does not end with the file; SciPy ignores that."""
     size = path.stat().st_size
     with path.open("rb") as file:
         order = {b"IM": "<", b"MI": ">"}[file.read(HEADER)[-2:]]

@@ -1,4 +1,4 @@
-"""Arrays out of an `.npz` file without unpickling, after what each declares was held against its bytes."""
+"""Reads arrays from an `.npz` file without unpickling, after checking their declared sizes against the bytes."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from renderers.kernels.warp_start import start_warp
 
 start_warp()
 
-PIECES = 256  # in which a number that a whole image shares is read, so that the sums of its gradient do not queue
+PIECES = 256  # copies of a number that a whole image reads, so that its gradient is not summed in one place
 
 
 def launch(
@@ -70,7 +70,7 @@ def _arrays(values: Sequence[Any], kinds: Sequence[Any]) -> list[Any]:
 def differentiable(
     kernel: wp.Kernel, dim: Sequence[int], inputs: Sequence[Any], outputs: Sequence[Tensor]
 ) -> tuple[Tensor, ...]:
-    """What a kernel makes of its inputs, with gradients to those that are real-valued tensors.
+    """The outputs of a kernel, with gradients to the inputs that are real-valued tensors.
 
     Args:
         kernel: whose arguments are `inputs`, then `outputs`, every number of which it writes.

@@ -18,9 +18,9 @@ Answer = TypeVar("Answer")
 def on_gpu(module: str) -> Callable[[Callable[Parameters, Answer]], Callable[Parameters, Answer]]:
     """On CUDA in single precision, calls the function of the same name in another module.
 
-    Of every operation of torch on pictures a GPU spends nearly all the time reading and writing them; a kernel does the
-    whole function's work in one reading and one writing. What is decorated says what is computed, runs everywhere else
-    and in every precision, and is what the kernel is tested against.
+    A GPU spends nearly all the time of a torch operation on reading and writing pictures. A kernel does the work of the
+    whole function and reads and writes once. The decorated function runs on every other device and in every other
+    precision. It defines what is computed, and the kernel is tested against it.
 
     Args:
         module: of the kernels, imported when first needed.

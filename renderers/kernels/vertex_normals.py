@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 from renderers.kernels.launch import launch
 from renderers.vertex_normals import FLAT, VertexNormals
 
-# Warp's own gradient would scatter: nine sums in memory for each face of each vertex.
+# Warp's own gradient would use nine atomic sums for each face of each vertex.
 wp.set_module_options({"enable_backward": False})
 
 

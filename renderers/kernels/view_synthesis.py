@@ -33,7 +33,7 @@ def sample_view(
     width = source.shape[3]
     piece = (row * depth_target.shape[3] + column) % motion.shape[2]
     distance = depth_target[pair, 0, row, column]
-    # What the pair shares is read once each: every reading adds to its gradient.
+    # Values of the whole pair are read once: every further read would add to their gradient again.
     right_x = motion[pair, 0, piece]
     right_y = motion[pair, 1, piece]
     right_z = motion[pair, 2, piece]

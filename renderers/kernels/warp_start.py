@@ -1,4 +1,4 @@
-"""Warp's start, before anything else that uses it starts it with a greeting of seven lines."""
+"""Initialises Warp quietly, before another import does it with a greeting of seven lines."""
 
 from __future__ import annotations
 

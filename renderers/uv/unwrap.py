@@ -56,7 +56,7 @@ def _mean_value_weights(positions: np.ndarray, faces: np.ndarray) -> sparse.csr_
         length_j, length_k = np.linalg.norm(to_j, axis=1), np.linalg.norm(to_k, axis=1)
         cosine = (to_j * to_k).sum(axis=1) / np.maximum(length_j * length_k, 1e-12)
         half = np.tan(np.arccos(np.clip(cosine, -1, 1)) / 2)
-        # A needle's angle of almost 180 degrees must not outweigh everything else.
+        # Angles near 180 degrees, in thin triangles, would give almost infinite weights.
         half = np.minimum(half, 20.0)
         rows += [i, i]
         columns += [j, k]
@@ -116,7 +116,7 @@ def fill_eye_holes(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Joins each eyeball's rim to the lid margin around it by a strip of triangles, so that the face is one disk.
 
-    The strip serves the unwrapping alone: it says that the eyeballs lie inside the lids.
+    The strip is used by the unwrapping alone, so that the eyeballs come to lie inside the lids.
 
     Args:
         positions: (V, 3).
