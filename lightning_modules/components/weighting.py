@@ -35,7 +35,7 @@ class Weights:
         [0.0, 0.2]
         """
         later = {name: 0.0 for name, start in starts.items() if step < start}
-        return replace(self, **later) if later else self  # type: ignore[type-var]
+        return replace(self, **later) if later else self
 
 
 def weighted_sum(terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
