@@ -28,12 +28,12 @@ from lightning_modules.components.backbones import VGG, ResNet
 from lightning_modules.finegrained import Finegrained
 from lightning_modules.finegrained.weights import CoarseWeights, FineWeights
 from lightning_modules.mgcnet import MGCNet
-from lightning_modules.mgcnet.module import MGCNetWeights
+from lightning_modules.mgcnet.weights import MGCNetWeights
 from lightning_modules.rogue import ROGUE
-from lightning_modules.rogue.module import ROGUEWeights
+from lightning_modules.rogue.weights import ROGUEWeights
 from lightning_modules.self_augmentation import SelfAugmentation
 from lightning_modules.specular import Specular
-from lightning_modules.specular.module import SpecularWeights
+from lightning_modules.specular.weights import SpecularWeights
 from losses.encoders import AttributeEncoder, DlibEncoder, DlibLayers
 from renderers.camera import default_intrinsics
 from renderers.face_models.base import MorphableModel
