@@ -73,7 +73,7 @@ def test_no_argument_shows_help(capsys: pytest.CaptureFixture[str]) -> None:
         (["fit", "--config", CONFIG, "--data.sise=3"], "Option 'sise' is not accepted"),
         (["fit", "--config", CONFIG, "--model=tests.conf.none.Net"], "module 'tests.conf' has no attribute 'none'"),
         (["fit", "--config", CONFIG, "stray"], "unrecognized arguments: stray"),
-        (["table"], "required"),
+        (["table"], "which paper's table?"),
         (["table", "mgcnet", "--seeds", "0"], "whole number from 1"),
         (["table", "mgcnet", "--sedes", "1"], "--sedes"),
         (["table", "nowhere"], "no table.yaml"),
