@@ -14,18 +14,6 @@ from datamodules.batch import FaceBatch, MultiViewBatch
 from renderers.landmarks68 import MIRROR
 
 
-def mirror_landmarks(landmarks: np.ndarray, width: float) -> np.ndarray:
-    """(68, 2) continuous pixels of the mirrored image: x becomes width - x, and left and right points change places.
-
-    >>> right_corner, left_corner = 48, 54  # of the mouth
-    >>> landmarks = np.zeros((68, 2))
-    >>> landmarks[right_corner] = 80.0, 160.0
-    >>> mirror_landmarks(landmarks, width=224)[left_corner].tolist()
-    [144.0, 160.0]
-    """
-    return np.stack([width - landmarks[MIRROR, 0], landmarks[MIRROR, 1]], axis=-1)
-
-
 @dataclass(frozen=True)
 class GeometrySettings:
     """How far a crop is moved; each is drawn evenly from [-x, x].

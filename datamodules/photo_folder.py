@@ -14,7 +14,7 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset
 from datamodules.augmentation import GeometryAugmentation
 from datamodules.batch import FaceBatch, MultiViewBatch
 from datamodules.collate import collate_faces, group_sample
-from datamodules.preparation.prepared_folder import PhotoIndex, PreparedFace, Split, prepare_hint, read_face
+from datamodules.preparation.prepared_folder import PhotoIndex, PreparedFace, Split, prepared_index, read_face
 from datamodules.preparation.splits import group_views, split_prepared
 from datamodules.prepared_data import LandmarkChoice, PreparedData, face_sample, kind_of
 from datamodules.sampler import MixedSampler, SeededSampler, SeededSamples, evaluation_loader, training_loader
@@ -125,7 +125,7 @@ class PhotoFolder(PreparedData):
         """
         if self._indexes:
             return
-        indexes = [self._read(root) for root in self.roots]
+        indexes = [prepared_index(root) for root in self.roots]
         kinds = {
             root: Counter(kind_of(face.contour) for _, face in index.faces())
             for root, index in zip(self.roots, indexes, strict=True)
@@ -143,16 +143,6 @@ class PhotoFolder(PreparedData):
             if shared:
                 held = "one photograph" if len(shared) == 1 else "one person"
                 warnings.warn(f"{root} holds {held}: it serves for training and for validation", stacklevel=2)
-
-    @staticmethod
-    def _read(root: Path) -> PhotoIndex:
-        try:
-            index = PhotoIndex.load(root)
-        except (FileNotFoundError, NotADirectoryError):
-            raise UserError(f"{root} is not a folder of prepared faces: {prepare_hint(root)}") from None
-        if not index.faces():
-            raise UserError(f"{root} holds no face: {prepare_hint(root)}")
-        return index
 
     def _faces(self, part: Split | None) -> ConcatDataset[FaceBatch]:
         """The faces of one part of the data, of all of it where `part` is None."""

@@ -1,6 +1,6 @@
 """One entry for everything: `python -m experiments COMMAND ...`, or `monoface COMMAND ...`.
 
-Nothing heavy is imported here: help and wrong arguments answer at once.
+Nothing heavy is imported here: help and the arguments of commands that train nothing answer at once.
 """
 
 from __future__ import annotations
@@ -163,9 +163,6 @@ def run(arguments: list[str]) -> int:
 
 
 def _run_trainer(command: str, arguments: list[str]) -> int:
-    from experiments.training.precheck import check_arguments
-
-    check_arguments(command, arguments)
     cli = importlib.import_module("experiments.training.cli")
     return int(cli.main([command, *arguments]))
 

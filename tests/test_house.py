@@ -57,16 +57,15 @@ VARIABLES = [
 ]
 
 
-def make(*arguments: str, installed: bool = True) -> subprocess.CompletedProcess[str]:
-    """Run make, with .venv taken for what it should be where `installed`."""
+def make(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run make, with .venv taken for what it should be."""
     # What an outer `make test` was told, and what it hands on, would change what the inner one does.
     environment = {
         key: value
         for key, value in os.environ.items()
         if not key.startswith(("MAKE", "MFLAGS")) and key not in VARIABLES
     }
-    old = ["-o", ".venv/.installed"] if installed else []
-    command = ["make", "--no-print-directory", *old, *arguments]
+    command = ["make", "--no-print-directory", "-o", ".venv/.installed", *arguments]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
 
@@ -214,84 +213,6 @@ class TestMake:
         answer = make("prepare-photos", "DIR=photos")
         assert answer.returncode == 2
         assert "DIR=photos OUT=prepared" in answer.stdout
-
-
-class TestSetup:
-    """`make setup` with a stand-in for Python that writes down what it is asked to do."""
-
-    STAND_IN = """#!/bin/sh
-case "$*" in
-  -c*) exit $(cat OLD 2>/dev/null || echo 0) ;;
-  --version) echo "Python 3.8.1" ;;
-  "-m venv"*) echo "$2 $3" >> log; mkdir -p .venv/bin; cp python .venv/bin/python ;;
-  "-m pip --version") exit 0 ;;
-  "-m pip "*) echo "$2 $3" >> log; echo "$@" > last-$3; test ! -e BROKEN ;;
-esac
-"""
-
-    @pytest.fixture
-    def house(self, tmp_path: Path) -> Path:
-        shutil.copy(ROOT / "Makefile", tmp_path)
-        for name in ("pyproject.toml", "constraints.txt"):
-            (tmp_path / name).touch()
-            os.utime(tmp_path / name, (1e9, 1e9))
-        (tmp_path / "python").write_text(self.STAND_IN)
-        (tmp_path / "python").chmod(0o755)
-        return tmp_path
-
-    def run(self, house: Path, python: str = "./python", *more: str) -> tuple[int, str, list[str]]:
-        """The exit code, what was printed, and what Python was asked to do."""
-        log = house / "log"
-        log.unlink(missing_ok=True)
-        answer = make("-C", str(house), "setup", f"PYTHON={python}", *more, installed=False)
-        return answer.returncode, answer.stdout, log.read_text().splitlines() if log.exists() else []
-
-    def test_installs_once_and_again_when_the_pins_change(self, house: Path) -> None:
-        code, _, asked = self.run(house)
-        assert (code, asked) == (0, ["venv --clear", "pip install"])
-        code, _, asked = self.run(house)
-        assert (code, asked) == (0, [])
-        (house / "constraints.txt").touch()
-        os.utime(house / ".venv/.installed", (1.1e9, 1.1e9))
-        code, _, asked = self.run(house)
-        assert (code, asked) == (0, ["pip install"])
-
-    def test_starts_afresh_after_an_interrupted_installation(self, house: Path) -> None:
-        (house / "BROKEN").touch()
-        code, _, asked = self.run(house)
-        assert (code, asked) == (2, ["venv --clear", "pip install"])
-        (house / "BROKEN").unlink()
-        code, _, asked = self.run(house)
-        assert (code, asked) == (0, ["venv --clear", "pip install"])
-        assert not (house / ".venv/.installing").exists()
-
-    def test_without_cuda_it_stays_without(self, house: Path) -> None:
-        (house / "constraints.txt").write_text("torch==2.12.1\ntorch-geometric==2.8.1\ntorchvision==0.27.1\n")
-        os.utime(house / "constraints.txt", (1e9, 1e9))
-        expected = ["pip install", "pip uninstall"]
-        assert self.run(house, "./python", "CPU=1")[::2] == (0, ["venv --clear", *expected])
-        assert (house / ".venv/cpu.txt").read_text() == "torch==2.12.1+cpu\ntorchvision==0.27.1+cpu\n"
-        assert "-c constraints.txt -c .venv/cpu.txt -e" in (house / "last-install").read_text()
-        assert "easypytorch3d" in (house / "last-uninstall").read_text()
-        (house / "constraints.txt").touch()
-        os.utime(house / ".venv/.installed", (1.1e9, 1.1e9))
-        assert self.run(house)[::2] == (0, expected)
-
-    def test_without_an_index_of_cpu_wheels_it_says_so_and_forgets_it(self, house: Path) -> None:
-        (house / "BROKEN").touch()
-        code, printed, _ = self.run(house, "./python", "CPU=1")
-        assert code == 2 and "CPU=1 takes torch's wheels for CPUs" in printed
-        (house / "BROKEN").unlink()
-        assert self.run(house)[::2] == (0, ["venv --clear", "pip install"])
-
-    @pytest.mark.parametrize(("python", "found"), [("./python", "Python 3.8.1"), ("./nowhere", "not found")])
-    def test_refuses_an_old_or_missing_python(self, house: Path, python: str, found: str) -> None:
-        (house / "OLD").write_text("1")
-        code, printed, _ = self.run(house, python)
-        assert code == 2
-        assert f"monoface needs Python 3.10 or newer; {python} is " in printed
-        assert found in printed
-        assert not (house / ".venv").exists()
 
 
 class TestPins:

@@ -50,7 +50,7 @@ SMALL = {
 ELSEWHERE = {
     "make help": "tests/test_house.py",
     "make test": ".ci/run",
-    "make setup CPU=1": "tests/test_house.py",
+    "make setup CPU=1": ".ci/run",
     "make lint": ".ci/run",
     "make bench": "tests/experiments/commands/test_bench.py",
     'make bench ARGS="--json FILE"': "tests/experiments/commands/test_bench.py",

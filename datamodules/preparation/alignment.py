@@ -15,8 +15,6 @@ from renderers.landmarks68 import LEFT_EYE, MOUTH_CORNERS, NOSE_TIP, RIGHT_EYE
 if TYPE_CHECKING:
     from renderers.face_models.base import MorphableModel
 
-FIVE_POINT_NAMES = ("right eye", "left eye", "nose tip", "right mouth corner", "left mouth corner")
-
 
 def five_points(landmarks: np.ndarray) -> np.ndarray:
     """The five points that place a face, from the iBUG 68.
@@ -129,10 +127,6 @@ class Alignment:
     def coverage(self, height: int, width: int) -> np.ndarray:
         """(size, size) float32 in [0, 1]: how much of each crop pixel lies inside an H x W photograph."""
         return warp(np.ones((height, width), np.float32), self.matrix, (self.size, self.size))
-
-    def uncrop(self, crop: np.ndarray, height: int, width: int) -> np.ndarray:
-        """(size, size[, C]) -> (H, W[, C]) in the photograph's pixels, 0 outside the crop."""
-        return warp(crop, self.inverse, (height, width))
 
 
 def align(landmarks: np.ndarray, template: np.ndarray, size: int = 224) -> Alignment:

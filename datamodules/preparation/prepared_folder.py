@@ -257,6 +257,21 @@ def read_face(root: Path, name: str, checksums: Sequence[int] = ()) -> tuple[np.
     return np.ascontiguousarray(pictures[0][..., ::-1]), pictures[1]
 
 
+def prepared_index(root: Path) -> PhotoIndex:
+    """What a prepared folder holds.
+
+    Raises:
+        UserError: it is not prepared, its index is damaged, or it holds no face.
+    """
+    try:
+        index = PhotoIndex.load(root)
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"{root} is not a folder of prepared faces: {prepare_hint(root)}") from None
+    if not index.faces():
+        raise UserError(f"{root} holds no face: {prepare_hint(root)}")
+    return index
+
+
 def prepare_hint(root: Path) -> str:
     """What to do about a folder that is not, or no longer, prepared."""
     return f"run `python -m experiments prepare photos DIR --out {root}`, where DIR holds the photographs"

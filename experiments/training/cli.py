@@ -31,6 +31,7 @@ from rich.text import Text
 from datamodules.preparation.file_names import printable
 from datamodules.sampler import share_of_batch
 from experiments.papers import EXPERIMENTS
+from experiments.training.arguments import bound_yaml, short_message, unwrapped
 from experiments.training.callbacks import (
     FiniteGuard,
     LastCheckpoint,
@@ -41,7 +42,6 @@ from experiments.training.callbacks import (
 )
 from experiments.training.checkpoint import CONFIG_KEY, newest_whole, stored_plan
 from experiments.training.linked_arguments import innermost, link_arguments
-from experiments.training.precheck import short_message, unwrapped
 from experiments.training.resuming import differences, newest_run, readable_training_state
 from experiments.training.run_folder import (
     Metrics,
@@ -78,7 +78,8 @@ class CommandLine(LightningCLI):
     """Parses, makes the parts, and runs one command inside its run folder."""
 
     def __init__(self, args: list[str]) -> None:
-        shared = {"exit_on_error": False, "default_config_files": [str(EXPERIMENTS / "shared" / "trainer.yaml")]}
+        strict = {"exit_on_error": False, "allow_abbrev": False}
+        shared = {**strict, "default_config_files": [str(EXPERIMENTS / "shared" / "trainer.yaml")]}
         with contextlib.ExitStack() as self.while_it_runs:
             super().__init__(
                 LightningModule,
@@ -88,7 +89,7 @@ class CommandLine(LightningCLI):
                 subclass_mode_data=True,
                 auto_configure_optimizers=False,
                 seed_everything_default=0,
-                parser_kwargs={"prog": "monoface", "exit_on_error": False, **{name: dict(shared) for name in COMMANDS}},
+                parser_kwargs={"prog": "monoface", **strict, **{name: dict(shared) for name in COMMANDS}},
                 args=args,
             )
 
@@ -119,10 +120,7 @@ class CommandLine(LightningCLI):
         )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        try:
-            self.config = parser.parse_args(args)
-        except RecursionError:
-            raise UserError("a configuration is nested too deeply, or a file that it includes") from None
+        self.config = parser.parse_args(args)
         link_arguments(self.settings.model, self.settings.data)
 
     @property
@@ -458,6 +456,7 @@ def main(args: list[str]) -> int:
         KeyboardInterrupt: the run was stopped; its text says how to go on.
     """
     _quiet()
+    bound_yaml()
     on_interrupt = signal.getsignal(signal.SIGINT)
     try:
         with readable_training_state():

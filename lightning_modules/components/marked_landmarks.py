@@ -23,7 +23,8 @@ class MarkedLandmarks(nn.Module):
 
     A fixed vertex of the jaw goes out of sight when the head turns. An annotation of the outline then lies centimetres
     away from it, and a loss between the two would turn the head back. A weight of 0 would avoid that too, but the
-    outline also shows how wide the cheek is.
+    outline also shows how wide the cheek is. A face model that tells its own visible jaw line is
+    asked for it.
 
     Args:
         face_model: the decoder.
@@ -43,9 +44,14 @@ class MarkedLandmarks(nn.Module):
         """The same rendering, with landmarks in the convention of the batch."""
         if batch.contour is None:
             return rendering
-        table, places = ContourTable(self.candidates, self.side), rendering.vertices_image
-        rows = visible_landmarks(table, self.face_model.landmark_indices, places.detach(), coefficients.angles)
-        moved = gather_vertices(places, rows)[..., :2]
+        places, own = rendering.vertices_image, self.face_model.landmark_indices
+        if self.face_model.has_contour:
+            moved = self.face_model.visible_landmarks(places[..., :2], coefficients.angles[:, 1])
+        else:
+            table = ContourTable(self.candidates, self.side)
+            rows = visible_landmarks(table, own, places.detach(), coefficients.angles)
+            slid = (rows != own)[..., None]  # the others may lie between vertices
+            moved = torch.where(slid, gather_vertices(places, rows)[..., :2], rendering.landmarks)
         return replace(rendering, landmarks=torch.where(batch.contour[:, None, None], moved, rendering.landmarks))
 
 

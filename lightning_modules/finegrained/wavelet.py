@@ -1,4 +1,4 @@
-"""Haar wavelet transform of pictures and its inverse, as Kornia filters with PyWavelets' coefficients."""
+"""Haar wavelet transform of pictures and its inverse, with PyWavelets' coefficients."""
 
 from __future__ import annotations
 
@@ -13,16 +13,22 @@ BANDS = ("LL", "LH", "HL", "HH")
 """Low or high frequencies along x, then along y: LH is PyWavelets' horizontal detail, HL its vertical one."""
 
 
-def haar_kernels(low: Sequence[float], high: Sequence[float]) -> Tensor:
-    """(4, 2, 2) double precision: a 2D filter for each of `BANDS` from the low- and the high-pass one, rows along y."""
+def haar_weights(low: Sequence[float], high: Sequence[float]) -> Tensor:
+    """(4, 4) double precision: for each of `BANDS` the weights of a square of 2 x 2 pixels, row after row.
+
+    Args:
+        low: the weights of two neighbouring pixels, in the order of the picture, for low frequencies.
+        high: those for high ones.
+    """
     along = {"L": torch.tensor(low, dtype=torch.float64), "H": torch.tensor(high, dtype=torch.float64)}
-    return torch.stack([torch.outer(along[y], along[x]) for x, y in map(tuple, BANDS)])
+    return torch.stack([torch.outer(along[y], along[x]).flatten() for x, y in map(tuple, BANDS)])
 
 
 class HaarTransform(nn.Module):
     """Haar wavelet transform (finegrained, section 3.4.1): L = [1, 1] / sqrt 2, H = [-1, 1] / sqrt 2 as convolutions.
 
-    Equal to `pywt.wavedec2(..., "haar")`: an odd side is lengthened by its last row or column.
+    Equal to `pywt.wavedec2(..., "haar")`: an odd side is lengthened by its last row or column. A filter of 2 x 2 taps
+    with stride 2 is a weighted sum of the four pixels of a square, which `pixel_unshuffle` brings together.
 
     Args:
         levels: how often the low frequencies are split again.
@@ -37,7 +43,8 @@ class HaarTransform(nn.Module):
             raise ValueError(f"a wavelet transform has one level or more, not {levels}")
         self.levels = levels
         haar = pywt.Wavelet("haar")
-        self.kernels = haar_kernels(haar.dec_lo, haar.dec_hi)  # no buffer: rounded to the precision of what it filters
+        # A convolution turns its taps round. No buffer: the weights are rounded to the precision of what they weight.
+        self.weights = haar_weights(haar.dec_lo[::-1], haar.dec_hi[::-1])
 
     def forward(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Splits pictures into frequencies.
@@ -51,19 +58,13 @@ class HaarTransform(nn.Module):
         """
         low, details = image, []
         for _ in range(self.levels):
-            low, *high = self._split(low)
-            details.append(torch.stack(high, dim=1))
+            odd = [side % 2 for side in low.shape[-2:]]
+            even = F.pad(low, (0, odd[1], 0, odd[0]), mode="replicate") if any(odd) else low
+            squares = F.pixel_unshuffle(even, 2).unflatten(1, (-1, 4))
+            bands = torch.einsum("kp,bcphw->bkchw", self.weights.to(squares), squares)
+            low = bands[:, 0]
+            details.append(bands[:, 1:])
         return low, details
-
-    def _split(self, image: Tensor) -> list[Tensor]:
-        from kornia.filters import filter2d
-
-        odd = [side % 2 for side in image.shape[-2:]]
-        even = F.pad(image, (0, odd[1], 0, odd[0]), mode="replicate") if any(odd) else image
-        filtered = (
-            filter2d(even, kernel[None], padding="valid", behaviour="conv") for kernel in self.kernels.to(image)
-        )
-        return [band[..., ::2, ::2] for band in filtered]
 
 
 class InverseHaarTransform(nn.Module):
@@ -72,7 +73,7 @@ class InverseHaarTransform(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         haar = pywt.Wavelet("haar")
-        self.kernels = haar_kernels(haar.rec_lo, haar.rec_hi)
+        self.weights = haar_weights(haar.rec_lo, haar.rec_hi)
 
     def forward(self, low: Tensor, details: Sequence[Tensor], size: tuple[int, int] | None = None) -> Tensor:
         """Puts pictures together again.
@@ -87,19 +88,9 @@ class InverseHaarTransform(nn.Module):
         """
         finer: list[tuple[int, ...] | None] = [size, *(tuple(level.shape[-2:]) for level in details[:-1])]
         for level, wanted in zip(reversed(details), reversed(finer), strict=True):
-            low = self._join(low, level)
+            bands = torch.cat([low[:, None], level], dim=1)
+            squares = torch.einsum("kp,bkchw->bcphw", self.weights.to(bands), bands)
+            low = F.pixel_shuffle(squares.flatten(1, 2), 2)
             if wanted is not None:
                 low = low[..., : wanted[0], : wanted[1]]
         return low
-
-    def _join(self, low: Tensor, details: Tensor) -> Tensor:
-        from kornia.filters import filter2d
-
-        batch, channels, height, width = low.shape
-        parts = []
-        for band, kernel in zip((low, *details.unbind(1)), self.kernels.to(low)[:, None], strict=True):
-            # Each coefficient before a hole, and a row and a column of zeros ahead of all: the filter's two taps.
-            spread = band.new_zeros(batch, channels, 2 * height + 1, 2 * width + 1)
-            spread[..., 1::2, 1::2] = band
-            parts.append(filter2d(spread, kernel, padding="valid", behaviour="conv"))
-        return torch.stack(parts).sum(dim=0)

@@ -44,6 +44,7 @@ class MorphableModel(nn.Module, ABC):
     albedo_size: int
     has_specular: bool
     linear_albedo = False  # whether the albedo's statistics are of linear RGB
+    has_contour = False  # whether the model tells the jaw line that a viewer sees
 
     def __init__(
         self,
@@ -134,6 +135,18 @@ class MorphableModel(nn.Module, ABC):
             return points[:, self.landmark_indices]
         corners = points[:, self.get_buffer("landmark_triangles")]
         return (corners * self.get_buffer("landmark_weights")[..., None]).sum(dim=2)
+
+    def visible_landmarks(self, points: Tensor, yaw: Tensor) -> Tensor:
+        """The landmarks with the jaw line that a viewer sees, where `has_contour`; else `landmarks`.
+
+        Args:
+            points: (B, V, C) any vertex attribute.
+            yaw: (B,) radians about y, as of `Coefficients.angles`.
+
+        Returns:
+            (B, 68, C)
+        """
+        return self.landmarks(points)
 
     def normals(self, vertices: Tensor) -> Tensor:
         """Unit vertex normals, outward; the area-weighted mean of the adjacent faces.

@@ -165,15 +165,7 @@ class FlameModel(MorphableModel):
         return (blended @ posed[..., None])[..., 0] + torch.einsum("vj,bjc->bvc", self.skinning_weights, shift)
 
     def visible_landmarks(self, points: Tensor, yaw: Tensor) -> Tensor:
-        """The 68 landmarks with the jaw line that the viewer sees, where the model tells it.
-
-        Args:
-            points: (B, V, C) any vertex attribute.
-            yaw: (B,) radians about y, as of `Coefficients.angles`.
-
-        Returns:
-            (B, 68, C)
-        """
+        """The jaw line that FLAME's owners embedded for each degree of yaw, and the 51 points inside the face."""
         marks = self.landmarks(points)
         if not self.has_contour:
             return marks

@@ -12,6 +12,12 @@ from renderers.color import decode, encode, encoding_slope
 from renderers.face_models.base import MorphableModel, as_columns, as_rows, fingerprint_of
 from renderers.io.errors import UserError
 
+SHARED = (
+    *("mean_shape", "identity_basis", "expression_basis", "mean_albedo", "albedo_basis", "uv", "faces"),
+    "landmark_indices",
+)
+"""The arrays that every face model is built from, besides its regions."""
+
 
 class LinearModel(MorphableModel):
     """A face model whose shape and colours are linear in its coefficients.
@@ -141,17 +147,7 @@ class LinearModel(MorphableModel):
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The constructor's arguments that are arrays, but for the regions."""
-        names = (
-            "mean_shape",
-            "identity_basis",
-            "expression_basis",
-            "mean_albedo",
-            "albedo_basis",
-            "uv",
-            "faces",
-            "landmark_indices",
-        )
-        held = {name: getattr(self, name).numpy() for name in names}
+        held = {name: getattr(self, name).numpy() for name in SHARED}
         if self.has_specular:
             held["mean_specular"] = self.get_buffer("mean_specular").numpy()
             held["specular_basis"] = as_columns(self.get_buffer("flat_specular_basis")).numpy()

@@ -9,22 +9,12 @@ import numpy as np
 
 from renderers.face_models.base import MorphableModel
 from renderers.face_models.flame import FlameModel
-from renderers.face_models.linear import LinearModel
+from renderers.face_models.linear import SHARED, LinearModel
 from renderers.io.atomic_file import written_atomically
 from renderers.io.errors import UserError
 from renderers.io.npz_file import NpzError, read_npz
 
 FORMAT = 1  # incremented with every change of the contents
-SHARED = (
-    "mean_shape",
-    "identity_basis",
-    "expression_basis",
-    "mean_albedo",
-    "albedo_basis",
-    "uv",
-    "faces",
-    "landmark_indices",
-)
 SPECULAR = ("mean_specular", "specular_basis")
 FLAME = ("pose_basis", "joint_regressor", "skinning_weights", "landmark_weights", "parents")
 CONTOUR = ("contour_indices", "contour_weights")

@@ -12,12 +12,12 @@ from torch import Tensor
 from datamodules.batch import MultiViewBatch
 from datamodules.collate import collate_faces
 from datamodules.photo_folder import PreparedFaces
+from datamodules.preparation.prepared_folder import prepared_index
 from datamodules.preparation.splits import split_prepared
 from experiments.commands.evaluate.pictures import cumulative_curve, extremes, labelled
 from experiments.commands.evaluate.predictions import ready
 from experiments.commands.evaluate.published import benchmark_table
 from experiments.commands.evaluate.results import Evaluation, Request
-from experiments.commands.evaluate.subjects import prepared_index
 from experiments.commands.reconstruct.results import progress_bar
 from lightning_modules.base import FaceModule
 from lightning_modules.components.panels import face_panels

@@ -13,7 +13,7 @@ from torch import Tensor
 from datamodules.batch import FaceBatch
 from datamodules.collate import collate_faces
 from datamodules.photo_folder import PreparedFaces
-from datamodules.preparation.prepared_folder import PhotoIndex, PreparedFace, prepare_hint
+from datamodules.preparation.prepared_folder import PhotoIndex, PreparedFace, prepared_index
 from datamodules.synthetic import SceneSettings, SyntheticMultiView
 from experiments.commands.evaluate.fitted_truth import faces_to_fit, fitted_coefficients
 from experiments.commands.evaluate.results import Request
@@ -108,21 +108,6 @@ def _synthetic(face_model: MorphableModel, size: int, request: Request, settings
             yield batch, batch.truth.coefficients
 
     return Subjects("exact", request.subjects, batches())
-
-
-def prepared_index(root: Path) -> PhotoIndex:
-    """What a prepared folder holds.
-
-    Raises:
-        UserError: it is not prepared, its index is damaged, or it holds no face.
-    """
-    try:
-        index = PhotoIndex.load(root)
-    except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"{root} is not a folder of prepared faces: {prepare_hint(root)}") from None
-    if not index.faces():
-        raise UserError(f"{root} holds no face: {prepare_hint(root)}")
-    return index
 
 
 def _photographs(

@@ -11,7 +11,14 @@ from typing import get_args
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from datamodules.preparation.prepared_folder import PhotoIndex, PreparedFace, Split, face_files, prepare_hint
+from datamodules.preparation.prepared_folder import (
+    PhotoIndex,
+    PreparedFace,
+    Split,
+    face_files,
+    prepare_hint,
+    prepared_index,
+)
 from datamodules.preparation.splits import group_views, split_prepared
 from datamodules.prepared_data import kind_of
 from datamodules.sharding.sharded_faces import (
@@ -79,13 +86,7 @@ def _index(source: Path, out: Path) -> PhotoIndex:
         raise UserError(f"--out is the prepared folder itself ({source}): choose another one")
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out} is a file, not a folder")
-    try:
-        index = PhotoIndex.load(source)
-    except OSError:
-        raise UserError(f"{source} is not a folder of prepared faces: {prepare_hint(source)}") from None
-    if not index.faces():
-        raise UserError(f"{source} holds no face: {prepare_hint(source)}")
-    return index
+    return prepared_index(source)
 
 
 def sharded_parts(index: PhotoIndex, val_fraction: float, views: bool) -> dict[Split, Rows]:

@@ -23,7 +23,6 @@ from renderers.uv.chart import UVChart, unit
 from renderers.uv.detail import detailed_mesh
 from renderers.vertex_normals import VertexNormals
 
-DETAIL_SIZES = (256, 512, 1024)
 DEFAULT_SIZE = 512
 PICTURE_SIZE = 256  # pixels of each picture in panels.png
 STEPS_PER_MILLIMETRE = 10_000  # of the 16-bit displacement map, whose middle is no displacement

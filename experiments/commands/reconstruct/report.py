@@ -57,19 +57,17 @@ def report_page(
             for face, folder in zip(reconstructed, folders, strict=True)
         ],
     }
-    return _fill(
+    body = _fill(
         "report.html",
-        title=html.escape(photo.name),
-        chips=_chips(chips),
         photo=_encode(_shrunk(photo.pixels, PHOTO_SIDE)),
         overlay=_encode(_shrunk(overlay, PHOTO_SIDE)),
         about="".join(f"<tr><td>{html.escape(k)}</td><td>{html.escape(v)}</td></tr>" for k, v in about.items()),
-        style=_template("report.css"),
         viewer=_template("viewer.js"),
         script=_template("report.js"),
         # "</script>" in a file's name must not end the element.
         data=json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"),
     )
+    return _page(photo.name, chips, body, "; script-src 'unsafe-inline'")
 
 
 def face_folder(number: int, count: int) -> str:
@@ -98,17 +96,9 @@ def index_page(
     )
     rows = "".join(f"<tr><td>{html.escape(k)}</td><td>{html.escape(v)}</td></tr>" for k, v in skipped.items())
     table = f'<section class="card skipped"><div class="head"><h2>Skipped</h2></div><table>{rows}</table></section>'
-    return _fill(
-        "index.html",
-        title=html.escape(title),
-        chips=_chips(
-            {"reconstructed": str(len(done)), "skipped": str(len(skipped))}
-            | {f"{kind}, not looked at": str(count) for kind, count in passed_over.items()}
-        ),
-        cards=cards,
-        skipped=table if skipped else "",
-        style=_template("report.css"),
-    )
+    chips = {"reconstructed": str(len(done)), "skipped": str(len(skipped))}
+    chips |= {f"{kind}, not looked at": str(count) for kind, count in passed_over.items()}
+    return _page(title, chips, _fill("index.html", cards=cards, skipped=table if skipped else ""))
 
 
 def thumbnail(picture: np.ndarray) -> str:
@@ -186,6 +176,12 @@ def _detail_figures(detail: FaceDetail | None) -> list[tuple[str, str]]:
 
 def _chips(values: Mapping[str, str]) -> str:
     return "".join(f'<span class="chip"><b>{html.escape(v)}</b> {html.escape(k)}</span>' for k, v in values.items())
+
+
+def _page(title: str, chips: Mapping[str, str], body: str, policy: str = "") -> str:
+    """A whole page; `policy` is what it may do beside showing its own pictures."""
+    style = _template("report.css")
+    return _fill("page.html", title=html.escape(title), chips=_chips(chips), body=body, policy=policy, style=style)
 
 
 def _template(name: str) -> str:

@@ -12,7 +12,6 @@ from typing import Any
 
 from experiments.papers import EXPERIMENTS, paper_folder
 from experiments.training.plain_yaml import read_yaml
-from experiments.training.precheck import check_arguments
 from renderers.io.errors import UserError
 
 ARGUMENTS = "${args}"
@@ -70,8 +69,8 @@ def read_spec(paper: str) -> SweepSpec:
     """experiments/PAPER/sweep.yaml, by the paper's name or its folder.
 
     Raises:
-        UserError: there is none, it is not in the schema, its command is not `... -m experiments fit ... ${args}`, or
-            it names an argument that `fit` does not take.
+        UserError: there is none, it is not in the schema, or its command is not `... -m experiments fit ... ${args}`
+            with a configuration that is there.
     """
     folder = paper_folder(paper, "sweep.yaml")
     path = folder / "sweep.yaml"
@@ -92,10 +91,9 @@ def read_spec(paper: str) -> SweepSpec:
     # Relative to the folder that W&B's agent is started in, the one above `experiments`.
     config = EXPERIMENTS.parent / configs[0]
     words = [f"--config={config}" if word.startswith("--config=") else word for word in words]
-    spec = SweepSpec(folder, tree, tuple(words), config)
-    fixed = [word for word in words[1:] if word != ARGUMENTS]
-    check_arguments("fit", [*fixed, *(f"--{name}" for name in spec.parameters)])
-    return spec
+    if not config.is_file():
+        raise UserError(f"{path}: {config}: no such file")
+    return SweepSpec(folder, tree, tuple(words), config)
 
 
 def engine() -> ModuleType:

@@ -127,18 +127,6 @@ def test_coverage_says_what_lies_inside_the_photograph() -> None:
     np.testing.assert_array_equal(coverage, expected)
 
 
-def test_uncrop_puts_the_crop_back() -> None:
-    photo = cv2.GaussianBlur(np.random.default_rng(0).random((160, 200, 3)).astype(np.float32), (0, 0), 4)
-    alignment = Alignment(similarity(1.5, 0.3, -20, -60), 128)
-    back = alignment.uncrop(alignment.crop(photo), 160, 200)
-    seen = cv2.erode(
-        (alignment.uncrop(np.ones((128, 128), np.float32), 160, 200) > 0.99).astype(np.uint8), np.ones((5, 5))
-    )
-    inside = seen.astype(bool)
-    assert inside.sum() > 1000
-    assert np.abs(back - photo)[inside].max() < 0.02
-
-
 def test_template_is_the_mean_face_under_the_default_camera() -> None:
     """The mean face's own drawing needs no moving: its alignment is the identity, at any size."""
     model = small_face_model()

@@ -96,7 +96,7 @@ def test_a_failed_row_is_named(paper: Path, capsys: pytest.CaptureFixture[str]) 
     assert main(["table", str(paper), "--seeds", "1", "--only", "A: plain", "--override=trainer.max_epoch=1"]) == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("monoface: error")]
     assert "row 'A: plain', seed 0" in line
-    assert "did you mean 'max_epochs'" in line
+    assert "unrecognized arguments: --trainer.max_epoch=1" in line
     assert not (paper / "table.json").exists()
 
 
@@ -163,13 +163,11 @@ def test_a_wrong_table_is_named(tmp_path: Path, text: str, said: str) -> None:
 
 
 def test_shipped_tables_override_arguments_that_exist() -> None:
-    from experiments.training.precheck import check_arguments
-
     for path in sorted((ROOT / "experiments").glob("*/table.yaml")):
         spec = read_spec(path.parent.name)
         assert all(metric.startswith("val/") for metric in spec.metrics)
-        for row in spec.rows:
-            check_arguments("fit", ["--config", str(spec.config), *spec.overrides, *row.overrides])
+        overrides = [*spec.overrides, *(word for row in spec.rows for word in row.overrides)]
+        assert main(["fit", "--config", str(spec.config), *overrides, "--print_config"]) == 0
 
 
 def test_mgcnet_table_is_table_3() -> None:

@@ -106,7 +106,7 @@ def test_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UserError, match="bytes: not a text file"):
         read_yaml(tmp_path / "bytes")
     (tmp_path / "deep.yaml").write_text("model: " + "[" * 5000)
-    assert "--config" in complaint(capsys, ["fit", "--config", str(tmp_path / "deep.yaml")])
+    assert "nested deeper" in complaint(capsys, ["fit", "--config", str(tmp_path / "deep.yaml")])
     (tmp_path / "bomb.yaml").write_text(BOMB)
     assert "aliases counted" in complaint(capsys, ["fit", "--config", str(tmp_path / "bomb.yaml")])
     (tmp_path / "part.yaml").write_text("[" * 5000)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
+from datamodules.batch import FaceBatch
+from lightning_modules.components.marked_landmarks import MarkedLandmarks
 from renderers.face_models.flame import JOINT_DEVIATIONS, FlameModel, load_flame_folder, rotation_matrices
 from renderers.face_models.load import load_face_model
 from renderers.face_models.prepared import save_prepared
@@ -133,6 +136,25 @@ def test_the_jaw_line_follows_the_turn(fake: FakeFlame, folder: Path) -> None:
     # Turned to +x the far cheek is the one at +x: its jaw line moves towards the mouth.
     assert (found[1, 9:JAW, 2] > fixed[1, 9:JAW, 2]).all() and torch.equal(found[1, :8], fixed[1, :8])
     assert (found[3, :8, 2] > fixed[3, :8, 2]).all() and torch.equal(found[3, 9:JAW], fixed[3, 9:JAW])
+
+
+@pytest.mark.parametrize("kind", ["whole", "none"])
+def test_an_image_marked_on_its_contour_is_held_against_the_jaw_line(
+    fake: FakeFlame, folder: Path, tmp_path: Path, kind: str
+) -> None:
+    model = load_flame_folder(folder if kind == "whole" else write_fake_flame(tmp_path, fake, "none"))
+    mean = mean_coefficients(model, 2)
+    coefficients = replace(mean, angles=torch.tensor([0.0, 0.7, 0.0]).expand(2, 3))
+    rendering = FaceRenderer(model, 64)(coefficients)
+    plain = FaceBatch(rendering.image, rendering.landmarks, rendering.mask.float(), torch.eye(3).expand(2, 3, 3))
+    marked = replace(plain, contour=torch.tensor([True, False]))
+    seen = MarkedLandmarks(model)(rendering, coefficients, marked).landmarks
+    assert torch.equal(seen[1], rendering.landmarks[1])
+    torch.testing.assert_close(seen[0, JAW:], rendering.landmarks[0, JAW:])
+    assert (seen[0, :JAW] - rendering.landmarks[0, :JAW]).norm(dim=1).max() > 0.5
+    if kind == "whole":
+        expected = model.visible_landmarks(rendering.vertices_image[..., :2], coefficients.angles[:, 1])
+        torch.testing.assert_close(seen[0], expected[0])
 
 
 def test_an_embedding_of_the_other_sense_is_turned_round(fake: FakeFlame, folder: Path, tmp_path: Path) -> None:
