@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from experiments.commands.counting import counted
 from experiments.commands.sheet import STEP_BACK, SUPERSAMPLE, portrait, studio_light
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def _dress_photograph(args: argparse.Namespace) -> int:
     output = args.output or FOLDER / f"{args.image.stem}-{args.kind}.png"
     with written_atomically(output) as temporary:
         Image.fromarray(dress(photograph, faces, args.kind, args.seed)).save(temporary, format="PNG")
-    print(f"{output}: {args.kind} on {len(faces)} {'face' if len(faces) == 1 else 'faces'}")
+    print(f"{output}: {args.kind} on {counted(len(faces), 'faces')}")
     return 0
 
 

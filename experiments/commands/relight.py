@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
+    from experiments.commands.reconstruct.photo import Photo
     from renderers.coefficients import Coefficients
     from renderers.specular_renderer import SpecularRenderer
 
@@ -61,7 +62,8 @@ def run(args: argparse.Namespace) -> int:
             face, a checkpoint that knows no highlights.
     """
     from datamodules.preparation.file_names import printable
-    from lightning_modules.components.checkpoint_path import check_checkpoint_path
+    from experiments.commands.reconstruct.photo import default_photo, open_photo
+    from lightning_modules.components.checkpoint_archive import check_checkpoint
     from renderers.io.atomic_file import written_atomically
     from renderers.io.errors import UserError
 
@@ -79,14 +81,15 @@ def run(args: argparse.Namespace) -> int:
     out: Path = args.out or Path("runs") / "relight" / f"{name}.gif"
     if out.suffix.lower() not in FORMATS:
         raise UserError(f"relight: --out {out}: an animation is written as {', '.join(FORMATS)}")
-    if args.checkpoint is not None:
-        check_checkpoint_path(args.checkpoint)
     if args.image is not None and not args.image.is_file():
         raise UserError(f"{args.image}: no such file")
     if args.checkpoint is None:
         renderer, coefficients = random_face(args.seed)
     else:
-        renderer, coefficients = photographed_face(args.image, args.checkpoint, Trust.of(args))
+        # What cannot be read is told before torch is imported.
+        photo = default_photo() if args.image is None else open_photo(args.image)
+        check_checkpoint(args.checkpoint)
+        renderer, coefficients = photographed_face(photo, args.checkpoint, Trust.of(args))
     frames = draw_frames(renderer, coefficients, args.frames, args.size)
     with written_atomically(out) as temporary:
         save_animation(frames, temporary, FORMATS[out.suffix.lower()])
@@ -112,25 +115,23 @@ def random_face(seed: int) -> tuple[SpecularRenderer, Coefficients]:
     return SpecularRenderer(face_model), coefficients
 
 
-def photographed_face(image: Path | None, checkpoint: Path, trust: Trust) -> tuple[SpecularRenderer, Coefficients]:
+def photographed_face(photo: Photo, checkpoint: Path, trust: Trust) -> tuple[SpecularRenderer, Coefficients]:
     """A checkpoint's renderer, and what its network answers for the surest face of a photograph (B = 1).
 
     Args:
-        image: the photograph; scikit-image's astronaut where absent.
+        photo: the photograph.
         checkpoint: of a module whose `renderer` is a `SpecularRenderer`.
         trust: what the checkpoint may name beside the project's own.
 
     Raises:
-        UserError: a photograph or a checkpoint that cannot be read, no face, or a module without highlights.
+        UserError: a checkpoint that cannot be read, no face, or a module without highlights.
     """
-    from experiments.commands.reconstruct.pipeline import Reconstructor, default_photo, open_photo
+    from experiments.commands.reconstruct.pipeline import Reconstructor
     from experiments.training.checkpoint import load_module
     from lightning_modules.base import FaceModule
     from renderers.io.errors import UserError
     from renderers.specular_renderer import SpecularRenderer
 
-    # A picture that cannot be read is told before anything is loaded.
-    photo = default_photo() if image is None else open_photo(image)
     module = load_module(checkpoint, trust)
     if not isinstance(module, FaceModule) or not isinstance(module.renderer, SpecularRenderer):
         raise UserError(

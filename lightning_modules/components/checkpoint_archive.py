@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from renderers.io.errors import UserError
+
 ITEM_BYTES = {
     "Double": 8, "Float": 4, "Half": 2, "BFloat16": 2, "Long": 8, "Int": 4, "Short": 2, "Char": 1, "Byte": 1, "Bool": 1,
     "Untyped": 1, "ComplexFloat": 8, "ComplexDouble": 16,
@@ -42,6 +44,26 @@ LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 
 class ArchiveError(ValueError):
     """Why a file is no checkpoint that torch wrote, as a clause without the file's name."""
+
+
+def check_checkpoint(path: Path) -> None:
+    """Looks whether a file can be a checkpoint. Torch is not imported: what is wrong is told at once.
+
+    Raises:
+        UserError: no such file, a damaged one, or one that another program wrote.
+    """
+    if path.is_dir():
+        raise UserError(f"checkpoint {path}: this is a folder; name the file, for example {path}/checkpoints/last.ckpt")
+    if not path.is_file():
+        raise UserError(f"checkpoint {path}: no such file")
+    try:
+        check_archive(path)
+    except PermissionError:
+        raise
+    except ArchiveError as error:
+        raise UserError(f"checkpoint {path}: damaged, or not a checkpoint: {error}") from error
+    except Exception as error:  # Whatever Python's readers stumble over in a file that is not torch's.
+        raise UserError(f"checkpoint {path}: damaged, or not a checkpoint ({type(error).__name__})") from error
 
 
 def check_archive(path: Path) -> None:

@@ -11,8 +11,7 @@ from lightning import LightningModule
 from torch import Tensor
 
 from lightning_modules.components.backbones import CoefficientRegressor
-from lightning_modules.components.checkpoint_archive import ArchiveError, check_archive
-from lightning_modules.components.checkpoint_path import check_checkpoint_path
+from lightning_modules.components.checkpoint_archive import check_checkpoint
 from lightning_modules.components.deep3d import NETWORK, regressor_weights
 from renderers.io.errors import UserError
 
@@ -78,15 +77,12 @@ def mismatch(error: Exception) -> str:
 
 
 def _read(path: Path) -> Any:
-    check_checkpoint_path(path)
+    check_checkpoint(path)
     try:
-        check_archive(path)
         contents = torch.load(path, map_location="cpu", weights_only=True)
         _check_tensors(contents, path)
     except (PermissionError, UserError):
         raise
-    except ArchiveError as error:
-        raise UserError(f"checkpoint {path}: damaged, or not a checkpoint: {error}") from error
     except Exception as error:  # Whatever torch's reader stumbles over in a file that is not its own.
         raise UserError(f"checkpoint {path}: damaged, or not a checkpoint ({type(error).__name__})") from error
     return contents

@@ -110,18 +110,36 @@ MISSING = [
 ]
 
 
-def test_what_is_missing_is_told_without_importing_torch() -> None:
+UNREADABLE = [
+    ["reconstruct", "{}.jpg"],
+    ["reconstruct", "--checkpoint={}.ckpt"],
+    ["evaluate", "--suite=rogue", "--checkpoint={}.ckpt"],
+    ["relight", "--checkpoint={}.ckpt"],
+    ["relight", f"--checkpoint={CONFIG}", "--image={}.jpg"],
+    ["corruptions", "--image={}.jpg"],
+    ["fit", "--config", CONFIG, "--ckpt_path={}.ckpt"],
+    ["fit", "--config", CONFIG, "--model.init_args.init_weights={}.ckpt"],
+]
+
+
+def test_what_is_missing_or_unreadable_is_told_without_importing_torch(tmp_path: Path) -> None:
+    for suffix in ("jpg", "ckpt"):
+        (tmp_path / f"text.{suffix}").write_text("Dear diary\n")
+    unreadable = [[argument.format(tmp_path / "text") for argument in arguments] for arguments in UNREADABLE]
     code = (
         "import sys; from experiments.__main__ import main\n"
-        f"for arguments in {MISSING}:\n"
+        f"for arguments in {MISSING + unreadable}:\n"
         "    assert main(arguments) == 2, arguments\n"
         "    assert not {'torch', 'lightning'} & set(sys.modules), arguments"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     lines = done.stderr.splitlines()
-    assert len(lines) == len(MISSING)
-    assert all("absent" in line and "no such" in line for line in lines), lines
+    assert len(lines) == len(MISSING) + len(UNREADABLE)
+    assert all("absent" in line and "no such" in line for line in lines[: len(MISSING)]), lines
+    for (*_, name), line in zip(unreadable, lines[len(MISSING) :], strict=True):
+        told = "not an image" if name.endswith("jpg") else "damaged, or not a checkpoint"
+        assert name.partition("=")[2] in line and told in line
 
 
 def test_names_that_look_like_options_and_homes(

@@ -11,7 +11,8 @@ import torchvision
 
 from experiments.commands.bench.measure import Row, race
 from experiments.commands.bench.render import forward_and_backward
-from experiments.commands.reconstruct.pipeline import Reconstructor, default_photo
+from experiments.commands.reconstruct.photo import default_photo
+from experiments.commands.reconstruct.pipeline import Reconstructor
 from renderers.face_models.default.model import load_default
 
 SIZE = 224

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 from experiments.training.stored_module import Trust, add_trust_arguments
-from lightning_modules.components.checkpoint_path import check_checkpoint_path
+from lightning_modules.components.checkpoint_archive import check_checkpoint
 from renderers.io.errors import UserError
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         UserError: no such checkpoint, one whose module reconstructs no faces, or what the suite raises.
     """
-    check_checkpoint_path(args.checkpoint)
+    check_checkpoint(args.checkpoint)
     if args.data is not None and not args.data.is_dir():
         raise UserError(f"{args.data}: {'not a folder' if args.data.exists() else 'no such folder'}")
     output: Path = args.output or default_output(args.checkpoint, args.suite)

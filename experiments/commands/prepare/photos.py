@@ -18,6 +18,7 @@ from datamodules.preparation.file_names import printable
 from datamodules.preparation.landmarks import LandmarkDetector, best_detector
 from datamodules.preparation.photo_file import SUFFIXES
 from datamodules.preparation.prepared_folder import INDEX_NAME, PhotoIndex, PhotoLabel
+from experiments.commands.counting import counted
 from experiments.commands.prepare.pool import prepared_outcomes, process_count
 from experiments.commands.prepare.preview import draw_preview
 from experiments.commands.prepare.store import JOURNAL_NAME, PreparedStore, load_index, remove_leftovers
@@ -106,7 +107,8 @@ def _prepare(request: _Request, labels: Labels, others: Counter[str], console: C
     index = store.index
     todo = _not_done(store, request, labels)
     done = len(labels) - len(todo)
-    console.print(f"{len(labels)} photographs in {source}" + (f", {done} of them prepared already" if done else ""))
+    already = f", {done} of them prepared already" if done else ""
+    console.print(f"{counted(len(labels), 'photographs')} in {source}{already}")
     if found is not None:
         kind = "2d, whose jaw marks the visible contour" if found.contour else "3d, fixed points of the head"
         console.print(f"landmarks by {found.name}: {kind}")
@@ -130,10 +132,11 @@ def _prepare(request: _Request, labels: Labels, others: Counter[str], console: C
             store.save()
         reasons = Counter(index.skipped().values()).most_common(3)
         listed = ", ".join(f"{count} x {reason}" for reason, count in reasons)
-        raise UserError(f"none of the {len(labels)} photographs in {source} could be prepared ({listed})")
+        raise UserError(f"none of the {counted(len(labels), 'photographs')} in {source} could be prepared ({listed})")
     store.save()
     write_bytes(out / "preview.jpg", draw_preview(out, index))
-    console.print(f"{len(index.faces())} faces of {len(labels)} photographs in {out}; look at {out / 'preview.jpg'}")
+    told = f"{counted(len(index.faces()), 'faces')} of {counted(len(labels), 'photographs')}"
+    console.print(f"{told} in {out}; look at {out / 'preview.jpg'}")
     return index
 
 
@@ -255,7 +258,8 @@ def _prepare_all(
     seconds = max(time.monotonic() - begun, 1e-3)
     count = process_count(workers, len(todo))
     processes = f"{count} process{'es' if count > 1 else ''}"
-    console.print(f"{len(todo)} photographs in {seconds:.1f} s: {len(todo) / seconds:.1f} images/s on {processes}")
+    told = f"{counted(len(todo), 'photographs')} in {seconds:.1f} s"
+    console.print(f"{told}: {len(todo) / seconds:.1f} images/s on {processes}")
 
 
 class _Tally:
@@ -268,7 +272,7 @@ class _Tally:
     def after(self, faces: int) -> str:
         """What to show once a photograph gave that many faces."""
         self.faces, self.skipped = self.faces + faces, self.skipped + (faces == 0)
-        return f"{self.faces} faces" + (f", {self.skipped} skipped" if self.skipped else "")
+        return counted(self.faces, "faces") + (f", {self.skipped} skipped" if self.skipped else "")
 
 
 def _report_skipped(index: PhotoIndex, out: Path, console: Console) -> None:
@@ -276,8 +280,8 @@ def _report_skipped(index: PhotoIndex, out: Path, console: Console) -> None:
     if not skipped:
         return
     empty, doubtful = sum(not p.faces for p in index.photos.values()), sum(p.doubtful for p in index.photos.values())
-    told = f", and {doubtful} faces of others, whose landmarks are doubtful" if doubtful else ""
-    console.print(f"[yellow]skipped {empty} of {len(index.photos)} photographs{told}:")
+    told = f", and {counted(doubtful, 'faces')} of others, whose landmarks are doubtful" if doubtful else ""
+    console.print(f"[yellow]skipped {empty} of {counted(len(index.photos), 'photographs')}{told}:")
     for name, reason in list(skipped.items())[:LISTED]:
         console.print(printable(f"  {name}: {reason}"), markup=False, highlight=False)
     if len(skipped) > LISTED:

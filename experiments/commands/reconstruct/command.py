@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from experiments.training.stored_module import Trust, add_trust_arguments
-from lightning_modules.components.checkpoint_path import check_checkpoint_path
+from lightning_modules.components.checkpoint_archive import check_checkpoint
 from renderers.io.errors import UserError
 
 if TYPE_CHECKING:
@@ -46,12 +46,13 @@ def run(args: argparse.Namespace) -> int:
     """
     from datamodules.preparation.file_names import printable
     from experiments.commands.reconstruct.output import check_replaceable, check_results_folder
+    from experiments.commands.reconstruct.photo import default_photo, open_photo
 
     image: Path | None = args.image
     if image is not None and not image.exists():
         raise UserError(f"{image}: no such file or folder; give IMAGE=photo.jpg or a folder of photographs")
     if args.checkpoint is not None:
-        check_checkpoint_path(args.checkpoint)
+        check_checkpoint(args.checkpoint)
     elif args.detail_size is not None:
         raise UserError("--detail-size: only a checkpoint finds detail; give --checkpoint FILE of finegrained")
     elif args.no_fit:
@@ -63,17 +64,17 @@ def run(args: argparse.Namespace) -> int:
     if image is not None and image.resolve().is_relative_to(out.resolve()):
         raise UserError(f"{out}: the output folder would replace the input {image}; choose another OUT")
 
-    from experiments.commands.reconstruct.pipeline import default_photo, open_photo
-    from experiments.commands.reconstruct.results import reconstruct_photo
-
     if image is not None and is_folder:
         from experiments.commands.reconstruct.folder import look_into, reconstruct_folder
 
         look_into(image, out)  # An empty folder is told before anything is loaded.
         reconstruct_folder(image, out, _reconstructor(args))
         return 0
-    # A picture that cannot be read is told before anything is loaded.
+    # A picture that cannot be read is told before torch is imported.
     photo = default_photo() if image is None else open_photo(image)
+
+    from experiments.commands.reconstruct.results import reconstruct_photo
+
     reconstruct_photo(photo, out, _reconstructor(args))
     return 0
 

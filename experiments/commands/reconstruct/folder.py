@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from datamodules.preparation.file_names import printable
+from experiments.commands.counting import counted
 from experiments.commands.reconstruct.output import (
     INDEX,
     RESULT,
@@ -26,7 +27,8 @@ from experiments.commands.reconstruct.output import (
     remove_leftovers,
     replacing,
 )
-from experiments.commands.reconstruct.pipeline import Photo, ReconstructedFace, Reconstructor, open_photo
+from experiments.commands.reconstruct.photo import Photo, open_photo
+from experiments.commands.reconstruct.pipeline import ReconstructedFace, Reconstructor
 from experiments.commands.reconstruct.report import index_page, thumbnail
 from experiments.commands.reconstruct.results import (
     made_with,
@@ -52,7 +54,7 @@ class Listing:
 
     Attributes:
         paths: its visible files, frame 2 before frame 10.
-        passed_over: what else there is -> how many.
+        passed_over: what else there is, in the plural -> how many.
     """
 
     paths: list[Path]
@@ -70,7 +72,7 @@ def look_into(source: Path, out: Path) -> Listing:
     passed_over = {kind: counts[kind] for kind in sorted(counts) if kind != "files"}
     paths = [path for path in entries if path.is_file()]
     if not paths:
-        rest = f" (there are {_counted(passed_over)}, which are not looked at)" if passed_over else ""
+        rest = f" (not looked at: {_listed(passed_over)})" if passed_over else ""
         raise UserError(f"{source}: no files in this folder{rest}; put photographs or video frames into it")
     # Every second part is a number.
     parts = {path: re.split(r"(\d+)", path.name) for path in paths}
@@ -83,11 +85,11 @@ def _kind(path: Path) -> str:
         return "files"
     if path.is_dir():
         return "sub-folders"
-    return "broken links" if path.is_symlink() else "things that are no files"
+    return "broken links" if path.is_symlink() else "special files"
 
 
-def _counted(passed_over: Mapping[str, int]) -> str:
-    return ", ".join(f"{count} {kind}" for kind, count in passed_over.items())
+def _listed(passed_over: Mapping[str, int]) -> str:
+    return ", ".join(counted(count, kind) for kind, count in passed_over.items())
 
 
 def result_names(paths: Sequence[Path], earlier: Mapping[str, str], foreign: Sequence[str]) -> dict[Path, str]:
@@ -199,7 +201,7 @@ class _FolderRun:
         """Every photograph that is not finished."""
         done = sum(record is not None for record in self._done.values())
         print(
-            f"{len(self.names)} files in {printable(str(self.source))}"
+            f"{counted(len(self.names), 'files')} in {printable(str(self.source))}"
             + (f", {done} of them finished already" if done else "")
         )
         self._begin()
@@ -287,12 +289,12 @@ class _FolderRun:
         for key, why in self.skipped.items():
             print(f"skipped       {key}: {why}")
         if self.listing.passed_over:
-            print(printable(f"not looked at {_counted(self.listing.passed_over)}"))
+            print(printable(f"not looked at {_listed(self.listing.passed_over)}"))
         if not self.photos:
             if self._is_new:
                 (self.out / INDEX).unlink()
                 self.out.rmdir()
-            raise UserError(f"{self.source}: none of its {len(self.names)} files could be reconstructed")
+            raise UserError(f"{self.source}: none of its {counted(len(self.names), 'files')} could be reconstructed")
         done = [(record["folder"], _line(record), self._card(key)) for key, record in self.photos.items()]
         page = index_page(printable(self.source.resolve().name), done, self.skipped, self.listing.passed_over)
         write_bytes(self.out / PAGE, page.encode(errors="backslashreplace"))
@@ -300,11 +302,11 @@ class _FolderRun:
         trusted = [error for error, confidence in faces if confidence != "doubtful"]
         smallest = max(record["smallest_face"] for record in self.photos.values())
         error = f", mean landmark NME {np.mean(trusted):.2f} %" if trusted else ""
-        print(f"reconstructed {len(self.photos)} of {len(self.names)} files{error}")
+        print(f"reconstructed {len(self.photos)} of {counted(len(self.names), 'files')}{error}")
         for key, held in self.photos.items():
             doubtful = held["confidence"].count("doubtful")
             if doubtful:
-                print(f"doubtful      {key}: {doubtful} of {len(held['faces'])} faces; look at the overlay")
+                print(f"doubtful      {key}: {doubtful} of {counted(len(held['faces']), 'faces')}; look at the overlay")
         print(f"faces         {len(faces)}; none smaller than {smallest:.0f} px was looked for")
         print(f"reports       {printable(str(self.out / PAGE))}")
 
@@ -323,8 +325,7 @@ def _number(face: ReconstructedFace) -> int:
 
 
 def _line(record: Record) -> str:
-    count = len(record["faces"])
-    return f"{'1 face' if count == 1 else f'{count} faces'}, NME {nme_line(_told(record))}"
+    return f"{counted(len(record['faces']), 'faces')}, NME {nme_line(_told(record))}"
 
 
 def _told(record: Record) -> list[tuple[float, str]]:

@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,13 +13,12 @@ import torch
 from torch import Tensor
 
 from datamodules.preparation.alignment import Alignment, align, model_template
-from datamodules.preparation.file_names import printable
 from datamodules.preparation.landmarks import DetectedFace, LandmarkDetector, best_detector
-from datamodules.preparation.photo_file import read_photo
 from datamodules.preparation.skin import skin_probability
 from experiments.commands.reconstruct.camera import camera_record
 from experiments.commands.reconstruct.detail import DEFAULT_SIZE, FaceDetail, face_detail
 from experiments.commands.reconstruct.export import FaceMesh, face_mesh
+from experiments.commands.reconstruct.photo import Photo
 from experiments.commands.reconstruct.texture import TEXTURE_SIZE, bake_texture
 from experiments.fitting.photometric_fitting import FitSettings, fit, project_landmarks
 from lightning_modules.base import FaceModule
@@ -33,24 +31,8 @@ from renderers.io.errors import UserError
 from renderers.jaw_contour import contour_table
 
 CROP_SIZE = 224
-DEFAULT_PHOTO = "astronaut"
 
 Progress = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Photo:
-    """A photograph as it is meant to be seen: see `datamodules.preparation.prepared_folder.read_photo`.
-
-    Attributes:
-        name: what its results are called.
-        source: where it came from.
-        pixels: (H, W, 3) uint8 sRGB.
-    """
-
-    name: str
-    source: str
-    pixels: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -277,19 +259,3 @@ def photo_pose(coefficients: Coefficients, alignment: Alignment) -> dict[str, fl
 def _tensor(picture: np.ndarray) -> Tensor:
     """(H, W, 3) uint8 -> (3, H, W) in [0, 1]"""
     return torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1).float() / 255
-
-
-def open_photo(path: Path) -> Photo:
-    """Read a photograph file.
-
-    Raises:
-        UserError: no such file, not an image, a damaged one, or one too large to open safely.
-    """
-    return Photo(printable(path.stem), printable(str(path)), read_photo(path))
-
-
-def default_photo() -> Photo:
-    """The photograph that is reconstructed when none is given: scikit-image's astronaut (public domain)."""
-    from skimage import data
-
-    return Photo(DEFAULT_PHOTO, "skimage.data.astronaut()", data.astronaut())

@@ -21,7 +21,8 @@ from experiments.commands.reconstruct.detail import write_detail
 from experiments.commands.reconstruct.export import beside, draw_on, write_obj, write_ply
 from experiments.commands.reconstruct.gltf import glb
 from experiments.commands.reconstruct.output import replacing, write_marker
-from experiments.commands.reconstruct.pipeline import Photo, ReconstructedFace, Reconstructor
+from experiments.commands.reconstruct.photo import Photo
+from experiments.commands.reconstruct.pipeline import ReconstructedFace, Reconstructor
 from experiments.commands.reconstruct.report import face_folder, report_page
 
 OVERLAY_SIDE = 2048  # pixels; larger photographs are shrunk for overlay.png

@@ -347,7 +347,7 @@ def test_users_mistakes_are_one_line_and_exit_code_2(tmp_path: Path, capsys: pyt
         ([str(tmp_path / "missing"), "--out", out], "no such folder"),
         ([str(file), "--out", out], "not a folder"),
         ([str(empty), "--out", out], "holds no photographs"),
-        ([str(hopeless), "--out", out], "none of the 1 photographs"),
+        ([str(hopeless), "--out", out], "none of the 1 photograph in"),
         ([str(good), "--out", str(tmp_path / "good" / ".." / "good")], "the folder of photographs itself"),
         ([str(good), "--out", str(file)], "is a file"),
         ([str(good), "--out", out, "--size", "7"], "whole number from 32"),

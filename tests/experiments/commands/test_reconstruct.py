@@ -31,7 +31,8 @@ from skimage import data
 from datamodules.preparation.landmarks import DetectedFace
 from experiments.commands.reconstruct import command, results
 from experiments.commands.reconstruct.output import check_replaceable, marker_text, replacing, write_marker
-from experiments.commands.reconstruct.pipeline import Photo, Reconstructor, open_photo
+from experiments.commands.reconstruct.photo import Photo, open_photo
+from experiments.commands.reconstruct.pipeline import Reconstructor
 from experiments.commands.reconstruct.texture import TEXTURE_SIZE, bake_texture
 from experiments.fitting.photometric_fitting import FitSettings
 from lightning_modules.base import FaceModule

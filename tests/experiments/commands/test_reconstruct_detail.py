@@ -14,7 +14,8 @@ from skimage import data
 
 from experiments.commands.reconstruct import command, results
 from experiments.commands.reconstruct.detail import MIDDLE, STEPS_PER_MILLIMETRE, FaceDetail, subdivisions
-from experiments.commands.reconstruct.pipeline import Photo, ReconstructedFace, Reconstructor
+from experiments.commands.reconstruct.photo import Photo
+from experiments.commands.reconstruct.pipeline import ReconstructedFace, Reconstructor
 from lightning_modules.base import FaceModule
 from lightning_modules.components.backbones import ResNet
 from lightning_modules.finegrained import Finegrained

@@ -27,7 +27,8 @@ from datamodules.preparation.landmarks import DetectedFace
 from experiments.__main__ import main
 from experiments.commands.reconstruct import command, folder, results
 from experiments.commands.reconstruct.folder import look_into, reconstruct_folder, result_names
-from experiments.commands.reconstruct.pipeline import Photo, ReconstructedFace
+from experiments.commands.reconstruct.photo import Photo
+from experiments.commands.reconstruct.pipeline import ReconstructedFace
 from experiments.commands.reconstruct.tracking import FaceTracker, sequence_name
 from experiments.fitting.photometric_fitting import FitSettings
 from renderers.face_models.base import MorphableModel
@@ -195,25 +196,25 @@ def test_frames_come_in_order_and_the_rest_is_counted(source: Path) -> None:
     os.mkfifo(source / "pipe")
     listing = look_into(source, source / "out")
     assert [path.name for path in listing.paths] == ["2.png", "f1.png", "f2.png", "f10.png", "²1.png"]
-    assert listing.passed_over == {"broken links": 2, "sub-folders": 2, "things that are no files": 1}
+    assert listing.passed_over == {"broken links": 2, "sub-folders": 2, "special files": 1}
 
 
 def test_what_was_not_looked_at_is_told(source: Path, copies: Any, capsys: pytest.CaptureFixture[str]) -> None:
     (source / "day 1").mkdir()
     out = source.parent / "out"
-    with pytest.raises(UserError, match=r"no files in this folder \(there are 1 sub-folders"):
+    with pytest.raises(UserError, match=r"no files in this folder \(not looked at: 1 sub-folder\);"):
         reconstruct_folder(source, out, copies)
     picture(source / "a.png", 5)
     (source / "gone.jpg").symlink_to("nowhere.jpg")
     reconstruct_folder(source, out, copies)
-    assert "not looked at 1 broken links, 1 sub-folders" in capsys.readouterr().out
+    assert "not looked at 1 broken link, 1 sub-folder\n" in capsys.readouterr().out
     assert read_index(out)["passed_over"] == {"broken links": 1, "sub-folders": 1}
     assert "sub-folders, not looked at" in (out / "index.html").read_text()
 
 
 def test_a_folder_without_anything_leaves_nothing(source: Path, copies: Any) -> None:
     (source / "a.jpg").write_text("no picture")
-    with pytest.raises(UserError, match="none of its 1 files"):
+    with pytest.raises(UserError, match="none of its 1 file could"):
         reconstruct_folder(source, source.parent / "out", copies)
     assert [entry.name for entry in source.parent.iterdir()] == ["photos"]
 
