@@ -7,10 +7,11 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import cv2
 import numpy as np
-from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from renderers.io.errors import UserError
 
@@ -25,6 +26,7 @@ MIN_SIDE = 32  # pixels; no detector finds a face in less
 MOST_PIXELS = 256_000_000  # phones take 200 megapixels; this many fill 0.8 GB
 MOST_FRAMES = 100  # of an animation, in the search for one that shows something
 DEPTHS = (8, 10, 12, 14, 16)  # bits of a channel, as cameras and scanners write them
+TIFF_STARTS = (b"II*\0", b"MM\0*")
 HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
 
@@ -62,7 +64,8 @@ def open_picture(path: Path) -> Iterator[Image.Image]:
     try:
         if path.stat().st_size == 0:
             raise UserError(f"{path}: the file is empty")
-        with _opened(path) as image:
+        # Given a name, Pillow maps raw pixels into memory and confuses the sides of a TIFF that lies.
+        with path.open("rb") as file, _opened(file, path) as image:
             yield image
     except Image.DecompressionBombError:
         raise UserError(f"{path}: more than {MOST_PIXELS // 10**6} megapixels; make it smaller") from None
@@ -75,7 +78,7 @@ def open_picture(path: Path) -> Iterator[Image.Image]:
         raise UserError(f"{path}: damaged image ({' '.join(str(error).split()) or type(error).__name__})") from None
 
 
-def _opened(path: Path) -> Image.Image:
+def _opened(file: BinaryIO, path: Path) -> Image.Image:
     try:
         from pillow_heif import register_heif_opener
     except ImportError:
@@ -83,10 +86,51 @@ def _opened(path: Path) -> Image.Image:
     else:
         register_heif_opener()
     with warnings.catch_warnings():
-        # Pillow warns of what phones take. It refuses what is twice as large as its limit.
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        # Pillow warns of what phones take, and of damage. It refuses what is twice as large as its limit.
+        warnings.simplefilter("ignore")
         Image.MAX_IMAGE_PIXELS = MOST_PIXELS // 2
-        return Image.open(path, formats=[name for name in FORMATS if name != "HEIF" or name in Image.OPEN])
+        try:
+            return Image.open(file, formats=[name for name in FORMATS if name != "HEIF" or name in Image.OPEN])
+        except UnidentifiedImageError:
+            picture = _deep_tiff(file, path)
+            if picture is None:
+                raise
+            return picture
+
+
+def _deep_tiff(file: BinaryIO, path: Path) -> Image.Image | None:
+    """A TIFF with colors of 32 or 64 bits a channel, as 8 bits; Pillow does not know it. None where it is no such."""
+    file.seek(0)
+    start = file.read(8)
+    if start[:4] not in TIFF_STARTS:
+        return None
+    tags = TiffImagePlugin.ImageFileDirectory_v2(start)
+    file.seek(tags.next)
+    tags.load(file)
+    tag = ExifTags.Base
+    width, height, bits = (tags.get(name) for name in (tag.ImageWidth, tag.ImageLength, tag.BitsPerSample))
+    if not isinstance(bits, tuple) or len(bits) < 3 or not set(bits) <= {32, 64}:
+        return None
+    if not isinstance(width, int) or not isinstance(height, int):
+        return None
+    if width * height > MOST_PIXELS:
+        raise Image.DecompressionBombError
+    values = _decoded(path)
+    if values is None:
+        return None
+    picture = Image.fromarray(_scaled(values[..., :3]))
+    picture.info["icc_profile"] = tags.get(tag.InterColorProfile)
+    return picture
+
+
+def _decoded(path: Path) -> np.ndarray | None:
+    """OpenCV's (H, W, 3) or (H, W, 4) values of a color picture, in the file's own type; None where it reads none.
+
+    Those of a TIFF are turned upright, those of other files are not.
+    """
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # The caller tells what is damaged.
+    decoded = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+    return decoded[..., [2, 1, 0, 3][: decoded.shape[2]]] if decoded is not None and decoded.ndim == 3 else None
 
 
 def _unknown(path: Path) -> str:
@@ -95,7 +139,7 @@ def _unknown(path: Path) -> str:
         start = file.read(12)
     if start[4:8] == b"ftyp" and start[8:12] in HEIC_BRANDS:
         return "a HEIC photograph: `pip install pillow-heif` to read it, or save it as JPEG"
-    if start[:4] in (b"II*\0", b"MM\0*"):
+    if start[:4] in TIFF_STARTS:
         return "a kind of TIFF that is not read; save it with 8 or 16 bits a channel, or as PNG"
     return "not an image of a kind that is read (JPEG, PNG, WebP, TIFF, AVIF, HEIC, GIF, BMP, PPM)"
 
@@ -117,10 +161,10 @@ def _eight_bit(image: Image.Image, path: Path) -> Image.Image:
             values = values.view(np.uint32)  # Pillow has no unsigned mode of 32 bits
     elif any(";16" in str(tile[3]) for tile in getattr(image, "tile", ())):
         # Pillow drops the low byte of 16-bit colours, and with it pictures of 10 or 12 bits.
-        decoded = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
-        if decoded is None or decoded.ndim != 3 or decoded.dtype != np.uint16:
+        decoded = _decoded(path)
+        if decoded is None or decoded.dtype != np.uint16:
             return image
-        values = decoded[..., [2, 1, 0, 3][: decoded.shape[2]]]
+        values = decoded
         if values.shape[2] == 4:
             color = _scaled(values[..., :3])
             values = np.dstack([color, (values[..., 3] / 257).round().astype(np.uint8)])
@@ -128,7 +172,8 @@ def _eight_bit(image: Image.Image, path: Path) -> Image.Image:
         return image
     found = Image.fromarray(values if values.dtype == np.uint8 else _scaled(values))
     found.info["icc_profile"] = image.info.get("icc_profile")
-    found.getexif()[ExifTags.Base.Orientation] = image.getexif().get(ExifTags.Base.Orientation, 1)
+    if image.format != "TIFF":  # which Pillow and OpenCV have turned already
+        found.getexif()[ExifTags.Base.Orientation] = image.getexif().get(ExifTags.Base.Orientation, 1)
     return found
 
 
@@ -152,7 +197,7 @@ def _to_srgb(image: Image.Image) -> Image.Image:
             source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
             mode = image.mode if image.mode == "RGBA" else "RGB"
             image = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode=mode) or image
-        except (ImageCms.PyCMSError, OSError):
+        except (ImageCms.PyCMSError, OSError, TypeError):
             pass  # a damaged or mismatched profile says nothing; the numbers are taken as sRGB
     if image.mode == "RGBA":
         white = Image.new("RGBA", image.size, "white")

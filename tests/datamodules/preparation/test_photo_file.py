@@ -96,25 +96,21 @@ def test_too_small_photographs_say_so(tmp_path: Path) -> None:
         read_photo(tmp_path / "tiny.png")
 
 
-def gray_tiff(pixels: np.ndarray) -> bytes:
-    """A gray TIFF 6.0 file in one strip, from the standard: header, one directory, the pixels."""
+def plain_tiff(pixels: np.ndarray, orientation: int = 1) -> bytes:
+    """A TIFF 6.0 file in one strip, from the standard: header, the pixels, lists of numbers, one directory."""
     bits, kind = pixels.dtype.itemsize * 8, {"u": 1, "i": 2, "f": 3}[pixels.dtype.kind]
-    height, width = pixels.shape
+    height, width, channels = pixels.shape
+    end = 8 + pixels.nbytes
+    lists = struct.pack("<3H", *[bits] * 3) + struct.pack("<3H", *[kind] * 3)
     entries = [
-        (256, 3, width), (257, 3, height), (258, 3, bits), (259, 3, 1), (262, 3, 1), (273, 4, 8),
-        (277, 3, 1), (278, 3, height), (279, 4, pixels.nbytes), (339, 3, kind),
+        (256, 3, 1, width), (257, 3, 1, height),
+        (258, 3, channels, bits if channels == 1 else end), (259, 3, 1, 1), (262, 3, 1, 1 if channels == 1 else 2),
+        (273, 4, 1, 8), (274, 3, 1, orientation), (277, 3, 1, channels), (278, 3, 1, height),
+        (279, 4, 1, pixels.nbytes), (339, 3, channels, kind if channels == 1 else end + 6),
     ]  # fmt: skip
-    fields = [
-        struct.pack("<HHI", tag, size, 1) + (struct.pack("<HH", value, 0) if size == 3 else struct.pack("<I", value))
-        for tag, size, value in entries
-    ]
-    directory = struct.pack("<H", len(fields)) + b"".join(fields) + bytes(4)
-    return (
-        b"II*\0"
-        + struct.pack("<I", 8 + pixels.nbytes)
-        + pixels.astype(pixels.dtype.newbyteorder("<")).tobytes()
-        + directory
-    )
+    directory = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", *entry) for entry in entries) + bytes(4)
+    begin = b"II*\0" + struct.pack("<I", end + len(lists))
+    return begin + pixels.astype(pixels.dtype.newbyteorder("<")).tobytes() + lists + directory
 
 
 @pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
@@ -145,14 +141,38 @@ def test_sixteen_bit_colors_keep_their_order(tmp_path: Path) -> None:
 def test_float_and_long_tiffs_are_not_black(tmp_path: Path, dtype: str, top: float) -> None:
     gray = gradient()[..., 0].astype(np.float64)
     gray[0, 0] = 255
-    (tmp_path / "deep.tif").write_bytes(gray_tiff((gray / 255 * top).astype(dtype)))
+    (tmp_path / "deep.tif").write_bytes(plain_tiff((gray / 255 * top).astype(dtype)[..., None]))
     assert np.abs(read_photo(tmp_path / "deep.tif")[..., 1].astype(int) - gray).max() <= 1
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(
+    ("dtype", "top"), [("u1", 255), ("<u2", 65535), ("<f4", 1.0), ("<f4", 255.0), ("<u4", 2**32 - 1)]
+)
+def test_tiffs_of_every_depth_are_turned_once(tmp_path: Path, dtype: str, top: float, channels: int) -> None:
+    colors = gradient()[..., :channels].astype(np.float64)
+    colors[0, 0] = 255
+    (tmp_path / "deep.tif").write_bytes(plain_tiff((colors / 255 * top).astype(dtype), orientation=6))
+    assert np.abs(np.rot90(read_photo(tmp_path / "deep.tif")) - colors).max() <= 1
+
+
+@pytest.mark.parametrize("spoil", ["cut", "half floats", "huge"])
+def test_deep_tiffs_that_cannot_be_read_say_so(tmp_path: Path, spoil: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    colors = (gradient() / 255).astype(np.float16 if spoil == "half floats" else np.float32)
+    content = plain_tiff(colors)
+    (tmp_path / "deep.tif").write_bytes(content[:-40] if spoil == "cut" else content)
+    if spoil == "huge":
+        monkeypatch.setattr(photo_file, "MOST_PIXELS", 3000)
+    told = {"cut": "8 or 16 bits", "half floats": "8 or 16 bits", "huge": "make it smaller"}[spoil]
+    with warnings.catch_warnings(), pytest.raises(UserError, match=rf"deep\.tif: .*{told}"):
+        warnings.simplefilter("error")
+        read_photo(tmp_path / "deep.tif")
 
 
 def test_values_that_are_not_finite_do_not_darken_the_others(tmp_path: Path) -> None:
     values = gradient()[..., 0].astype(np.float32) / 255
     values[0, :2] = np.nan, np.inf
-    (tmp_path / "deep.tif").write_bytes(gray_tiff(values))
+    (tmp_path / "deep.tif").write_bytes(plain_tiff(values[..., None]))
     assert np.abs(read_photo(tmp_path / "deep.tif")[1:, :, 0].astype(int) - gradient()[1:, :, 0]).max() <= 1
 
 
