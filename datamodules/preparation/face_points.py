@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
@@ -11,9 +12,12 @@ import numpy as np
 from datamodules.preparation.alignment import transform_points, warp
 from renderers.landmarks68 import LEFT_EYE, MIRROR, RIGHT_EYE
 
-# Percent. On photographs and renders, upright, turned and in profile, no wrong points moved by less than 1.5, and few
-# right ones by more than 1.
-SURE_SPREAD = 1.3
+# The five points: outer and inner corner of the person's left eye, of the right one, and the base of the nose. Their
+# places among the 68, and for each the one that it changes places with in the mirror.
+FIVE, FIVE_MIRROR = np.array([45, 42, 36, 39, 33]), np.array([2, 3, 0, 1, 4])
+# Percent. Most wrong points, as on profiles, move by more than 1.5, and few right ones by more than 1. Of the wrong ones
+# that stay in place, none was found within 3 by both other looks; of right frontal ones, nearly all.
+SURE_SPREAD, SURE_DISAGREEMENT = 1.3, 3.0
 TURNS = (90, -90, 45, -45, 180, 135, -135)  # degrees that a picture is turned by; the predictor bears 25 either way
 
 
@@ -25,14 +29,18 @@ class FacePoints:
         box: (4,) left, top, right, bottom: the square that was looked at, upright whatever the turn.
         landmarks: (68, 2) photograph pixels.
         spread: mean distance of the single predictions to their mean, percent of sqrt(w * h) of the points' box.
+        turn: degrees, counter-clockwise, that the picture was turned by for the predictor.
+        disagreement: how far other looks put the points from here, in the same unit; infinite until they are taken.
     """
 
     box: np.ndarray
     landmarks: np.ndarray
     spread: float
+    turn: float
+    disagreement: float = math.inf
 
     @property
-    def sure(self) -> bool:
+    def steady(self) -> bool:
         return self.spread < SURE_SPREAD
 
     @property
@@ -46,23 +54,26 @@ class FacePoints:
 class PointPredictor:
     """Predicts the points in a box, and predicts again in a rotated picture where they are doubtful.
 
-    The predictor always returns an upright frontal face, as in its training data. On other faces its points change with
-    each small shift of the box; that spread shows that they are wrong.
+    The predictor always returns an upright frontal face, as in its training data. On most other faces its points change
+    with each small shift of the box; that spread shows that they are wrong. On the rest, a second predictor with other
+    training data, or a wider box, disagrees with them.
 
     Args:
         dlib: the module.
         hog: its frontal face detector.
         model_file: of its 68-point predictor.
+        five_file: of its 5-point predictor.
     """
 
     SIDE = 200  # pixels of the face's box where the points are predicted
     MARGIN = 0.6  # of the box, on each side
     SHIFTS = ((0, 0), (6, 0), (-6, 0), (0, 6), (0, -6))  # pixels
+    WIDER = 20  # pixels, on each side, of the wider box
     LEVEL = 10.0  # degrees of roll that cost no accuracy
 
-    def __init__(self, dlib: Any, hog: Any, model_file: str) -> None:
+    def __init__(self, dlib: Any, hog: Any, model_file: str, five_file: str) -> None:
         self._dlib, self._hog = dlib, hog
-        self._predictor = dlib.shape_predictor(model_file)
+        self._predictor, self._five = dlib.shape_predictor(model_file), dlib.shape_predictor(five_file)
 
     def find(self, image: np.ndarray, box: np.ndarray, turn: float = 0.0) -> FacePoints:
         """The points of the face in a box.
@@ -74,12 +85,12 @@ class PointPredictor:
         """
         best = self._levelled(image, box, turn)
         for other in TURNS:
-            if best.sure:
+            if best.steady:
                 break
             seen = self._turned_box(image, box, other)
             if seen is not None:
                 best = min(best, self._levelled(image, seen, other), key=lambda points: points.spread)
-        return best
+        return replace(best, disagreement=self._disagreement(image, best))
 
     def _levelled(self, image: np.ndarray, box: np.ndarray, turn: float) -> FacePoints:
         points = self.predict(image, box, turn)
@@ -101,23 +112,40 @@ class PointPredictor:
     def predict(self, image: np.ndarray, box: np.ndarray, turn: float = 0.0) -> FacePoints:
         """The mean over small shifts of the box and over the mirrored picture, which halves the jitter."""
         patch, matrix = face_patch(image, box, self.SIDE, self.MARGIN, turn)
-        side, low = patch.shape[0], round(self.MARGIN * self.SIDE)
-        mirrored = np.ascontiguousarray(patch[:, ::-1])
-        answers = []
-        for dx, dy in self.SHIFTS:
-            left, top = low + dx, low + dy
-            answers.append(self._predict(patch, left, top))
-            other = self._predict(mirrored, side - left - self.SIDE, top)
-            answers.append(np.column_stack([side - other[:, 0], other[:, 1]])[MIRROR])
+        low = round(self.MARGIN * self.SIDE)
+        looks = [self._look(self._predictor, MIRROR, patch, (low + dx, low + dy), self.SIDE) for dx, dy in self.SHIFTS]
+        answers = np.concatenate(looks)
         mean = np.mean(answers, axis=0)
-        extent = float(np.sqrt(np.prod(np.ptp(mean, axis=0))))
-        spread = 100 * float(np.linalg.norm(answers - mean, axis=-1).mean()) / max(extent, 1.0)
-        return FacePoints(box, transform_points(mean, cv2.invertAffineTransform(matrix)), spread)
+        back = transform_points(mean, cv2.invertAffineTransform(matrix))
+        return FacePoints(box, back, _distance(answers, mean, mean), turn)
 
-    def _predict(self, patch: np.ndarray, left: int, top: int) -> np.ndarray:
-        rectangle = self._dlib.rectangle(left, top, left + self.SIDE - 1, top + self.SIDE - 1)
-        parts = self._predictor(patch, rectangle).parts()
-        return np.array([[point.x + 0.5, point.y + 0.5] for point in parts])
+    def _disagreement(self, image: np.ndarray, points: FacePoints) -> float:
+        """The larger distance to what the 5-point predictor says, and to what the 68-point one says in a wider box."""
+        patch, matrix = face_patch(image, points.box, self.SIDE, self.MARGIN, points.turn)
+        landmarks, low = transform_points(points.landmarks, matrix), round(self.MARGIN * self.SIDE)
+        five = self._look(self._five, FIVE_MIRROR, patch, (low, low), self.SIDE).mean(axis=0)
+        start = low - self.WIDER
+        wide = self._look(self._predictor, MIRROR, patch, (start, start), self.SIDE + 2 * self.WIDER)
+        return max(_distance(five, landmarks[FIVE], landmarks), _distance(wide, landmarks, landmarks))
+
+    def _look(
+        self, predictor: Any, mirror: np.ndarray, patch: np.ndarray, corner: tuple[int, int], side: int
+    ) -> np.ndarray:
+        """(2, N, 2): what a predictor says of a square in the patch, and in the patch's mirror image."""
+        (left, top), width = corner, patch.shape[0]
+        seen = self._predict(predictor, patch, left, top, side)
+        other = self._predict(predictor, np.ascontiguousarray(patch[:, ::-1]), width - left - side, top, side)
+        return np.stack([seen, np.column_stack([width - other[:, 0], other[:, 1]])[mirror]])
+
+    def _predict(self, predictor: Any, patch: np.ndarray, left: int, top: int, side: int) -> np.ndarray:
+        rectangle = self._dlib.rectangle(left, top, left + side - 1, top + side - 1)
+        return np.array([[point.x + 0.5, point.y + 0.5] for point in predictor(patch, rectangle).parts()])
+
+
+def _distance(points: np.ndarray, others: np.ndarray, face: np.ndarray) -> float:
+    """Mean distance of (..., 2) points to others, percent of sqrt(w * h) of the box of a face's (68, 2) points."""
+    extent = float(np.sqrt(np.prod(np.ptp(face, axis=0))))
+    return 100 * float(np.linalg.norm(points - others, axis=-1).mean()) / max(extent, 1.0)
 
 
 def corners(rectangle: Any) -> np.ndarray:

@@ -19,8 +19,10 @@ import numpy as np
 
 from datamodules.preparation.alignment import transform_points
 from datamodules.preparation.face_points import (
+    SURE_DISAGREEMENT,
     SURE_SPREAD,
     TURNS,
+    FacePoints,
     PointPredictor,
     corners,
     face_patch,
@@ -43,26 +45,30 @@ class DetectedFace:
         score: the detector's own confidence that this is a face, higher is surer.
         spread: how far the landmarks move when the box is shifted a little, percent of the landmarks' sqrt(w * h); None
             where that was not measured.
+        disagreement: how far away a second predictor, or a wider box, puts the landmarks, in the same unit; None where
+            that was not measured.
     """
 
     box: np.ndarray
     landmarks: np.ndarray
     score: float
     spread: float | None = None
+    disagreement: float | None = None
 
     @property
     def confidence(self) -> Confidence:
         """Whether the landmarks can be trusted. Doubtful ones are seldom those of the face."""
-        if self.spread is None:
+        if self.spread is None or self.disagreement is None:
             return "not measured"
-        return "sure" if self.spread < SURE_SPREAD else "doubtful"
+        return "sure" if self.spread < SURE_SPREAD and self.disagreement < SURE_DISAGREEMENT else "doubtful"
 
     @property
     def doubt(self) -> str | None:
         """Why the landmarks are doubtful, for people; None where they are not."""
         if self.spread is None or self.confidence != "doubtful":
             return None
-        return f"its landmarks move by {self.spread:.1f} % of the face in a second look: they may miss the face"
+        moved = self.spread if self.spread >= SURE_SPREAD else self.disagreement
+        return f"its landmarks move by {moved:.1f} % of the face in a second look: they may miss the face"
 
     @property
     def area(self) -> float:
@@ -123,8 +129,8 @@ class DlibDetector:
             raise UserError("dlib is not installed: run `make setup`, or `pip install dlib-bin`") from error
         self._dlib = dlib
         self._hog = dlib.get_frontal_face_detector()
-        predictor = str(packaged_file("shape_predictor_68_face_landmarks.dat"))
-        self._points = PointPredictor(dlib, self._hog, predictor)
+        predictors = [str(packaged_file(f"shape_predictor_{count}_face_landmarks.dat")) for count in (68, 5)]
+        self._points = PointPredictor(dlib, self._hog, *predictors)
 
     @cached_property
     def _network(self) -> Any:
@@ -133,23 +139,19 @@ class DlibDetector:
     def detect(self, image: np.ndarray) -> list[DetectedFace]:
         """See `LandmarkDetector.detect`."""
         upright = [(self._points.find(image, box), score) for box, score in self._upright(image)]
-        faces = [DetectedFace(points.box, points.landmarks, score, points.spread) for points, score in upright]
+        faces = [_detected(points, score) for points, score in upright]
         # In a rotated picture, HOG still finds some of the faces, and misses others.
         if all(abs(points.roll) > 45 for points, _ in upright):
             faces += self._turned(image)
         if not faces:
             height, width = image.shape[:2]
             found = self._ask_network(image, min(2.0, self.NETWORK_SIDE / math.sqrt(height * width)))
-            faces = [self._face(image, box, score) for box, score in found]
+            faces = [_detected(self._points.find(image, box), score) for box, score in found]
         # In a rotated picture two boxes may have led to one face.
         kept = suppress_overlaps(
             np.array([face.box for face in faces]), np.array([-(face.spread or 0.0) for face in faces])
         )
         return sorted((faces[k] for k in kept), key=lambda face: -face.score)
-
-    def _face(self, image: np.ndarray, box: np.ndarray, score: float, turn: float = 0.0) -> DetectedFace:
-        points = self._points.find(image, box, turn)
-        return DetectedFace(points.box, points.landmarks, score, points.spread)
 
     def smallest_face(self, height: int, width: int) -> float:
         """See `LandmarkDetector.smallest_face`."""
@@ -177,7 +179,8 @@ class DlibDetector:
             picture, matrix = turned_picture(small, turn)
             found = self._search(picture, 1.0)
             if found:
-                return [self._face(image, square_back(box, matrix) / factors, score, turn) for box, score in found]
+                boxes = [(square_back(box, matrix) / factors, score) for box, score in found]
+                return [_detected(self._points.find(image, box, turn), score) for box, score in boxes]
         return []
 
     def _search(self, image: np.ndarray, *scales: float) -> list[tuple[np.ndarray, float]]:
@@ -296,6 +299,10 @@ def best_detector(name: str = "auto") -> LandmarkDetector:
     if name == "face-alignment":
         return FaceAlignmentDetector(download=True)
     raise UserError(f"no landmark detector is called {name!r}: choose auto, dlib or face-alignment")
+
+
+def _detected(points: FacePoints, score: float) -> DetectedFace:
+    return DetectedFace(points.box, points.landmarks, score, points.spread, points.disagreement)
 
 
 def overlap(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:

@@ -84,7 +84,8 @@ class ReconstructedFace:
             "box": _rounded(self.detected.box, 2),
             "detector_score": round(self.detected.score, 4),
             "confidence": self.detected.confidence,
-            "landmark_spread": None if self.detected.spread is None else round(self.detected.spread, 4),
+            "landmark_spread": _rounded_or_none(self.detected.spread),
+            "landmark_disagreement": _rounded_or_none(self.detected.disagreement),
             "landmarks_detected": _rounded(self.detected.landmarks, 3),
             "landmarks_projected": _rounded(self.landmarks, 3),
             "landmark_vertices": self.landmark_vertices.tolist(),
@@ -254,6 +255,10 @@ def photo_pose(coefficients: Coefficients, alignment: Alignment) -> dict[str, fl
     # Image y points down, so that a turn from photograph to crop by +a in pixels is a roll by -a.
     turned = math.degrees(math.atan2(alignment.matrix[1, 0], alignment.matrix[0, 0]))
     return {"pitch": pitch, "yaw": yaw, "roll": (roll + turned + 180) % 360 - 180}
+
+
+def _rounded_or_none(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
 
 
 def _tensor(picture: np.ndarray) -> Tensor:

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datamodules.preparation.alignment import transform_points, warp
-from datamodules.preparation.face_points import SURE_SPREAD
+from datamodules.preparation.face_points import FIVE, SURE_DISAGREEMENT, SURE_SPREAD
 from datamodules.preparation.landmarks import (
     DetectedFace,
     DlibDetector,
@@ -107,6 +107,7 @@ def test_a_turned_photograph_gives_turned_landmarks(
     errors = np.linalg.norm(found.landmarks - transform_points(face.landmarks, matrix), axis=1)
     assert errors.mean() < 0.02 * (face.box[2] - face.box[0])
     assert found.confidence == "sure" and found.doubt is None
+    assert found.disagreement is not None and found.disagreement < 0.7 * SURE_DISAGREEMENT
 
 
 def test_all_faces_of_a_picture_that_lies_are_found(detector: DlibDetector, astronaut: np.ndarray) -> None:
@@ -123,8 +124,8 @@ def test_what_is_predicted_on_a_head_that_lies_is_known_to_be_wrong(
     upright, lying = (detector._points.predict(astronaut, face.box, turn) for turn in (0, 90))
     width = face.box[2] - face.box[0]
     assert np.linalg.norm(lying.landmarks - face.landmarks, axis=1).mean() > 0.2 * width
-    assert lying.spread > 1.5 * SURE_SPREAD and not lying.sure
-    assert upright.spread < 0.5 * SURE_SPREAD and upright.sure
+    assert lying.spread > 1.5 * SURE_SPREAD and not lying.steady
+    assert upright.spread < 0.5 * SURE_SPREAD and upright.steady
 
 
 def test_spread_by_hand(detector: DlibDetector, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,13 +133,35 @@ def test_spread_by_hand(detector: DlibDetector, monkeypatch: pytest.MonkeyPatch)
     shape = np.random.default_rng(0).uniform(0, 200, (68, 2))
     shape = (shape + np.array([200, 0]) + (shape * [-1, 1])[MIRROR]) / 2  # its own mirror image
 
-    def follow(patch: np.ndarray, left: int, top: int) -> np.ndarray:
+    def follow(predictor: object, patch: np.ndarray, left: int, top: int, side: int) -> np.ndarray:
         return shape + np.array([left, top])
 
     monkeypatch.setattr(detector._points, "_predict", follow)
     points = detector._points.predict(np.zeros((300, 300, 3), np.uint8), np.array([50.0, 50, 250, 250]))
     np.testing.assert_allclose(points.landmarks, shape + 50, atol=1e-9)
     assert points.spread == pytest.approx(100 * 6 * 0.8 / np.sqrt(np.prod(np.ptp(shape, axis=0))))
+
+
+@pytest.mark.parametrize("moved", ["five", "wide", "neither"])
+def test_disagreement_by_hand(detector: DlibDetector, monkeypatch: pytest.MonkeyPatch, moved: str) -> None:
+    """A predictor that never moves, and 5 points or those in a wider box that lie 9 pixels below."""
+    shape = np.random.default_rng(0).uniform(0, 200, (68, 2))
+    shape = (shape + np.array([440, 0]) + (shape * [-1, 1])[MIRROR]) / 2  # its own mirror image
+
+    def stay(predictor: object, patch: np.ndarray, left: int, top: int, side: int) -> np.ndarray:
+        five = predictor is detector._points._five
+        below = 9.0 if moved == ("five" if five else "wide" if side > 200 else None) else 0.0
+        return (shape[FIVE] if five else shape) + np.array([0, below])
+
+    monkeypatch.setattr(detector._points, "_predict", stay)
+    points = detector._points.find(np.zeros((300, 300, 3), np.uint8), np.array([50.0, 50, 250, 250]))
+    assert points.spread == pytest.approx(0, abs=1e-9)
+    expected = 0.0 if moved == "neither" else 100 * 9 / np.sqrt(np.prod(np.ptp(shape, axis=0)))
+    assert points.disagreement == pytest.approx(expected, abs=1e-9)
+    monkeypatch.setattr(detector, "_upright", lambda image: [(np.array([50.0, 50, 250, 250]), 1.0)])
+    (face,) = detector.detect(np.zeros((300, 300, 3), np.uint8))
+    assert face.confidence == ("sure" if moved == "neither" else "doubtful")
+    assert (face.doubt is None) == (moved == "neither")
 
 
 @pytest.mark.parametrize(("yaw", "sure"), [(10, True), (60, False), (-75, False)])
@@ -148,7 +171,7 @@ def test_profiles_are_doubtful(detector: DlibDetector, yaw: float, sure: bool) -
     centre, half = (truth.min(axis=0) + truth.max(axis=0)) / 2, np.ptp(truth[:, 1]) / 2
     points = detector._points.find(picture, np.concatenate([centre - half, centre + half]))
     error = np.linalg.norm(points.landmarks - truth, axis=1)[17:].mean()
-    assert (error < 0.06 * half) == points.sure == sure
+    assert (error < 0.06 * half) == points.steady == sure
 
 
 def crowd(astronaut: np.ndarray, size: tuple[int, int], sides: list[float]) -> tuple[np.ndarray, np.ndarray]:

@@ -305,6 +305,7 @@ def test_doubtful_landmarks_are_told_everywhere(
     results.reconstruct_photo(Photo("a", "a.png", portrait), out, reconstructor)
     (record,) = read_json(out / "reconstruction.json")["faces"]
     assert (record["confidence"], record["landmark_spread"]) == ("doubtful", 2.7)
+    assert 0 < record["landmark_disagreement"] < 3  # her landmarks themselves are right
     printed = capsys.readouterr().out
     assert "% (doubtful)" in printed and "face 1: its landmarks move by 2.7 %" in printed
     page = (out / "report.html").read_text()
