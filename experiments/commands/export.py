@@ -30,10 +30,10 @@ def run(args: argparse.Namespace) -> int:
         UserError: the checkpoint cannot be read, or holds no network that regresses faces.
     """
     from datamodules.preparation.file_names import printable
-    from lightning_modules.components.checkpoint_path import check_checkpoint_path
+    from lightning_modules.components.checkpoint_archive import check_checkpoint
     from renderers.io.errors import UserError
 
-    check_checkpoint_path(args.onnx)
+    check_checkpoint(args.onnx)
     out: Path = args.out or args.onnx.with_suffix(".onnx")
     if out.suffix.lower() != ".onnx":
         raise UserError(f"export: --out {out}: give a name that ends in .onnx")
