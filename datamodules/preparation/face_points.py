@@ -15,7 +15,7 @@ from renderers.landmarks68 import LEFT_EYE, MIRROR, RIGHT_EYE
 # The five points: outer and inner corner of the person's left eye, of the right one, and the base of the nose. Their
 # places among the 68, and for each the one that it changes places with in the mirror.
 FIVE, FIVE_MIRROR = np.array([45, 42, 36, 39, 33]), np.array([2, 3, 0, 1, 4])
-# Percent. Most wrong points, as on profiles, move by more than 1.5, and few right ones by more than 1. Of the wrong ones
+# Percent. Most wrong points, as on profiles, move by more than 1.5, and few right ones by more than 1. Of wrong ones
 # that stay in place, none was found within 3 by both other looks; of right frontal ones, nearly all.
 SURE_SPREAD, SURE_DISAGREEMENT = 1.3, 3.0
 TURNS = (90, -90, 45, -45, 180, 135, -135)  # degrees that a picture is turned by; the predictor bears 25 either way
