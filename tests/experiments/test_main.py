@@ -119,8 +119,6 @@ UNREADABLE = [
     ["export", "--onnx={}.ckpt"],
     ["relight", f"--checkpoint={CONFIG}", "--image={}.jpg"],
     ["corruptions", "--image={}.jpg"],
-    ["fit", "--config", CONFIG, "--ckpt_path={}.ckpt"],
-    ["fit", "--config", CONFIG, "--model.init_args.init_weights={}.ckpt"],
 ]
 
 
