@@ -17,7 +17,8 @@ import numpy as np
 import scipy.sparse as sparse
 
 from renderers.face_models.default.albedo import blotch_basis, build_albedo, crease_depth
-from renderers.face_models.default.geometry import build_face_mesh, refine_head
+from renderers.face_models.default.gaze import turn_eyes
+from renderers.face_models.default.geometry import FaceMesh, build_face_mesh, refine_head
 from renderers.face_models.default.heads import FILES, Heads, draw_heads
 from renderers.face_models.default.modes import align, mirror_permutation, principal_modes, with_mirror_images
 from renderers.face_models.default.population import calibration, load_survey
@@ -36,7 +37,7 @@ from renderers.io.errors import UserError
 from renderers.io.npz_file import NpzError, read_npz
 from renderers.uv.unwrap import fill_eye_holes, unwrap
 
-DERIVATION_VERSION = 10  # goes up with every change of the derived arrays
+DERIVATION_VERSION = 11  # goes up with every change of the derived arrays
 IDENTITY_MODES = 80
 EYES = ("eye_left", "eye_right")
 DECIMALS = 6  # what is stored is rounded, so that the last bits of a machine's linear algebra do not show
@@ -164,14 +165,15 @@ def derive_base(heads: Heads) -> tuple[dict[str, np.ndarray], dict[str, np.ndarr
     people = _calibrated(align(with_mirror_images(heads.samples, operator, mirror), skin), skin)
     mean, basis, weights, explained = principal_modes(people[:, :inner], IDENTITY_MODES)
     # The rest of each head is mixed as its face is: it has modes of the same coefficients.
-    around = people[:, inner:].reshape(len(people), -1)
-    rest_basis = (around.T @ weights).reshape(len(rest_neutral), 3, -1)
+    rest_basis = (people[:, inner:].reshape(len(people), -1).T @ weights).reshape(len(rest_neutral), 3, -1)
     # What hangs on comparisons (the chart's triangles) must see the same numbers everywhere.
     mean = np.round(mean, DECIMALS)
     origin = _origin(mean, mesh.parts)
-    adjacency = vertex_neighbours(mesh.faces, inner)
-    filled, outline = fill_eye_holes(mean, mesh.faces, [np.flatnonzero(mesh.parts == eye) for eye in EYES])
-    expressions = np.round(_apply(operator, heads.expressions), DECIMALS)
+    whole_mean = np.concatenate([mean, people[:, inner:].mean(axis=0)])
+    balls = [np.unique(rest.faces[rest.parts == eye]) for eye in EYES]
+    expressions = _apply(operator, heads.expressions)
+    expressions = turn_eyes(expressions, heads.expression_names, whole_mean, balls, rest.eye_poles)
+    expressions = np.round(expressions, DECIMALS)
     return {
         "mean_shape": np.round(mean - origin, DECIMALS),
         "neutral": np.round(neutral, DECIMALS),
@@ -183,11 +185,9 @@ def derive_base(heads: Heads) -> tuple[dict[str, np.ndarray], dict[str, np.ndarr
         "parts": mesh.parts,
         "eye_angle": mesh.eye_angle,
         "mirror": mirror[:inner],
-        "blotches": np.round(blotch_basis(mean, adjacency, mesh.parts == "skin"), DECIMALS),
-        "crease": np.round(crease_depth(mean, vertex_normals(mean, mesh.faces), adjacency), DECIMALS),
-        "uv": np.round(unwrap(_chart_shape(mean, mesh.parts), filled, outline), DECIMALS),
+        **_on_the_surface(mean, mesh),
     }, {
-        "mean_shape": np.round(people[:, inner:].mean(axis=0) - origin, DECIMALS).astype(np.float32),
+        "mean_shape": np.round(whole_mean[inner:] - origin, DECIMALS).astype(np.float32),
         "identity_basis": np.round(rest_basis, DECIMALS).astype(np.float32),
         "expression_basis": expressions[inner:].astype(np.float32),
         "scalp": np.round(scalp_level(np.concatenate([neutral, rest_neutral])), DECIMALS).astype(np.float32),
@@ -196,6 +196,18 @@ def derive_base(heads: Heads) -> tuple[dict[str, np.ndarray], dict[str, np.ndarr
         "eye_poles": rest.eye_poles,
         "mirror": mirror,
     }
+
+
+def _on_the_surface(mean: np.ndarray, mesh: FaceMesh) -> dict[str, np.ndarray]:
+    """What is worked out on the mean face (V, 3): patterns of its skin, and its chart."""
+    adjacency = vertex_neighbours(mesh.faces, len(mean))
+    filled, outline = fill_eye_holes(mean, mesh.faces, [np.flatnonzero(mesh.parts == eye) for eye in EYES])
+    arrays = {
+        "blotches": blotch_basis(mean, adjacency, mesh.parts == "skin"),
+        "crease": crease_depth(mean, vertex_normals(mean, mesh.faces), adjacency),
+        "uv": unwrap(_chart_shape(mean, mesh.parts), filled, outline),
+    }
+    return {name: np.round(array, DECIMALS) for name, array in arrays.items()}
 
 
 def _calibrated(people: np.ndarray, skin: np.ndarray) -> np.ndarray:

@@ -26,7 +26,7 @@ from renderers.face_models.default import heads as default_heads
 from renderers.face_models.default import model as default
 from renderers.face_models.default.albedo import skin_colors
 from renderers.face_models.default.modes import principal_modes
-from renderers.face_models.default.regions import polygon_distance, polyline_distance
+from renderers.face_models.default.regions import load_dense_landmarks, polygon_distance, polyline_distance
 from renderers.face_models.linear import LinearModel
 from renderers.face_models.mesh_edit import bisect, boundary_loops, cut, edges_of, loop_operator, midpoint_operator
 from renderers.face_models.sampling import sample_shape_coefficients
@@ -182,6 +182,23 @@ def test_landmarks_are_distinct_skin_and_ordered(model: LinearModel) -> None:
     assert (points[27:31, 1].diff() < 0).all() and (points[17:27, 0].diff() > 0).all()
     assert (
         points[[37, 38, 43, 44], 1].min() > points[[36, 39, 42, 45], 1].max() - 0.02 > points[[40, 41, 46, 47], 1].max()
+    )
+
+
+def test_dense_landmarks_cover_the_face_and_both_halves_alike(model: LinearModel, base: dict[str, np.ndarray]) -> None:
+    dense = load_dense_landmarks()
+    assert 480 <= len(dense) <= 520 and len(np.unique(dense)) == len(dense)
+    assert np.array_equal(dense[:68], model.landmark_indices.numpy())
+    assert np.array_equal(np.sort(base["mirror"][dense]), np.sort(dense))
+    skin = model.regions["skin"].numpy()
+    assert np.isin(dense, skin).all()
+    points = model.mean_shape.numpy()
+    # Every vertex that can be seen from the front has a landmark near; about the eyes and lips nearer.
+    front = model.normals(model.mean_shape[None])[0, :, 2].numpy() > 0.2
+    gap = np.linalg.norm(points[:, None] - points[dense], axis=-1).min(axis=1)
+    assert gap[np.intersect1d(skin, np.flatnonzero(front))].max() < 0.15
+    assert (
+        max(gap[model.regions[name]].mean() for name in ("eyelids", "lips")) < 0.6 * gap[model.regions["cheeks"]].mean()
     )
 
 

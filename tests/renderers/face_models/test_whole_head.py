@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from renderers.face_models.default.gaze import FULL_GAZE, fixation
 from renderers.face_models.default.model import load_default
 from renderers.face_models.default.whole_head import WholeHead, load_whole_head
 from renderers.face_models.linear import LinearModel
@@ -95,3 +96,67 @@ def test_parts_lie_where_their_names_say(head: WholeHead, face: LinearModel) -> 
     teeth = head.mean_shape[head.vertices_of("teeth_upper", "teeth_lower")]
     marks = head.mean_shape[face.landmark_indices.numpy()]
     assert teeth[:, 2].max() < marks[60:68, 2].max() and np.abs(teeth[:, 0]).max() < marks[54, 0] + 0.15
+
+
+def test_a_full_look_turns_the_eyeball_about_its_centre(head: WholeHead, face: LinearModel) -> None:
+    for (front, back), eye, outward in zip(head.eye_poles, ("Left", "Right"), (1.0, -1.0), strict=True):
+        rest = head.mean_shape[[front, back]]
+        ahead = rest[0] - rest[1]
+        for unit, way in {"Up": (0, 1), "Down": (0, -1), "Out": (outward, 0), "In": (-outward, 0)}.items():
+            step = head.expression_basis[..., face.expression_names.index(f"eyeLook{unit}{eye}")]
+            for weight in (0.5, 1.0):
+                moved = rest + weight * step[[front, back]]
+                now = moved[0] - moved[1]
+                cosine = now @ ahead / np.linalg.norm(now) / np.linalg.norm(ahead)
+                assert np.degrees(np.arccos(cosine)) == pytest.approx(weight * FULL_GAZE, abs=0.1)
+                assert (now - ahead)[:2] @ np.array(way) > 0.02
+                assert np.abs(moved.mean(axis=0) - rest.mean(axis=0)).max() < 1e-5
+
+
+def test_both_eyes_meet_at_the_point_they_look_at(head: WholeHead, face: LinearModel) -> None:
+    generator = np.random.default_rng(2)
+    identity = generator.standard_normal((6, 80))
+    targets = np.column_stack(
+        [generator.uniform(-1.5, 1.5, 6), generator.uniform(-1, 1, 6), generator.uniform(4, 9, 6)]
+    )
+    shapes = head.mean_shape + np.einsum("vik,bk->bvi", head.identity_basis, identity)
+    ends = shapes[:, head.eye_poles]
+    centers, axes = ends.mean(axis=2), ends[:, :, 0] - ends[:, :, 1]
+    axes /= np.linalg.norm(axes, axis=-1, keepdims=True)
+    weights, missed = fixation(centers, axes, targets, face.expression_names)
+    assert weights.min() >= 0 and weights.max() <= 1 and missed.max() < 0.01
+    looking = (shapes + np.einsum("vik,bk->bvi", head.expression_basis, weights))[:, head.eye_poles]
+    way = looking[:, :, 0] - looking[:, :, 1]
+    arm = targets[:, None] - looking.mean(axis=2)
+    cosine = (way * arm).sum(-1) / np.linalg.norm(way, axis=-1) / np.linalg.norm(arm, axis=-1)
+    # Eyeballs of other sizes than the mean's turn a little more or less.
+    assert np.degrees(np.arccos(cosine)).max() < 2.0
+    _, missed = fixation(centers, axes, np.tile([9.0, 0.0, 1.0], (6, 1)), face.expression_names)
+    assert missed.min() > 10, "too far aside"
+
+
+def test_closed_lids_hide_the_eyeballs(head: WholeHead, face: LinearModel) -> None:
+    """From straight ahead: every visible point of an eyeball has skin before it."""
+    blink = np.zeros(52)
+    blink[[face.expression_names.index(f"eyeBlink{side}") for side in ("Left", "Right")]] = 1
+    skin = head.faces[head.parts == "face"]
+    generator = np.random.default_rng(4)
+    for identity in (np.zeros(80), *generator.standard_normal((3, 80))):
+        still = head.mean_shape + head.identity_basis @ identity
+        iris = np.flatnonzero((head.eye_angle > 0) & (head.eye_angle < 25))
+        before = _covered(still, skin, iris)
+        after = _covered(still + head.expression_basis @ blink, skin, iris)
+        assert before.mean() < 0.9 and after.all()
+
+
+def _covered(points: np.ndarray, faces: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """(C,) whether a triangle lies before each chosen vertex, seen along z."""
+    low, high = points[chosen].min(axis=0) - 0.05, points[chosen].max(axis=0) + 0.05
+    near = ((points[faces][..., :2] > low[:2]) & (points[faces][..., :2] < high[:2])).all(axis=(1, 2))
+    a, b, c = (points[faces[near]][:, corner] for corner in range(3))
+    arm, first, second = points[chosen][:, None] - a, b - a, c - a
+    area = first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0]
+    u = (arm[..., 0] * second[:, 1] - arm[..., 1] * second[:, 0]) / area
+    v = (first[:, 0] * arm[..., 1] - first[:, 1] * arm[..., 0]) / area
+    before = u * first[:, 2] + v * second[:, 2] > arm[..., 2]
+    return np.asarray(((u >= 0) & (v >= 0) & (u + v <= 1) & before).any(axis=1))
