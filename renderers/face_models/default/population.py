@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -35,8 +35,13 @@ class Survey:
         """(D,) millimetres."""
         return np.sqrt(np.diag(self.covariance))
 
+    def compact(self) -> tuple[np.ndarray, Survey]:
+        """The (N,) vertices that are measured, and the same survey with pairs that count these alone."""
+        used, pairs = np.unique(self.pairs, return_inverse=True)
+        return used, replace(self, pairs=pairs.reshape(-1, 2))
+
     def measure(self, points: np.ndarray) -> np.ndarray:
-        """(B, D) millimetres from whole heads (B, W, 3) in decimetres."""
+        """(B, D) millimetres from heads (B, W, 3) in decimetres."""
         ends = points[:, self.pairs]
         return np.asarray(MILLIMETRES * np.linalg.norm(ends[:, :, 0] - ends[:, :, 1], axis=-1))
 
@@ -71,8 +76,7 @@ def calibration(points: np.ndarray, survey: Survey) -> np.ndarray:
     Returns:
         Rows that sum to 1.
     """
-    used, compact = np.unique(survey.pairs, return_inverse=True)
-    ends = Survey(survey.names, compact.reshape(-1, 2), survey.mean, survey.covariance)
+    used, ends = survey.compact()
     start = points[:, used].reshape(len(points), -1)
     count = len(points)
     center = np.full((count, count), 1 / count)

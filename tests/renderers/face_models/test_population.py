@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from experiments.__main__ import main
 from renderers.face_models.default.population import Survey, calibration, load_survey, transport
 from renderers.face_models.default.whole_head import load_whole_head
 
@@ -74,3 +75,12 @@ def test_transport_maps_one_covariance_to_the_other() -> None:
     moved = transport(first, second)
     assert np.allclose(moved, moved.T) and np.linalg.eigvalsh(moved).min() > 0
     assert np.allclose(moved @ first @ moved, second)
+
+
+def test_the_table_shows_ours_beside_the_surveys(survey: Survey, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sheet", "--distances"]) == 0
+    said = capsys.readouterr().out
+    for name, mean in zip(survey.names, survey.mean, strict=True):
+        line = next(line for line in said.splitlines() if name in line)
+        ours, theirs = (float(cell.split("±")[0]) for cell in line.split("│")[2:4])
+        assert theirs == pytest.approx(mean, abs=0.06) and ours == pytest.approx(mean, rel=0.02)
