@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from rich.table import Table
     from torch import Tensor
 
     from renderers.coefficients import Coefficients
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 SHEET = Path("runs/sheet.png")
 SUPERSAMPLE = 2
 ALBEDO_RANGE = 2.0  # standard deviations; a sheet of a few faces should not be spent on one-in-a-hundred colours
+MEASURED = 4000  # heads
 STEP_BACK = 0.5  # decimetres, so that the largest face leaves a margin
 BACKGROUNDS = ((0.80, 0.83, 0.86), (0.86, 0.83, 0.79), (0.79, 0.84, 0.80), (0.84, 0.81, 0.85), (0.88, 0.88, 0.86))
 
@@ -32,6 +34,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="which faces (default: %(default)s)")
     parser.add_argument("--size", type=int, default=224, help="pixels a face (default: %(default)s)")
     parser.add_argument(
+        "--distances",
+        action="store_true",
+        help="draw nothing: print what the model's people measure beside the survey that they are made after",
+    )
+    parser.add_argument(
         "--subdivide", type=int, default=2, choices=(0, 1, 2), help="density of the mesh (default: %(default)s)"
     )
 
@@ -44,6 +51,11 @@ def run(args: argparse.Namespace) -> int:
     """
     from renderers.io.errors import UserError
 
+    if args.distances:
+        from rich.console import Console
+
+        Console().print(distances_table(args.seed))
+        return 0
     if args.count < 1 or args.size < 16:
         raise UserError(f"sheet: --count {args.count} and --size {args.size} make no picture; use at least 1 and 16")
 
@@ -60,6 +72,29 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"sheet: cannot write {args.out}: {reason}") from reason
     print(f"{args.out}: {args.count} random faces, seed {args.seed}")
     return 0
+
+
+def distances_table(seed: int) -> Table:
+    """Mean and standard deviation of measured distances, in millimetres: random people of the model, and the survey."""
+    from rich.table import Table
+
+    from renderers.face_models.default.population import load_survey
+    from renderers.face_models.default.whole_head import load_whole_head
+
+    survey, head = load_survey(), load_whole_head()
+    used, survey = survey.compact()
+    coefficients = np.random.default_rng(seed).standard_normal((MEASURED, head.identity_basis.shape[-1]))
+    points = head.mean_shape[used] + np.einsum("vik,bk->bvi", head.identity_basis[used], coefficients)
+    distances = survey.measure(points)
+    table = Table("distance, mm", "ours", "survey", title=f"{MEASURED} random heads and the NIOSH 2003 survey")
+    means, deviations = distances.mean(axis=0), distances.std(axis=0)
+    for row, name in enumerate(survey.names):
+        ours, theirs = (
+            f"{means[row]:.1f} ± {deviations[row]:.1f}",
+            f"{survey.mean[row]:.1f} ± {survey.deviation[row]:.1f}",
+        )
+        table.add_row(name, ours, theirs)
+    return table
 
 
 def draw_sheet(face_model: MorphableModel, count: int, seed: int, size: int) -> np.ndarray:
