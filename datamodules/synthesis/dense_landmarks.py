@@ -15,7 +15,7 @@ def dense_landmarks(face_model: MorphableModel, batch: FaceBatch, vertices: Tens
     Args:
         face_model: that drew them.
         batch: of B pictures, with their truth.
-        vertices: (N,) of the face model; the default's are `renderers.face_models.default.regions.load_dense_landmarks`.
+        vertices: (N,) of the face model; the default's are those of `load_dense_landmarks`.
 
     Returns:
         (B, N, 2) pixels.

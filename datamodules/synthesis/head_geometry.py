@@ -27,7 +27,7 @@ TEETH, TONGUE, GUMS = (0.80, 0.77, 0.70), (0.62, 0.32, 0.31), (0.42, 0.17, 0.16)
 SCLERA = (0.74, 0.70, 0.68)
 SKIN_PARTS = ("face", "scalp", "ear", "neck", "shoulders")
 CONTROL_COUNT = 500
-FINE_HAIR, LEAST_HAIR = 192, 0.4  # pixels at which every ribbon is drawn, and the least share of them
+FINE_HAIR, LEAST_HAIR = 256, 0.4  # pixels at which every ribbon is drawn, and the least share of them
 NEIGHBOURS = 12  # points of ribbons over which the light in the hair is averaged
 
 
@@ -176,16 +176,25 @@ class HeadGeometry:
             chosen.append(int(nearest.argmax()))
         return torch.from_numpy(skin[chosen])
 
-    def moved(self, points: Tensor, near: Tensor, weights: Tensor, neutral: Tensor) -> Tensor:
+    @cached_property
+    def _control_basis(self) -> Tensor:
+        """(I, 3K) how an identity moves the controls."""
+        identities = self.whole.identity_basis.shape[-1]
+        return self.basis[:identities].unflatten(1, (-1, 3))[:, self.controls].flatten(1)
+
+    def shift(self, identity: Tensor) -> Tensor:
+        """(1, I) -> (K, 3) how far a person's controls lie from the mean head's, without expression."""
+        return (identity @ self._control_basis).view(-1, 3)
+
+    def moved(self, points: Tensor, near: Tensor, weights: Tensor, shift: Tensor) -> Tensor:
         """Points of the mean head on somebody else's.
 
         Args:
             points: (N, 3).
             near: (N, CONTROLS) of `follow`.
             weights: (N, CONTROLS) likewise.
-            neutral: (W, 3) that person's head.
+            shift: (K, 3) how far that person's controls lie from the mean head's.
         """
-        shift = (neutral - self.mean)[self.controls]
         return points + (shift[near] * weights[..., None]).sum(dim=1)
 
     def follow(self, points: NDArray[np.float64]) -> tuple[Tensor, Tensor]:

@@ -79,7 +79,7 @@ def compose(
     """
     first = coefficients.index(slice(0, 1))
     vertices = geometry.shape(first.identity, first.expression)
-    neutral = geometry.shape(first.identity, torch.zeros_like(first.expression))[0]
+    shift = geometry.shift(first.identity)
     hairdo = geometry.hairdo(person.style, person.hairdo) if person.style in STYLES else None
     normals = geometry.normals_of(vertices)[0]
     colors, details = _surface(geometry, person, first, hairdo)
@@ -87,9 +87,9 @@ def compose(
     pieces.append(_garment(geometry, person, vertices[0], normals))
     worn = geometry.hat(person.hat) if person.hat else None
     if hairdo is not None and person.hat not in ("scarf", "hood"):
-        pieces.append(_hair(geometry, person, hairdo, neutral, None if worn is None else worn[0]))
+        pieces.append(_hair(geometry, person, hairdo, shift, None if worn is None else worn[0]))
     if worn is not None:
-        pieces.append(_hat(geometry, person, worn, vertices[0], normals))
+        pieces.append(_hat(geometry, person, worn, vertices[0], normals, shift))
     own = torch.where(geometry.own, geometry.labels + FACE_MODEL, geometry.labels)
     labels = [own, *(torch.full((len(piece.faces),), piece.label, dtype=torch.uint8) for piece in pieces[1:])]
     offsets = np.cumsum([0, *(len(piece.points) for piece in pieces[:-1])])
@@ -162,14 +162,19 @@ def _garment(geometry: HeadGeometry, person: Person, vertices: Tensor, normals: 
 
 
 def _hat(
-    geometry: HeadGeometry, person: Person, worn: tuple[Shell, Tensor, Tensor], vertices: Tensor, normals: Tensor
+    geometry: HeadGeometry,
+    person: Person,
+    worn: tuple[Shell, Tensor, Tensor],
+    vertices: Tensor,
+    normals: Tensor,
+    shift: Tensor,
 ) -> Piece:
     """What is worn on the head, with its brim."""
     shell, near, weights = worn
     directions = shell.operator(normals)
     points = shell.operator(vertices) + shell.lift[:, None] * directions
     if len(shell.extra):
-        points = torch.cat([points, geometry.moved(shell.extra, near, weights, vertices)])
+        points = torch.cat([points, geometry.moved(shell.extra, near, weights, shift)])
         directions = torch.cat([directions, directions.new_tensor([[0.0, 1.0, 0.1]]).expand(len(shell.extra), 3)])
     color = torch.from_numpy(person.hat_color).float().expand(len(points), 3)
     details = torch.cat([torch.tensor([[0.9, 0.5]]).expand(len(points), 2), shell.uv], dim=-1)
@@ -177,10 +182,10 @@ def _hat(
     return Piece(points, directions, color, details, shell.faces, material, LABEL["other"])
 
 
-def _hair(geometry: HeadGeometry, person: Person, hairdo: Hairdo, neutral: Tensor, hat: Shell | None) -> Piece:
+def _hair(geometry: HeadGeometry, person: Person, hairdo: Hairdo, shift: Tensor, hat: Shell | None) -> Piece:
     """The ribbons, without those that are under a hat."""
     ribbons = hairdo.ribbons
-    points = geometry.moved(torch.from_numpy(ribbons.points).float(), hairdo.near, hairdo.weights, neutral)
+    points = geometry.moved(torch.from_numpy(ribbons.points).float(), hairdo.near, hairdo.weights, shift)
     along, number = (torch.from_numpy(part).float() for part in (ribbons.along, ribbons.number))
     # Every ribbon has its own shade, and its roots are darker than its tips.
     shade = (ROOT_SHADE + (1.12 - ROOT_SHADE) * along) * (0.86 + 0.28 * ((number * 7.3) % 1.0))

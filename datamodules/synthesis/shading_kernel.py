@@ -217,7 +217,8 @@ def shade_pixels(
                 if facing < 0.0 and material != HAIR and material != SKIN:
                     normal = -normal
                     facing = -facing
-                grazing = wp.pow(1.0 - clamp01(facing), 4.0)
+                away = 1.0 - clamp01(facing)
+                grazing = away * away * away * away
                 place = wa * shadow_places[view, ia] + wb * shadow_places[view, ib] + wc * shadow_places[view, ic]
                 bias = 0.05
                 if material == HAIR:
