@@ -123,7 +123,7 @@ def grow(head: Head, style: Style, detail: float, generator: np.random.Generator
     Args:
         head: of the mean person.
         style: its rules; lengths vary by a fifth.
-        detail: share of the ribbons, which are as much wider.
+        detail: share of the ribbons, which are as much wider, and of fewer pieces.
         generator: the draw depends on its state alone.
     """
     style = _varied(style, detail, generator)
@@ -181,6 +181,7 @@ def _varied(style: Style, detail: float, generator: np.random.Generator) -> Styl
         style,
         ribbons=round(style.ribbons * detail),
         width=style.width / detail,
+        steps=max(2, round(style.steps * detail**0.4)),
         top=style.top * scale[0],
         sides=style.sides * scale[1],
         fringe=style.fringe * scale[2],

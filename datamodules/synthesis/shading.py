@@ -15,7 +15,7 @@ from renderers.kernels.launch import launch
 from renderers.raster.rasterize import Backend, load_backend
 
 SAMPLES = 2  # of a pixel along each axis
-SHADOW_SIZE, SHADOW_REACH = 192, 2.4  # texels of the light's picture, and decimetres from its middle to its edge
+SHADOW_SIZE, SHADOW_REACH = 160, 2.4  # texels of the light's picture, and decimetres from its middle to its edge
 SHADOW_DISTANCE = 100.0  # of the light; so far that its rays are parallel
 
 

@@ -181,8 +181,25 @@ def shade_pixels(
     key = lights[view, 0]
     strength = lights[view, 1]
     flash = lights[view, 2]
+    # Where all samples see one smooth material, those of one diagonal are enough.
+    first = int(seen[view, row * samples, column * samples])
+    alike = first < 0
+    if first >= 0:
+        alike = materials[first] != EYE and materials[first] != MOUTH and materials[first] != HAIR
     for i in range(samples):
         for j in range(samples):
+            face = int(seen[view, row * samples + i, column * samples + j])
+            if (face < 0) != (first < 0):
+                alike = False
+            elif face >= 0:
+                if materials[face] != materials[first]:
+                    alike = False
+    shaded = float(0.0)
+    for i in range(samples):
+        for j in range(samples):
+            if alike and i != j:
+                continue
+            shaded += 1.0
             face = int(seen[view, row * samples + i, column * samples + j])
             light = behind
             if face >= 0:
@@ -318,4 +335,4 @@ def shade_pixels(
                     reflected += soft_light(mirrored, harmonics, view) * (0.02 + 0.2 * grazing) * ambient
                     light += reflected * shine
             total += wp.vec3f(tone(light[0]), tone(light[1]), tone(light[2]))
-    picture[view, row, column] = total / float(samples * samples)
+    picture[view, row, column] = total / shaded
