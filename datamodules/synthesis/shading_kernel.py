@@ -191,10 +191,10 @@ def shade_pixels(
             face = int(seen[view, row * samples + i, column * samples + j])
             if (face < 0) != (first < 0):
                 alike = False
-            elif face >= 0:
+            elif face >= 0:  # noqa: SIM102 - Warp looks at both sides of `and`
                 if materials[face] != materials[first]:
                     alike = False
-    shaded = float(0.0)
+    shaded = float(0.0)  # noqa: UP018 - Warp's word for a number that a loop changes
     for i in range(samples):
         for j in range(samples):
             if alike and i != j:

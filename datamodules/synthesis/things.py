@@ -153,7 +153,7 @@ def _draw(
     if not len(image):
         return torch.zeros(views, 4, size, size)
     face = seen[shown]
-    normals = vertex_normals(posed, faces)
+    normals = torch.nn.functional.normalize(vertex_normals(posed, faces), dim=-1)
     to_eye = torch.nn.functional.normalize(posed.new_tensor([0.0, 0.0, 10.0]) - posed, dim=-1)
     facing = (normals * to_eye).sum(dim=-1, keepdim=True)
     normals = torch.where(facing < 0, -normals, normals)
