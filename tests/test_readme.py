@@ -23,6 +23,10 @@ SMALL = {
         "--trainer.max_steps=1", "--trainer.val_check_interval=1", "--data.init_args.train_faces=8",
         "--data.init_args.val_faces=2",
     ],
+    'make train-mgcnet ARGS="--data.settings.heads={} --data.camera_effects={}"': [
+        "--trainer.max_steps=1", "--trainer.val_check_interval=1", "--data.init_args.train_faces=4",
+        "--data.init_args.val_faces=1",
+    ],
     "make train-rogue": [
         "--trainer.max_steps=1", "--trainer.val_check_interval=1", "--data.init_args.data.init_args.train_faces=8",
         "--data.init_args.data.init_args.val_faces=2", "--model.init_args.robust_start=0",
@@ -58,6 +62,7 @@ ELSEWHERE = {
     'make bench ARGS="scaling --out .github/scaling.png"': "tests/experiments/commands/test_bench_scaling.py",
     'make bench ARGS="--against experiments/commands/bench/expected.json"': ".ci/run",
     "make sheet": "tests/renderers/face_models/test_default.py",
+    'make sheet ARGS="--heads --count 32 --size 160 --seed 3"': "tests/datamodules/test_synthetic_heads.py",
     "make corruptions": "tests/experiments/commands/test_corruptions.py",
     "make relight": "tests/experiments/commands/test_relight.py",
     "make relight CHECKPOINT=runs/specular/RUN/checkpoints/last.ckpt": "tests/experiments/commands/test_relight.py",

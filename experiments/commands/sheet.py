@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,11 +16,13 @@ if TYPE_CHECKING:
 
     from renderers.coefficients import Coefficients
     from renderers.face_models.base import MorphableModel
+    from renderers.face_models.linear import LinearModel
 
 SHEET = Path("runs/sheet.png")
 SUPERSAMPLE = 2
 ALBEDO_RANGE = 2.0  # standard deviations; a sheet of a few faces should not be spent on one-in-a-hundred colours
 MEASURED = 4000  # heads
+HEADS_YAW, HEADS_ZOOM = 45.0, (0.5, 0.66)  # degrees, and so small that hair and shoulders show
 STEP_BACK = 0.5  # decimetres, so that the largest face leaves a margin
 BACKGROUNDS = ((0.80, 0.83, 0.86), (0.86, 0.83, 0.79), (0.79, 0.84, 0.80), (0.84, 0.81, 0.85), (0.88, 0.88, 0.86))
 
@@ -40,6 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--subdivide", type=int, default=2, choices=(0, 1, 2), help="density of the mesh (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--heads", action="store_true", help="whole heads with hair, clothes and things, as training data has them"
     )
 
 
@@ -64,7 +69,13 @@ def run(args: argparse.Namespace) -> int:
     from renderers.face_models.default.model import load_default
     from renderers.io.atomic_file import written_atomically
 
-    sheet = draw_sheet(load_default(args.subdivide), args.count, args.seed, args.size)
+    if args.heads:
+        tiles = draw_heads(load_default(), args.count, args.seed, args.size)
+    else:
+        face_model = load_default(args.subdivide)
+        chances = (np.random.default_rng([args.seed, index]) for index in range(args.count))
+        tiles = (draw_tile(face_model, chance, args.size) for chance in chances)
+    sheet = arrange(tiles, args.count, args.size)
     try:
         with written_atomically(args.out) as temporary:
             Image.fromarray(sheet).save(temporary, format="PNG", optimize=True)
@@ -97,16 +108,32 @@ def distances_table(seed: int) -> Table:
     return table
 
 
-def draw_sheet(face_model: MorphableModel, count: int, seed: int, size: int) -> np.ndarray:
-    """(rows * size, columns * size, 3) uint8: random people, one a tile, as square a sheet as `count` allows."""
-    columns = math.ceil(math.sqrt(count))
-    rows = math.ceil(count / columns)
+def arrange(tiles: Iterable[np.ndarray], count: int, size: int) -> np.ndarray:
+    """(rows * size, columns * size, 3) uint8: the tiles (size, size, 3) in a full rectangle, or about a square."""
+    rows = next(rows for rows in range(math.isqrt(count), 0, -1) if count % rows == 0)
+    columns = count // rows
+    if columns > 2 * rows:
+        columns = math.ceil(math.sqrt(count))
+        rows = math.ceil(count / columns)
     sheet = np.full((rows * size, columns * size, 3), 255, dtype=np.uint8)
-    for index in range(count):
+    for index, tile in enumerate(tiles):
         row, column = divmod(index, columns)
-        tile = draw_tile(face_model, np.random.default_rng([seed, index]), size)
         sheet[row * size : (row + 1) * size, column * size : (column + 1) * size] = tile
     return sheet
+
+
+def draw_heads(face_model: LinearModel, count: int, seed: int, size: int) -> Iterator[np.ndarray]:
+    """(size, size, 3) uint8 pictures of the people that a training set of this seed begins with."""
+    import torch
+
+    from datamodules.synthesis.people import HeadSettings
+    from datamodules.synthesis.scenes import SceneSettings
+    from datamodules.synthetic_heads import SyntheticHeads
+
+    settings = SceneSettings(views=1, max_yaw=HEADS_YAW, heads=HeadSettings(zoom=HEADS_ZOOM))
+    people = SyntheticHeads(face_model, "train", count, size, seed, settings)
+    for index in range(count):
+        yield (people[index].image[0].permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
 
 
 def draw_tile(face_model: MorphableModel, generator: np.random.Generator, size: int) -> np.ndarray:

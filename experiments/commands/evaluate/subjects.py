@@ -14,7 +14,8 @@ from datamodules.batch import FaceBatch
 from datamodules.collate import collate_faces
 from datamodules.photo_folder import PreparedFaces
 from datamodules.preparation.prepared_folder import PhotoIndex, PreparedFace, prepared_index
-from datamodules.synthetic import SceneSettings, SyntheticMultiView
+from datamodules.synthesis.scenes import SceneSettings
+from datamodules.synthetic import SyntheticMultiView
 from experiments.commands.evaluate.fitted_truth import faces_to_fit, fitted_coefficients
 from experiments.commands.evaluate.results import Request
 from experiments.training.plain_yaml import read_yaml

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from datamodules.corrupted_faces import EVALUATION
 from datamodules.photo_folder import PhotoFolder
 from datamodules.preparation.prepared_folder import PhotoIndex
-from datamodules.synthetic import SceneSettings, SyntheticMultiView
+from datamodules.synthesis.scenes import SceneSettings
+from datamodules.synthetic import SyntheticMultiView
 from experiments.commands.evaluate import command, fitted_truth, rogue
 from experiments.commands.evaluate.results import Evaluation, Request, write_results
 from experiments.commands.evaluate.subjects import find_subjects, scene_settings, training_data
