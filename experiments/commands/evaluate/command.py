@@ -49,8 +49,8 @@ WITHOUT_CHECKPOINT = ("scans",)  # suites that have something to measure without
 class Suite(Protocol):
     """What a suite's module offers."""
 
-    def evaluate(self, module: FaceModule, request: Request, tell: Callable[[str], None]) -> Evaluation:
-        """Measure `module`; `tell` prints one line for the user.
+    def evaluate(self, module: FaceModule | None, request: Request, tell: Callable[[str], None]) -> Evaluation:
+        """Measure `module`, None only for `WITHOUT_CHECKPOINT`; `tell` prints one line for the user.
 
         Raises:
             UserError: data that cannot be read, or a network that answers with values that are not finite.

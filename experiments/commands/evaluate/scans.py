@@ -40,7 +40,7 @@ from renderers.face_renderer import mean_coefficients
 from renderers.io.errors import UserError, reason
 from renderers.jaw_contour import contour_table
 
-MEAN, FIT, REGRESSED, REFINED = "mean face", "fit", "network", "network, fit"
+MEAN, FIT, TOGETHER, REGRESSED, REFINED = "mean face", "fit", "fit together", "network", "network, fit"
 COLUMNS = {
     "bent": "nonrigid_mm",
     "shape": "shape_rmse_mm",
@@ -150,6 +150,12 @@ class Measurer:
                 self._count(row, person, truth, [view], result, time.perf_counter() - clock)
                 if truth is not None and view is views[0]:
                     self._draw(row, person, truth, view, result)
+        if len(views) > 1:
+            clock = time.perf_counter()
+            result = self.fitter.solve_together([view.face for view in views])
+            self._count(TOGETHER, person, truth, views, result, time.perf_counter() - clock)
+            if truth is not None:
+                self._draw(TOGETHER, person, truth, views[0], result)
 
     @torch.no_grad()
     def _mean(self, face: AlignedFace) -> FitResult:
@@ -324,19 +330,19 @@ def table(evaluation: Evaluation) -> Table:
     view = Table(
         box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, caption_justify="left",
         title=f"Neutral shapes against scans, {evaluation.subjects} photographs, mm",
-        caption="median, mean, std: scan to mesh as NoW measures it, pooled; 95 %: of the people's mean median, by "
-        "bootstrap over people; / mean face: its share of the mean face's; bent: RMSE of corresponding vertices after "
+        caption="median, mean, std: scan to mesh as NoW measures it, pooled; ratio: the people's medians over the mean "
+        "face's, 95 % by bootstrap over people; bent: RMSE of corresponding vertices after "
         "a smooth registration; shape: RMSE of equal meshes after a similarity. NME against the marked points or the "
         "detector's, %; pose in degrees; s: a face, detection apart.",
     )  # fmt: skip
     view.add_column("", no_wrap=True)
-    for column in ("median", "mean", "std", "95 %", "/ mean face", *COLUMNS):
+    for column in ("median", "mean", "std", "ratio", *COLUMNS):
         view.add_column(column, justify="right", no_wrap=True)
     for row, metrics in evaluation.summary().items():
         pooled = evaluation.pooled.get(row, {})
         cells = [f"{pooled[f'pooled_{name}_mm']:.2f}" if pooled else "" for name in ("median", "mean", "std")]
-        for name in ("people_median_mm", "share_of_mean_face"):
-            cells.append(f"{pooled[f'{name}_low']:.2f}-{pooled[f'{name}_high']:.2f}" if pooled else "")
+        share = [pooled[f"share_of_mean_face_{end}"] for end in ("low", "high")] if pooled else []
+        cells.append("-".join(f"{end:.2f}" for end in share))
         cells += [f"{metrics[metric]['mean']:.2f}" if metric in metrics else "" for metric in COLUMNS.values()]
         view.add_row(row, *cells)
     return view
