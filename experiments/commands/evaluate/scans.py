@@ -29,7 +29,6 @@ from experiments.fitting.landmark_fitting import rigid_pose
 from experiments.fitting.photometric_fitting import FitResult, project_landmarks
 from lightning_modules.base import FaceModule
 from losses.metrics import PooledDistances, landmark_nme, shape_errors
-from losses.metrics.geometry import MILLIMETRES
 from losses.metrics.nonrigid import Correspondence, correspondence_rmse, smooth_registration
 from losses.metrics.scan import NOW_LANDMARKS, ScannedFace, landmark_rows, now_errors, now_region
 from losses.metrics.similarity import umeyama
@@ -39,6 +38,7 @@ from renderers.face_models.load import load_face_model
 from renderers.face_renderer import mean_coefficients
 from renderers.io.errors import UserError, reason
 from renderers.jaw_contour import contour_table
+from renderers.units import MILLIMETRES
 
 MEAN, FIT, TOGETHER, REGRESSED, REFINED = "mean face", "fit", "fit together", "network", "network, fit"
 COLUMNS = {
