@@ -17,11 +17,25 @@ from losses.metrics import (
     LandmarkNME,
     MaskedPSNR,
     PoseError,
+    ShapeRMSE,
+    SizeError,
     VertexRMSE,
 )
 from renderers.coefficients import Coefficients
 from renderers.face_models.base import MorphableModel
 from renderers.face_renderer import Rendering
+
+SHAPE_METRICS: dict[str, type[Metric]] = {
+    "vertex_rmse_mm": VertexRMSE,
+    "shape_rmse_mm": ShapeRMSE,
+    "size_error_percent": SizeError,
+}
+"""Of a predicted against a true shape: both together, and each apart."""
+
+
+def shape_metrics() -> dict[str, Metric]:
+    """A new one of each of `SHAPE_METRICS`."""
+    return {name: metric() for name, metric in SHAPE_METRICS.items()}
 
 
 class NamedMetrics(nn.Module, ABC):
@@ -57,7 +71,7 @@ class ReconstructionMetrics(NamedMetrics):
         )
         self.with_truth = MetricCollection(
             {
-                "vertex_rmse_mm": VertexRMSE(),
+                **shape_metrics(),
                 "depth_error_mm": DepthError(),
                 "absolute_depth_error_mm": DepthError(up_to_scale=False),
                 "yaw_error_deg": PoseError("yaw"),
@@ -80,7 +94,9 @@ class ReconstructionMetrics(NamedMetrics):
         if truth is None:
             return
         true, known = self.layout.split(truth.coefficients), self.with_truth
-        known["vertex_rmse_mm"].update(rendering.shape, self.face_model.shape(true.identity, true.expression))
+        shape = self.face_model.shape(true.identity, true.expression)
+        for name in SHAPE_METRICS:
+            known[name].update(rendering.shape, shape)
         for name in ("depth_error_mm", "absolute_depth_error_mm"):
             known[name].update(rendering.depth, truth.depth)
         for name in ("yaw_error_deg", "pitch_error_deg", "roll_error_deg"):

@@ -62,12 +62,12 @@ def find_subjects(face_model: MorphableModel, size: int, request: Request, tell:
     return Subjects("fitted", len(faces), _photographs(face_model, size, request.data, index, faces, request))
 
 
-def training_data(checkpoint: Path) -> dict[str, Any]:
+def training_data(checkpoint: Path | None) -> dict[str, Any]:
     """The arguments of the data module that a checkpoint's run was trained on, empty where its folder does not say.
 
     Of a data module that wraps another, those of the inner one.
     """
-    folder = RunFolder.of_checkpoint(checkpoint)
+    folder = None if checkpoint is None else RunFolder.of_checkpoint(checkpoint)
     try:
         section = read_yaml(folder.config)["data"] if folder else None
         arguments = section["init_args"] if section else {}

@@ -101,7 +101,16 @@ def test_default(elsewhere: Path) -> None:
     assert main(["fit", "--config", "experiments/mgcnet/default.yaml", *LITTLE]) == 0
     folder = run_folder(elsewhere)
     metrics = json.loads((folder / "metrics.json").read_text())
-    for name in ("nme", "psnr", "vertex_rmse_mm", "depth_error_mm", "yaw_error_deg", "identity_similarity"):
+    for name in (
+        "nme",
+        "psnr",
+        "vertex_rmse_mm",
+        "shape_rmse_mm",
+        "size_error_percent",
+        "depth_error_mm",
+        "yaw_error_deg",
+        "identity_similarity",
+    ):
         assert np.isfinite(metrics["initial"][f"val/{name}"]) and np.isfinite(metrics["final"][f"val/{name}"])
     assert metrics["final"]["val/loss"] != metrics["initial"]["val/loss"]
     with Image.open(folder / "preview.png") as picture:
@@ -122,7 +131,14 @@ def test_rogue_default(elsewhere: Path) -> None:
     for name in ("nme", "psnr", "vertex_rmse_mm", "identity_similarity"):
         assert np.isfinite(final[f"val/{name}"])
     for kind in ("clean", "rational", "delusional", "noisy"):
-        for name in ("shape_rmse_mm", "posed_rmse_mm", "texture_rmse", "cosine_distance"):
+        for name in (
+            "vertex_rmse_mm",
+            "shape_rmse_mm",
+            "size_error_percent",
+            "posed_rmse_mm",
+            "texture_rmse",
+            "cosine_distance",
+        ):
             assert np.isfinite(final[f"val/{kind}/{name}"])
     with Image.open(folder / "preview.png") as picture:
         assert picture.width > 12 * 64
