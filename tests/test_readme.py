@@ -82,6 +82,8 @@ ELSEWHERE = {
     "make table-self_augmentation": "tests/experiments/commands/test_table.py",
     "make train-self_augmentation CONFIG=paper": "tests/experiments/training/test_configs.py",
     "make train-self_augmentation INIT=CHECKPOINT": "tests/experiments/training/test_configs.py",
+    "make train-default-model": "tests/experiments/training/test_configs.py",
+    "make train-default-model RESUME=auto": "tests/experiments/training/test_configs.py",
     "make table-mgcnet": "tests/experiments/commands/test_table.py",
     "make train-mgcnet CONFIG=paper": "tests/experiments/training/test_configs.py",
 }

@@ -58,10 +58,11 @@ class NamedMetrics(nn.Module, ABC):
 class ReconstructionMetrics(NamedMetrics):
     """Landmark NME, PSNR, identity similarity on every batch; vertex, depth and pose errors where the truth is known.
 
-    PSNR is taken inside the true face where it is known, else inside the rendered one.
+    PSNR is taken inside the true face where it is known, else inside the rendered one. Without an identity encoder
+    there is no identity similarity.
     """
 
-    def __init__(self, face_model: MorphableModel, identity_encoder: FaceEncoder) -> None:
+    def __init__(self, face_model: MorphableModel, identity_encoder: FaceEncoder | None) -> None:
         super().__init__()
         self.face_model, self.identity_encoder = face_model, identity_encoder
         self.layout = face_model.layout()
@@ -87,10 +88,11 @@ class ReconstructionMetrics(NamedMetrics):
         truth = batch.truth
         self.always["nme"].update(rendering.landmarks, batch.landmarks)
         self.always["psnr"].update(rendering.image, batch.image, rendering.mask if truth is None else truth.depth > 0)
-        rendered_features = self.identity_encoder(rendering.image.clamp(0, 1), rendering.landmarks)
-        self.always["identity_similarity"].update(
-            rendered_features, self.identity_encoder(batch.image, batch.landmarks)
-        )
+        if self.identity_encoder is not None:
+            rendered_features = self.identity_encoder(rendering.image.clamp(0, 1), rendering.landmarks)
+            self.always["identity_similarity"].update(
+                rendered_features, self.identity_encoder(batch.image, batch.landmarks)
+            )
         if truth is None:
             return
         true, known = self.layout.split(truth.coefficients), self.with_truth

@@ -23,6 +23,8 @@ from experiments.commands.reconstruct.texture import TEXTURE_SIZE, bake_texture
 from experiments.fitting.photometric_fitting import FitResult, FitSettings, fit, project_landmarks
 from lightning_modules.base import FaceModule
 from lightning_modules.components.reconstruction import Reconstruction
+from lightning_modules.dense_face import DenseFace
+from losses.metrics import landmark_nme
 from renderers.camera import default_intrinsics
 from renderers.coefficients import Coefficients
 from renderers.face_models.base import MorphableModel
@@ -32,6 +34,9 @@ from renderers.jaw_contour import contour_table
 
 CROP_SIZE = 224
 MEASURED_MODEL = "default"  # the face model that `experiments.fitting.landmark_noise` was measured against
+FAR_APART = 10.0  # percent of the face: detectors that found it differ from the network by less
+FURTHER_LOOKS = 2  # each crop is placed by what was found in the one before
+NETWORK_NOISE = 0.03  # of the shipped network's landmarks, as `FitSettings.landmark_noise`
 
 Progress = Callable[[str], None]
 
@@ -47,6 +52,8 @@ class AlignedFace:
         landmarks: (B, 68, 2) detected, pixels of the crop.
         skin: (B, 1, S, S) in [0, 1].
         intrinsics: (B, 3, 3) of the crop's camera.
+        detected: whether the landmarks are the detector's; else they are the shipped network's, which mark the same
+            points of the jaw however the head is turned.
     """
 
     source: str
@@ -55,6 +62,7 @@ class AlignedFace:
     landmarks: Tensor
     skin: Tensor
     intrinsics: Tensor
+    detected: bool = True
 
 
 @dataclass(frozen=True)
@@ -131,12 +139,14 @@ class Reconstructor:
     Args:
         face_model: the decoder.
         module: a checkpoint's; its answer is where the optimization starts, its renderer and camera draw the faces.
-            Without one that is the mean face, and a `FaceRenderer`.
+            Without one that is what `shipped` answers, and a `FaceRenderer`.
         detector: name of the landmark detector, see `datamodules.preparation.landmarks.best_detector`.
         refine: False takes the regressor's answer as it is.
         checkpoint: where the module came from, for the record.
         settings: of the fitter; chosen for the face model and the detector where absent.
         detail_size: texels along a side of the detail's maps, of a module that finds detail.
+        shipped: the shipped network, whose answer is where the optimization starts without a `module`; the mean face
+            where there is neither. Where a detector's landmarks lie far from the network's, the network's are taken.
 
     Raises:
         UserError: no such detector, or nothing left to reconstruct with.
@@ -151,8 +161,11 @@ class Reconstructor:
         checkpoint: str | None = None,
         settings: FitSettings | None = None,
         detail_size: int = DEFAULT_SIZE,
+        shipped: DenseFace | None = None,
     ) -> None:
-        if module is None and not refine:
+        self.shipped = shipped
+        self.regressor: FaceModule | None = module or shipped
+        if self.regressor is None and not refine:
             raise UserError("--no-fit leaves nothing but the mean face: give --checkpoint FILE with it")
         self.face_model, self.module, self.refine, self.checkpoint = face_model, module, refine, checkpoint
         self.detail_size = detail_size
@@ -198,12 +211,25 @@ class Reconstructor:
         Raises:
             UserError: landmarks that place no face.
         """
+        aligned = self._cropped(photo, face.landmarks)
+        if self.shipped is None:
+            return aligned
+        own = self.shipped.landmarks(aligned.image)
+        if float(landmark_nme(aligned.landmarks, own)) <= FAR_APART:
+            return aligned
+        for _ in range(FURTHER_LOOKS):
+            aligned = self._cropped(photo, aligned.alignment.to_photo(own[0].double().numpy()))
+            own = self.shipped.landmarks(aligned.image)
+        return replace(aligned, landmarks=own, detected=False)
+
+    def _cropped(self, photo: Photo, landmarks: np.ndarray) -> AlignedFace:
+        """The face on which (68, 2) landmarks lie, photograph pixels."""
         try:
-            alignment = align(face.landmarks, self.template, CROP_SIZE)
+            alignment = align(landmarks, self.template, CROP_SIZE)
         except ValueError as error:
             raise UserError(f"{photo.source}: {error}") from error
         crop = alignment.crop(photo.pixels)
-        points = alignment.to_crop(face.landmarks)
+        points = alignment.to_crop(landmarks)
         skin = skin_probability(crop, points) * alignment.coverage(*photo.pixels.shape[:2])
         return AlignedFace(
             source=photo.source,
@@ -221,20 +247,26 @@ class Reconstructor:
             UserError: the network answers with values that are not finite.
         """
         clock, initial, regressed = time.perf_counter(), None, {}
-        if self.module is not None:
+        if self.regressor is not None:
             try:
-                initial = self.module.answer(face.image)
+                initial = self.regressor.answer(face.image)
             except UserError as error:
                 raise UserError(f"{face.source}: {error}") from error
             regressed = {"regress": time.perf_counter() - clock}
         if self.refine:
             picture = face.image, face.landmarks, face.skin, face.intrinsics
-            result = fit(self.face_model, *picture, initial, self.settings, self.renderer)
+            result = fit(self.face_model, *picture, initial, self._settings_for([face]), self.renderer)
             return replace(result, seconds=regressed | result.seconds)
         assert initial is not None
-        contour = contour_table(self.face_model) if self.settings.moving_contour else None
+        contour = contour_table(self.face_model) if self._settings_for([face]).moving_contour else None
         projected, rows = project_landmarks(self.renderer, initial, face.intrinsics, contour)
         return FitResult(initial, projected, rows, seconds=regressed)
+
+    def _settings_for(self, faces: Sequence[AlignedFace]) -> FitSettings:
+        """The fitter's settings for landmarks of the detector alone, or of the network too."""
+        if all(face.detected for face in faces):
+            return self.settings
+        return replace(self.settings, moving_contour=False, landmark_noise=NETWORK_NOISE)
 
     def solve_together(self, faces: Sequence[AlignedFace]) -> FitResult:
         """Several photographs of one person as one problem: one identity and one albedo, all else their own.
@@ -248,14 +280,16 @@ class Reconstructor:
             torch.cat(parts)
             for parts in zip(*((face.image, face.landmarks, face.skin, face.intrinsics) for face in faces), strict=True)
         )
-        initial = None if self.module is None else self.module.answer(image)
-        settings, views = self.settings, len(faces)
+        initial = None if self.regressor is None else self.regressor.answer(image)
+        settings, views = self._settings_for(faces), len(faces)
         return fit(self.face_model, image, landmarks, skin, intrinsics, initial, settings, self.renderer, views)
 
     def _face(self, photo: Photo, face: DetectedFace, seconds: dict[str, float]) -> ReconstructedFace:
         clock = time.perf_counter()
         aligned = self.aligned(photo, face)
         alignment = aligned.alignment
+        if not aligned.detected:
+            face = replace(face, landmarks=alignment.to_photo(aligned.landmarks[0].double().numpy()))
         seconds["align"] = time.perf_counter() - clock
         result = self.solve(aligned)
         seconds |= result.seconds
