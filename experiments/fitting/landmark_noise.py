@@ -101,7 +101,7 @@ def noise_of(errors: Tensor, yaw: Tensor) -> LandmarkNoise:
 @torch.no_grad()
 def measure_errors(model: LinearModel, detector: LandmarkDetector, heads: int, seed: int) -> tuple[Tensor, Tensor]:
     """Draw heads, detect, compare: errors (N, 68, 2) of the faces that were found, and yaws (N,) in radians."""
-    from datamodules.synthetic import SceneSettings, sample_background, sample_scene
+    from datamodules.synthesis.scenes import SceneSettings, sample_background, sample_scene
     from renderers.camera import CAMERA_DISTANCE
     from renderers.face_renderer import FaceRenderer
 
