@@ -27,6 +27,7 @@ from lightning_modules.dense_face.targets import (
     similarity_motions,
 )
 from lightning_modules.dense_face.weights import DenseFaceWeights
+from losses.aspect_ratio import aspect_ratio_loss
 from losses.dense_landmarks import gaussian_landmark_loss
 from losses.rotation import geodesic_distance
 from renderers.camera import default_intrinsics, euler_to_rotation
@@ -185,6 +186,7 @@ class DenseFace(FaceModule):
             "identity": self.identity_error(found.identity, true.identity).mean(),
             "size": self.size_error(found.identity, true.identity).mean(),
             "expression": self.expression_error(found.expression, true.expression).mean(),
+            "openings": aspect_ratio_loss(self._landmarks(found), self._landmarks(true)).mean(),
             "albedo": self.albedo_error(found.albedo, true.albedo).mean(),
             "rotation": geodesic_distance(*rotations).mean(),
             "translation": (found.translation - true.translation).norm(dim=-1).mean(),
@@ -204,6 +206,10 @@ class DenseFace(FaceModule):
         """(B, N, 2) pixels: where the dense points are in pictures whose truth is known."""
         assert batch.truth is not None
         return self.decode(self.regressor.layout.split(batch.truth.coefficients), batch.intrinsics)
+
+    def _landmarks(self, coefficients: Coefficients) -> Tensor:
+        """(B, 68, 3) decimetres: the iBUG points, which are the first of the dense ones, without a pose."""
+        return self.decode.points(coefficients)[:, :LANDMARKS]
 
     @torch.no_grad()
     def panels(self, batch: FaceBatch) -> dict[str, Tensor]:

@@ -39,10 +39,13 @@ class DensePoints(nn.Module):
 
     def forward(self, coefficients: Coefficients, intrinsics: Tensor) -> Tensor:
         """(B, N, 2) pixels of B faces seen with (B, 3, 3) intrinsics."""
-        weights = torch.cat([coefficients.identity, coefficients.expression], dim=-1)
-        points = torch.addmm(self.mean.flatten(), weights, self.basis).unflatten(-1, (-1, 3))
-        posed = transform(points, euler_to_rotation(coefficients.angles), coefficients.translation)
+        posed = transform(self.points(coefficients), euler_to_rotation(coefficients.angles), coefficients.translation)
         return project(posed, intrinsics)[..., :2]
+
+    def points(self, coefficients: Coefficients) -> Tensor:
+        """(B, N, 3) decimetres of B faces, without a pose."""
+        weights = torch.cat([coefficients.identity, coefficients.expression], dim=-1)
+        return torch.addmm(self.mean.flatten(), weights, self.basis).unflatten(-1, (-1, 3))
 
 
 def seen_by_default_camera(coefficients: Coefficients, intrinsics: Tensor, size: int) -> Coefficients:

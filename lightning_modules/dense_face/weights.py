@@ -15,7 +15,8 @@ class DenseFaceWeights:
         identity: share of the neutral shape's variance that is not explained, after a similarity alignment.
         size: the same without alignment. Size cannot be seen; this keeps it at its mean.
         expression: the same of the expression's.
-        albedo: the same of the colours'.
+        openings: mean absolute difference of the aspect ratios of eyes and mouth.
+        albedo: share of the colours' variance that is not explained.
         rotation: angle to the true rotation, radians.
         translation: distance to the true translation, decimetres.
         light: mean absolute difference of the irradiance from all sides.
@@ -27,6 +28,7 @@ class DenseFaceWeights:
     identity: float = 2.0
     size: float = 0.1
     expression: float = 1.0
+    openings: float = 4.0
     albedo: float = 0.3
     rotation: float = 2.0
     translation: float = 0.3
