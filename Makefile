@@ -58,6 +58,11 @@ $(PAPERS:%=train-%): train-%: $(INSTALLED)
 .PHONY: train-robust
 train-robust: train-self_augmentation
 
+## train-default-model [RESUME=] [ARGS=...]     the shipped network anew, on drawn heads; RESUME=auto: go on where it stopped
+.PHONY: train-default-model
+train-default-model: $(INSTALLED)
+	@$(MONOFACE) fit --config=experiments/default_model/recipe.yaml $(if $(RESUME),--resume="$$RESUME") $(ARGS)
+
 ## debug-PAPER [CONFIG=default] [ARGS=...]      one batch of training and validation, nothing written
 $(PAPERS:%=debug-%): debug-%: $(INSTALLED)
 	@$(MONOFACE) fit --config="experiments/$*/$$CONFIG.yaml" --trainer.fast_dev_run=true $(ARGS)

@@ -42,6 +42,9 @@ class Truth(_Movable):
         vertex_albedo: (B, V, 3) RGB in [0, 1], the linear albedo with the detail that no face model has; this and
             the next are None unless the faces have such detail.
         normals: (B, 3, H, W) unit, camera space, of the surface with its wrinkles; 0 where there is no face.
+        parsing: (B, 1, H, W) uint8, what each pixel shows, a number of `synthesis.parsing.PARSING`; this and
+            the next are None unless whole heads are drawn. Then depth is 0 too where something hides the face.
+        landmarks_visible: (B, 68) bool, which landmarks lie inside the picture with nothing before them.
     """
 
     coefficients: Tensor
@@ -53,6 +56,8 @@ class Truth(_Movable):
     specular: Tensor | None = None
     vertex_albedo: Tensor | None = None
     normals: Tensor | None = None
+    parsing: Tensor | None = None
+    landmarks_visible: Tensor | None = None
 
 
 @dataclass

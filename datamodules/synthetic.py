@@ -6,12 +6,11 @@ import contextlib
 import hashlib
 import json
 import logging
-import math
 import shutil
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 import numpy as np
 import torch
@@ -20,24 +19,28 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.batch import MultiViewBatch, Truth
+from datamodules.camera_effects import CameraEffects, CameraRanges
 from datamodules.sampler import EpochSampler, evaluation_loader, run_seed, training_loader
 from datamodules.synthesis.facial_detail import FacialDetail, detail_key
+from datamodules.synthesis.scenes import INTENSITY, SHININESS, SceneSettings, sample_background, sample_scene
 from renderers.camera import default_intrinsics
 from renderers.coefficients import Coefficients
 from renderers.face_models.base import MorphableModel
 from renderers.face_models.linear import LinearModel
-from renderers.face_models.sampling import sample_shape_coefficients
 from renderers.face_renderer import FaceRenderer, Rendering
-from renderers.illumination import AMBIENT
 from renderers.io.atomic_file import folder_written_atomically
 from renderers.io.cache import cache_dir, made_once
 from renderers.io.errors import UserError
 from renderers.specular_renderer import Lamp, lit
 from renderers.uv.detail import draw_detail
 
+if TYPE_CHECKING:
+    from datamodules.head_cache import CachedHeads
+
 logger = logging.getLogger(__name__)
 
 GENERATION_VERSION = 1
+HEADS_VERSION = 1  # goes up with every change of what whole heads look like
 CHUNK = 64  # identities drawn at once
 DEPTH_UNIT = 20.0 / 65535  # decimetres a step of the 16-bit depth maps: 0.03 mm
 LAMP = ("light_position", "shininess", "intensity")  # the fields of `Truth` for faces that have highlights
@@ -46,134 +49,8 @@ DETAIL = ("vertex_albedo", "normals")  # likewise
 STORED = ("image", "landmarks", "skin", "coefficients", "depth")  # the files of every cache
 DETAIL_SIZE = 128  # texels along each side of the maps
 NORMAL_UNIT = 1 / 32767  # of a stored normal's component
-LATER_SETTINGS = ("side_light", "specular", "texture_detail", "displacement")
-LAMP_ANGLE = 60.0  # degrees from the viewing axis, at most
-LAMP_DISTANCE = (6.0, 20.0)  # decimetres from the origin
-SHININESS = (6.0, 32.0)  # of skin: a roughness of about 0.25 to 0.5
-INTENSITY = (1.0, 4.0)
-EXPOSURE = 0.7  # of the diffuse light where there are highlights, so that these seldom end in white
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 Split = Literal["train", "val", "test"]
-
-
-@dataclass(frozen=True)
-class SceneSettings:
-    """What the synthetic scenes vary over.
-
-    Attributes:
-        views: images of each face (one identity, one expression), the target in the middle.
-        max_yaw: degrees; no view turns further.
-        view_gap: degrees; (least, most) yaw between the target and a source view.
-        light_strength: standard deviation of the directional light against the ambient 0.8.
-        light_change: how much of the light is drawn anew for each view; 0 keeps one light, 1 keeps nothing.
-        side_light: what is added to the standard deviation, 0.6, of the light's place aside (1 is 45 degrees): light
-            that grazes the skin shows its relief. The ambient light is dimmed with it, or much would end in white.
-        specular: a lamp puts highlights on the faces, which the truth then holds beside the diffuse pictures; the
-            diffuse light is dimmed to `EXPOSURE` of what it is without. Light is linear there (`renderers.color`).
-        texture_detail: how strongly every person's skin is painted with what no linear albedo holds, freckles, beard
-            shadow, make-up: 1 as people have it, 0 not at all.
-        displacement: every person has wrinkles that deepen with the expression. With this or the one before, images are
-            shaded pixel by pixel, and the truth of val and test holds the vertices' albedo and the normals.
-    """
-
-    views: int = 3
-    max_yaw: float = 80.0
-    view_gap: tuple[float, float] = (10.0, 40.0)
-    light_strength: float = 0.35
-    light_change: float = 0.3
-    side_light: float = 0.0
-    specular: bool = False
-    texture_detail: float = 0.0
-    displacement: bool = False
-
-    @property
-    def detailed(self) -> bool:
-        """Whether faces have detail beyond the face model's."""
-        return self.texture_detail > 0 or self.displacement
-
-    def key(self) -> dict[str, Any]:
-        """What the scenes depend on; a setting that came later is named only where it changes something."""
-        return {name: value for name, value in asdict(self).items() if value or name not in LATER_SETTINGS}
-
-
-def sample_scene(
-    face_model: MorphableModel, settings: SceneSettings, generator: np.random.Generator
-) -> dict[str, np.ndarray]:
-    """Coefficients of one face in every view, drawn from `generator` alone.
-
-    Returns:
-        name -> (views, n) float32, for every name of the face model's layout; with `settings.specular` also
-        light_position in decimetres, shininess and intensity.
-    """
-    views = settings.views
-    face = sample_shape_coefficients(face_model, 1, generator)
-    named = {name: np.repeat(value, views, axis=0) for name, value in face.items()}
-    target_yaw = generator.uniform(-settings.max_yaw, settings.max_yaw)
-    steps = np.arange(views) - views // 2
-    yaw = target_yaw + steps * generator.uniform(*settings.view_gap, size=views)
-    # A view that would turn too far is reflected back, so that profile views stay as frequent as the others.
-    yaw = np.where(np.abs(yaw) > settings.max_yaw, np.sign(yaw) * 2 * settings.max_yaw - yaw, yaw)
-    pitch = generator.normal(0, 10, size=views).clip(-25, 25)
-    roll = generator.normal(0, 7, size=views).clip(-20, 20)
-    named["angles"] = np.deg2rad(np.stack([pitch, yaw, roll], axis=-1))
-    named["translation"] = generator.normal(0, (0.08, 0.08, 0.35), size=(views, 3)).clip(-1, 1)
-    kept = np.sqrt(1 - settings.light_change**2)
-    common = _sample_light(settings, generator)
-    lights = [kept * common + settings.light_change * _sample_light(settings, generator) for _ in range(views)]
-    named["illumination"] = np.stack(lights).reshape(views, 27)
-    if settings.specular:
-        weights = named["illumination"].reshape(views, 3, 9)
-        weights[..., 0] += AMBIENT
-        weights *= EXPOSURE
-        weights[..., 0] -= AMBIENT
-        # Last, so that the same seed draws the same people with and without highlights.
-        change, common = settings.light_change, generator.standard_normal(3)
-        lamps = [kept * common + change * generator.standard_normal(3) for _ in range(views)]
-        named["light_position"] = np.stack([lamp_position(lamp) for lamp in lamps])
-        for name, limits in (("shininess", SHININESS), ("intensity", INTENSITY)):
-            named[name] = np.full((views, 1), np.exp(generator.uniform(*np.log(limits))))
-    return {name: value.astype(np.float32) for name, value in named.items()}
-
-
-def _sample_light(settings: SceneSettings, generator: np.random.Generator) -> np.ndarray:
-    """(3, 9) spherical-harmonics weights: a brightness, one soft light from the front, a little colour."""
-    weights = np.zeros((3, 9))
-    weights[:, 0] = generator.normal(0.15 - 0.4 * settings.side_light, 0.15)
-    x, y = generator.normal(0, 0.6 + settings.side_light), generator.normal(0.25, 0.5)
-    direction = np.array([x, y, 1.0]) / np.sqrt(x * x + y * y + 1)
-    strength = abs(generator.normal(0, settings.light_strength))
-    # The basis holds -y, z, -x in its first band (renderers/illumination.py).
-    weights[:, 1:4] = strength * np.array([-direction[1], direction[2], -direction[0]])
-    weights[:, 4:] = generator.normal(0, 0.04, size=5)
-    tint = 1 + generator.normal(0, 0.06, size=(3, 1))
-    return weights * tint + generator.normal(0, 0.015, size=(3, 9))
-
-
-def lamp_position(lamp: np.ndarray) -> np.ndarray:
-    """(3,) standard normal numbers -> (3,) decimetres, in front of the face and more often above it than below.
-
-    Within `LAMP_ANGLE` of the viewing axis; the distance is log-uniform in `LAMP_DISTANCE`.
-    """
-    aside = np.array([0.8 * lamp[0], 0.35 + 0.6 * lamp[1]])
-    aside *= min(1.0, math.tan(math.radians(LAMP_ANGLE)) / float(np.hypot(*aside)))
-    near, far = LAMP_DISTANCE
-    distance = near * (far / near) ** (0.5 + 0.5 * math.erf(lamp[2] / math.sqrt(2)))
-    return distance * np.append(aside, 1.0) / np.hypot(1.0, np.hypot(*aside))
-
-
-def sample_background(size: int, generator: np.random.Generator) -> np.ndarray:
-    """(3, size, size) in [0, 1]: soft patches of colour, some with bars, and fine grain."""
-    cells = int(generator.integers(2, 9))
-    coarse = torch.as_tensor(generator.uniform(0, 1, size=(1, 3, cells, cells)))
-    mode = "bicubic" if generator.random() < 0.6 else "nearest"
-    picture = torch.nn.functional.interpolate(coarse, size=(size, size), mode=mode)[0].numpy()
-    if generator.random() < 0.3:
-        axis = np.linspace(0, generator.uniform(3, 20) * np.pi, size)
-        bars = (np.sin(axis + generator.uniform(0, 6)) > 0) * generator.uniform(-0.4, 0.4)
-        picture = picture + (bars[None, :] if generator.random() < 0.5 else bars[:, None])
-    contrast = generator.uniform(0.2, 1.0)
-    picture = 0.5 + contrast * (picture - 0.5) + generator.normal(0, 0.03, size=picture.shape)
-    return picture.clip(0, 1).astype(np.float32)
 
 
 class SyntheticFaces(Dataset[MultiViewBatch]):
@@ -396,6 +273,7 @@ class SyntheticMultiView(LightningDataModule):
         seed: item `index` of a split is a function of (seed, split, index) alone.
         settings: what the scenes vary over.
         num_workers: processes that read the cache; 0 reads it in the trainer's.
+        camera_effects: what cameras do to the pictures of training, drawn anew every time on their device.
 
     Raises:
         UserError: highlights are wanted of a face model without a specular albedo, or together with detail.
@@ -412,6 +290,7 @@ class SyntheticMultiView(LightningDataModule):
         seed: int = 0,
         settings: SceneSettings = SceneSettings(),
         num_workers: int = 0,
+        camera_effects: CameraRanges | None = None,
     ) -> None:
         super().__init__()
         if settings.specular and not face_model.has_specular:
@@ -421,6 +300,11 @@ class SyntheticMultiView(LightningDataModule):
             )
         if settings.detailed and not isinstance(face_model, LinearModel):
             raise UserError(f"settings: detail is painted on linear face models alone; {face_model.name} is not one")
+        if settings.heads is not None and (settings.specular or settings.detailed):
+            raise UserError(
+                "settings.heads: whole heads have skin and highlights of their own; leave specular, texture_detail and "
+                "displacement off"
+            )
         if settings.specular and settings.detailed:
             raise UserError(
                 "settings.specular: highlights are not drawn on faces with texture_detail or displacement; "
@@ -429,6 +313,15 @@ class SyntheticMultiView(LightningDataModule):
         self.face_model, self.size, self.batch_size, self.seed = face_model, size, batch_size, seed
         self.counts: dict[Split, int] = {"train": train_faces, "val": val_faces, "test": test_faces}
         self.settings, self.num_workers = settings, num_workers
+        self.camera_effects = None if camera_effects is None else CameraEffects(camera_effects)
+
+    def on_after_batch_transfer(self, batch: MultiViewBatch, dataloader_idx: int) -> MultiViewBatch:
+        """The batch as cameras give it, in training."""
+        if self.camera_effects is None or self.trainer is None or not self.trainer.training:
+            return batch
+        changed = self.camera_effects(batch)
+        assert isinstance(changed, MultiViewBatch)
+        return changed
 
     def folder(self, split: Split) -> Path:
         """Where this split's faces are cached; the name changes with anything that changes them."""
@@ -448,6 +341,8 @@ class SyntheticMultiView(LightningDataModule):
             key["highlights"] = {"added in": "linear light", "shininess": SHININESS, "intensity": INTENSITY}
         if self.settings.detailed:
             key["detail"] = detail_key(self.face_model)
+        if self.settings.heads is not None:
+            key["heads"] = HEADS_VERSION
         digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
         return cache_dir() / "synthetic" / f"{split}-{digest}"
 
@@ -455,18 +350,28 @@ class SyntheticMultiView(LightningDataModule):
         for split in SPLITS[:2]:
             self._draw(split)
 
-    def _draw(self, split: Split) -> CachedFaces:
+    def _draw(self, split: Split) -> CachedFaces | CachedHeads:
         """A split's faces, drawn if they are not in the cache, or if what is there is damaged."""
         folder = self.folder(split)
-        faces = SyntheticFaces(self.face_model, split, self.counts[split], self.size, self.seed, self.settings)
+        arguments = (self.face_model, split, self.counts[split], self.size, self.seed, self.settings)
+        read: Callable[[], CachedFaces | CachedHeads]
+        if self.settings.heads is None:
+            faces = SyntheticFaces(*arguments)
+            read, write = (lambda: CachedFaces(folder, faces)), (lambda: write_cache(faces, folder))
+        else:
+            from datamodules.head_cache import CachedHeads, write_heads
+            from datamodules.synthetic_heads import SyntheticHeads
+
+            heads = SyntheticHeads(*arguments)
+            read, write = (lambda: CachedHeads(folder, heads)), (lambda: write_heads(heads, folder))
         if folder.is_dir():
             try:
-                return CachedFaces(folder, faces)
-            except DamagedCacheError as error:
+                return read()
+            except (DamagedCacheError, UserError) as error:
                 logger.warning("%s; drawing these faces again", error)
                 shutil.rmtree(folder, ignore_errors=True)
-        write_cache(faces, folder)
-        return CachedFaces(folder, faces)
+        write()
+        return read()
 
     def _loader(self, split: Split) -> DataLoader[MultiViewBatch]:
         faces = self._draw(split)

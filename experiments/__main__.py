@@ -38,7 +38,7 @@ COMMANDS = {
         "experiments.commands.prepare.command",
     ),
     "reconstruct": ("photographs -> textured meshes and a report", "experiments.commands.reconstruct.command"),
-    "export": ("a checkpoint's network as ONNX, for programs without PyTorch", "experiments.commands.export"),
+    "export": ("a checkpoint's network as ONNX, or as the network that ships", "experiments.commands.export"),
     "evaluate": ("a checkpoint on a paper's own test, its figures beside", "experiments.commands.evaluate.command"),
     "table": ("a paper's ablation table on the embedded default", "experiments.commands.table"),
     "sweep": (

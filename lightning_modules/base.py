@@ -40,7 +40,8 @@ class FaceModule(LightningModule):
     Args:
         face_model: the decoder.
         backbone: image encoder.
-        identity_encoder: frozen face-recognition network, for the identity terms and the identity metric.
+        identity_encoder: frozen face-recognition network, for the identity terms and the identity metric; a module
+            without identity terms may go without, and without that metric.
         image_size: side of the square images, pixels.
         optimizer: from parameters to an optimizer.
         schedule: of the learning rate in each of `stage_starts`, see `learning_rate_factor`: `cosine` warms up and then
@@ -52,12 +53,13 @@ class FaceModule(LightningModule):
     """
 
     decay_steps = 1
+    identity_encoder: FaceEncoder
 
     def __init__(
         self,
         face_model: MorphableModel,
         backbone: ImageEncoder,
-        identity_encoder: FaceEncoder,
+        identity_encoder: FaceEncoder | None,
         image_size: int,
         optimizer: Callable[[Iterable], Optimizer],
         schedule: Schedule = "constant",
@@ -69,7 +71,8 @@ class FaceModule(LightningModule):
         self.image_size = within("image_size", image_size, 8, 2048)
         self.renderer = renderer or FaceRenderer(face_model, image_size)
         self.regressor = CoefficientRegressor(backbone, face_model.layout(extra))
-        self.identity_encoder = identity_encoder
+        if identity_encoder is not None:
+            self.identity_encoder = identity_encoder
         self.metrics = ReconstructionMetrics(face_model, identity_encoder)
         self.own_metrics: NamedMetrics | None = None
         self.as_marked = MarkedLandmarks(face_model)

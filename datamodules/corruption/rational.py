@@ -23,7 +23,7 @@ SAMPLES = 2  # of a pixel along each axis
 LEAST_OPACITY = 1 / 512  # a smaller one would not change an 8-bit picture
 
 
-class _Occluder(nn.Module):
+class Occluder(nn.Module):
     """One kind's surface: V vertices with the head's first, F triangles."""
 
     vertices: Tensor
@@ -102,7 +102,7 @@ class RationalOcclusion(nn.Module):
         if not kinds or not set(kinds) <= set(RATIONAL_KINDS):
             raise UserError(f"no occlusion of the kinds {list(kinds)}: choose among {', '.join(RATIONAL_KINDS)}")
         self.kinds = tuple(kinds)
-        self.occluders = nn.ModuleList(_Occluder(name) for name in kinds)
+        self.occluders = nn.ModuleList(Occluder(name) for name in kinds)
 
     @torch.no_grad()
     def forward(self, image: Tensor, landmarks: Tensor, generator: torch.Generator | None = None) -> Corrupted:
@@ -144,7 +144,7 @@ def _mean_color(image: Tensor, hull: Tensor) -> Tensor:
 
 
 def _draw(
-    occluder: _Occluder, pose: Pose, lamp: Tensor, styles: Tensor, textures: Tensor, skin: Tensor, size: tuple[int, int]
+    occluder: Occluder, pose: Pose, lamp: Tensor, styles: Tensor, textures: Tensor, skin: Tensor, size: tuple[int, int]
 ) -> Tensor:
     """(B, 4, H, W) premultiplied colour and opacity of one kind."""
     fine = (size[0] * SAMPLES, size[1] * SAMPLES)
@@ -161,7 +161,7 @@ def _draw(
     )
     corners = (occluder.faces[face] + (image * vertices.shape[1])[:, None]).flatten()
     values = vertices.flatten(0, 1).index_select(0, corners).view(len(face), 3, vertices.shape[2])
-    point, u, v, light, facing = _interpolate(values, row, column).split([3, 1, 1, 1, 1], dim=1)
+    point, u, v, light, facing = interpolate_rows(values, row, column).split([3, 1, 1, 1, 1], dim=1)
     hits = Hits(image, point, u[:, 0], v[:, 0], occluder.parts[face], light[:, 0], facing[:, 0], styles, textures, skin)
     color, opacity = occluder.paint(hits)
     painted = torch.cat([color.clamp(0, 1), torch.ones_like(color[:, :1])], dim=1) * opacity[:, None]
@@ -171,7 +171,7 @@ def _draw(
     return layer.view(len(styles), *size, 4).permute(0, 3, 1, 2)
 
 
-def _interpolate(values: Tensor, row: Tensor, column: Tensor) -> Tensor:
+def interpolate_rows(values: Tensor, row: Tensor, column: Tensor) -> Tensor:
     """(N, C) the corners' values (N, 3, 2 + C), whose first are x and y, at the N pixel centres inside."""
     x, y = values[..., 0] - (column + 0.5)[:, None], values[..., 1] - (row + 0.5)[:, None]
     area = x.roll(-1, 1) * y.roll(-2, 1) - x.roll(-2, 1) * y.roll(-1, 1)
@@ -189,7 +189,7 @@ def _lighting(points: Tensor, faces: Tensor, pose: Pose, lamp: Tensor) -> Tensor
         pose: of the B heads.
         lamp: (B, 2) how far it stands to the viewer's right and above, over its distance.
     """
-    normals = nn.functional.normalize(_normals(points, faces), dim=2)
+    normals = nn.functional.normalize(vertex_normals(points, faces), dim=2)
     right = torch.linalg.cross(pose.up, pose.to_viewer)
     to_lamp = nn.functional.normalize(pose.to_viewer + lamp[:, :1] * right + lamp[:, 1:] * pose.up, dim=1)
     light, facing = (normals @ torch.stack([to_lamp, pose.to_viewer], dim=2)).unbind(dim=2)
@@ -197,7 +197,7 @@ def _lighting(points: Tensor, faces: Tensor, pose: Pose, lamp: Tensor) -> Tensor
     return torch.stack([light.clamp_min(0), facing.abs()], dim=2)
 
 
-def _normals(points: Tensor, faces: Tensor) -> Tensor:
+def vertex_normals(points: Tensor, faces: Tensor) -> Tensor:
     """(B, V, 3) normals of (B, V, 3) vertices, as long as the triangles around are large."""
     a, b, c = points.index_select(1, faces.flatten()).unflatten(1, (-1, 3)).unbind(dim=2)
     across = torch.linalg.cross(b - a, c - a)

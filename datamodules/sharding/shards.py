@@ -232,6 +232,14 @@ class ShardedSamples(Dataset[Sample]):
             raise UserError(f"{path}: sample {index} of its part is damaged: delete it, and {shards_hint(path.parent)}")
         return members
 
+    def check(self, shard: int) -> None:
+        """Whether a shard can be opened and is as long as it says.
+
+        Raises:
+            UserError: it is missing or damaged.
+        """
+        self._open(shard)
+
     def _open(self, shard: int) -> tuple[BufferedReader, np.ndarray]:
         if shard in self._held:
             self._held.move_to_end(shard)

@@ -1,4 +1,4 @@
-"""`export --onnx`: a checkpoint's regressor for programs without PyTorch."""
+"""`export`: a checkpoint's regressor as ONNX, for programs without PyTorch, or as the network that ships."""
 
 from __future__ import annotations
 
@@ -18,8 +18,16 @@ INPUT = "image"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
-    parser.add_argument("--onnx", type=Path, required=True, metavar="CHECKPOINT", help="the trained network to export")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="the file to write (default: beside the checkpoint)")
+    kinds = parser.add_mutually_exclusive_group(required=True)
+    kinds.add_argument("--onnx", type=Path, metavar="CHECKPOINT", help="the trained network to export")
+    kinds.add_argument(
+        "--default-model", type=Path, metavar="CHECKPOINT",
+        help="the trained dense-landmark network that becomes the shipped one",
+    )  # fmt: skip
+    parser.add_argument(
+        "--out", type=Path, metavar="PATH",
+        help="the file to write (default: beside the checkpoint), or the folder (default: experiments/default_model)",
+    )  # fmt: skip
     add_trust_arguments(parser)
 
 
@@ -33,6 +41,8 @@ def run(args: argparse.Namespace) -> int:
     from lightning_modules.components.checkpoint_archive import check_checkpoint
     from renderers.io.errors import UserError
 
+    if args.default_model is not None:
+        return _ship(args)
     check_checkpoint(args.onnx)
     out: Path = args.out or args.onnx.with_suffix(".onnx")
     if out.suffix.lower() != ".onnx":
@@ -48,6 +58,29 @@ def run(args: argparse.Namespace) -> int:
     with written_atomically(out) as temporary:
         write_onnx(module, temporary)
     print(printable(f"{out}: {INPUT} (batch, 3, {module.image_size}, {module.image_size}) in [0, 1] -> coefficients"))
+    return 0
+
+
+def _ship(args: argparse.Namespace) -> int:
+    from datamodules.preparation.file_names import printable
+    from datamodules.synthetic import HEADS_VERSION
+    from experiments.training.checkpoint import load_module
+    from experiments.training.shipped_model import FOLDER, write_default_model
+    from lightning_modules.components.checkpoint_file import read_checkpoint
+    from lightning_modules.dense_face import DenseFace
+    from renderers.io.errors import UserError
+
+    module = load_module(args.default_model, Trust.of(args))
+    if not isinstance(module, DenseFace):
+        raise UserError(
+            f"checkpoint {args.default_model}: holds a {type(module).__name__}; the shipped network is a DenseFace"
+        )
+    folder: Path = args.out or FOLDER
+    if not folder.is_dir():
+        raise UserError(f"export: --out {folder}: no such folder")
+    steps = int(read_checkpoint(args.default_model)["global_step"])
+    write_default_model(module, {"steps": steps, "heads_version": HEADS_VERSION}, folder)
+    print(printable(f"{folder}: the weights of the shipped network after {steps} steps"))
     return 0
 
 

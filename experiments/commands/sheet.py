@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from rich.table import Table
     from torch import Tensor
 
     from renderers.coefficients import Coefficients
     from renderers.face_models.base import MorphableModel
+    from renderers.face_models.linear import LinearModel
 
 SHEET = Path("runs/sheet.png")
 SUPERSAMPLE = 2
 ALBEDO_RANGE = 2.0  # standard deviations; a sheet of a few faces should not be spent on one-in-a-hundred colours
+MEASURED = 4000  # heads
+HEADS_YAW, HEADS_ZOOM = 45.0, (0.5, 0.66)  # degrees, and so small that hair and shoulders show
 STEP_BACK = 0.5  # decimetres, so that the largest face leaves a margin
 BACKGROUNDS = ((0.80, 0.83, 0.86), (0.86, 0.83, 0.79), (0.79, 0.84, 0.80), (0.84, 0.81, 0.85), (0.88, 0.88, 0.86))
 
@@ -32,7 +36,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="which faces (default: %(default)s)")
     parser.add_argument("--size", type=int, default=224, help="pixels a face (default: %(default)s)")
     parser.add_argument(
+        "--distances",
+        action="store_true",
+        help="draw nothing: print what the model's people measure beside the survey that they are made after",
+    )
+    parser.add_argument(
         "--subdivide", type=int, default=2, choices=(0, 1, 2), help="density of the mesh (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--heads", action="store_true", help="whole heads with hair, clothes and things, as training data has them"
     )
 
 
@@ -44,6 +56,11 @@ def run(args: argparse.Namespace) -> int:
     """
     from renderers.io.errors import UserError
 
+    if args.distances:
+        from rich.console import Console
+
+        Console().print(distances_table(args.seed))
+        return 0
     if args.count < 1 or args.size < 16:
         raise UserError(f"sheet: --count {args.count} and --size {args.size} make no picture; use at least 1 and 16")
 
@@ -52,7 +69,13 @@ def run(args: argparse.Namespace) -> int:
     from renderers.face_models.default.model import load_default
     from renderers.io.atomic_file import written_atomically
 
-    sheet = draw_sheet(load_default(args.subdivide), args.count, args.seed, args.size)
+    if args.heads:
+        tiles = draw_heads(load_default(), args.count, args.seed, args.size)
+    else:
+        face_model = load_default(args.subdivide)
+        chances = (np.random.default_rng([args.seed, index]) for index in range(args.count))
+        tiles = (draw_tile(face_model, chance, args.size) for chance in chances)
+    sheet = arrange(tiles, args.count, args.size)
     try:
         with written_atomically(args.out) as temporary:
             Image.fromarray(sheet).save(temporary, format="PNG", optimize=True)
@@ -62,16 +85,55 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def draw_sheet(face_model: MorphableModel, count: int, seed: int, size: int) -> np.ndarray:
-    """(rows * size, columns * size, 3) uint8: random people, one a tile, as square a sheet as `count` allows."""
-    columns = math.ceil(math.sqrt(count))
-    rows = math.ceil(count / columns)
+def distances_table(seed: int) -> Table:
+    """Mean and standard deviation of measured distances, in millimetres: random people of the model, and the survey."""
+    from rich.table import Table
+
+    from renderers.face_models.default.population import load_survey
+    from renderers.face_models.default.whole_head import load_whole_head
+
+    survey, head = load_survey(), load_whole_head()
+    used, survey = survey.compact()
+    coefficients = np.random.default_rng(seed).standard_normal((MEASURED, head.identity_basis.shape[-1]))
+    points = head.mean_shape[used] + np.einsum("vik,bk->bvi", head.identity_basis[used], coefficients)
+    distances = survey.measure(points)
+    table = Table("distance, mm", "ours", "survey", title=f"{MEASURED} random heads and the NIOSH 2003 survey")
+    means, deviations = distances.mean(axis=0), distances.std(axis=0)
+    for row, name in enumerate(survey.names):
+        ours, theirs = (
+            f"{means[row]:.1f} ± {deviations[row]:.1f}",
+            f"{survey.mean[row]:.1f} ± {survey.deviation[row]:.1f}",
+        )
+        table.add_row(name, ours, theirs)
+    return table
+
+
+def arrange(tiles: Iterable[np.ndarray], count: int, size: int) -> np.ndarray:
+    """(rows * size, columns * size, 3) uint8: the tiles (size, size, 3) in a full rectangle, or about a square."""
+    rows = next(rows for rows in range(math.isqrt(count), 0, -1) if count % rows == 0)
+    columns = count // rows
+    if columns > 2 * rows:
+        columns = math.ceil(math.sqrt(count))
+        rows = math.ceil(count / columns)
     sheet = np.full((rows * size, columns * size, 3), 255, dtype=np.uint8)
-    for index in range(count):
+    for index, tile in enumerate(tiles):
         row, column = divmod(index, columns)
-        tile = draw_tile(face_model, np.random.default_rng([seed, index]), size)
         sheet[row * size : (row + 1) * size, column * size : (column + 1) * size] = tile
     return sheet
+
+
+def draw_heads(face_model: LinearModel, count: int, seed: int, size: int) -> Iterator[np.ndarray]:
+    """(size, size, 3) uint8 pictures of the people that a training set of this seed begins with."""
+    import torch
+
+    from datamodules.synthesis.people import HeadSettings
+    from datamodules.synthesis.scenes import SceneSettings
+    from datamodules.synthetic_heads import SyntheticHeads
+
+    settings = SceneSettings(views=1, max_yaw=HEADS_YAW, heads=HeadSettings(zoom=HEADS_ZOOM))
+    people = SyntheticHeads(face_model, "train", count, size, seed, settings)
+    for index in range(count):
+        yield (people[index].image[0].permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
 
 
 def draw_tile(face_model: MorphableModel, generator: np.random.Generator, size: int) -> np.ndarray:

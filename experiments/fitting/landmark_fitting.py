@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from experiments.fitting.landmark_noise import LandmarkNoise, upright
 from renderers.camera import CAMERA_DISTANCE, NEAR, Camera, euler_to_rotation, project_by, rotation_to_euler, transform
 from renderers.coefficients import Coefficients
 from renderers.face_models.linear import LinearModel
@@ -25,18 +27,22 @@ class LandmarkProblem:
         target: (B, 68, 2) pixels.
         intrinsics: (B, 3, 3) pixels.
         camera: which projects the faces.
-        noise: (B, 68) standard deviation of each landmark, as a share of `box`.
+        noise: of the detector.
+        doubt: (B, 68) what each landmark's deviation is multiplied by.
         deviation: (I + E,) that of the prior, identity and then expression.
         expression_bounds: (least, most) that every expression coefficient may be; none where absent.
+        views: so many faces in a row are one person, whose identity they share.
     """
 
     mean: Coefficients
     target: Tensor
     intrinsics: Tensor
     camera: Camera
-    noise: Tensor
+    noise: LandmarkNoise
+    doubt: Tensor
     deviation: Tensor
     expression_bounds: tuple[float, float] | None
+    views: int = 1
 
     @property
     def box(self) -> Tensor:
@@ -44,39 +50,58 @@ class LandmarkProblem:
         extent = self.target.amax(dim=1) - self.target.amin(dim=1)
         return extent.prod(dim=1).sqrt()
 
-    @property
-    def pixels(self) -> Tensor:
-        """(B, 68) standard deviation of each landmark, pixels."""
-        return self.box[:, None] * self.noise
+    def whitening(self, points: Tensor, angles: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 136, 136) and (B, 136): the first times the landmarks' offsets from their targets, pixels, plus the
+        second is of unit deviation. Outliers weigh less, by Huber's function of the points at hand.
+
+        Args:
+            points: (B, 68, 2) pixels, where the landmarks are now.
+            angles: (B, 3) radians.
+        """
+        offsets = upright((points - self.target) / self.box[:, None, None], angles[:, 2]) + self.noise.mean(
+            angles[:, 1]
+        )
+        deviation = self.noise.covariance.diagonal().unflatten(0, (68, 2)).sum(dim=1).div(2).sqrt() * self.doubt
+        far = offsets.norm(dim=-1) / deviation
+        trust = (ROBUST_SCALE / far.clamp_min(ROBUST_SCALE)).sqrt() / self.doubt
+        factor = torch.linalg.cholesky(torch.linalg.inv(self.noise.covariance.double())).to(points).T
+        weighted = factor * trust.repeat_interleave(2, dim=1)[:, None]
+        constant = (weighted @ self.noise.mean(angles[:, 1]).flatten(1)[..., None]).squeeze(-1)
+        unit = torch.eye(2).to(points)[:, None].expand(2, len(points), 2)
+        turn = torch.stack([upright(axis[:, None], angles[:, 2])[:, 0] for axis in unit], dim=-1)
+        turned = torch.einsum("bknc,bcd->bknd", weighted.unflatten(2, (68, 2)), turn) / self.box[:, None, None, None]
+        return turned.flatten(2), constant
 
     def distance(self, points: Tensor) -> Tensor:
         """(B,) mean point distance in percent of the box."""
         return 100 * (points - self.target).norm(dim=-1).mean(dim=-1) / self.box
 
-    def bounds(self, layout_sizes: Sequence[int], expression: int) -> tuple[Tensor, Tensor]:
-        """Least and most (P,) of a vector whose parts have these sizes, the expression being part `expression`."""
+    def bounds(self, layout_sizes: Sequence[int], expressions: Iterable[int]) -> tuple[Tensor, Tensor]:
+        """Least and most (P,) of a vector whose parts have these sizes, those of `expressions` being expressions."""
         low = [torch.full((size,), -torch.inf) for size in layout_sizes]
         high = [-part for part in low]
         if self.expression_bounds is not None:
-            low[expression].fill_(self.expression_bounds[0])
-            high[expression].fill_(self.expression_bounds[1])
+            for part in expressions:
+                low[part].fill_(self.expression_bounds[0])
+                high[part].fill_(self.expression_bounds[1])
         device = self.target.device
         return torch.cat(low).to(device), torch.cat(high).to(device)
 
     def prior(self, identity: Tensor, expression: Tensor) -> Tensor:
-        """(B, I + E) residuals of unit deviation."""
-        weights = torch.cat([identity, expression], dim=-1)
-        return (weights - torch.cat([self.mean.identity, self.mean.expression], dim=-1)) / self.deviation
+        """(B, I + E) residuals of unit deviation; those of a shared identity count as one face's."""
+        identity = (identity - self.mean.identity) / self.views**0.5
+        return torch.cat([identity, expression - self.mean.expression], dim=-1) / self.deviation
 
     def energy(self, points: Tensor, coefficients: Coefficients) -> Tensor:
         """(B,) negative log posterior of landmarks (B, 68, 2) and of all coefficients, albedo and light included."""
-        offset = (points - self.target).norm(dim=-1) / self.pixels
-        robust = torch.nn.functional.huber_loss(offset, torch.zeros_like(offset), "none", ROBUST_SCALE).sum(dim=-1)
+        with torch.no_grad():
+            matrix, constant = self.whitening(points, coefficients.angles)
+        white = (matrix @ (points - self.target).flatten(1)[..., None]).squeeze(-1) + constant
         prior = self.prior(coefficients.identity, coefficients.expression).square().sum(dim=-1)
-        prior = prior + (coefficients.albedo - self.mean.albedo).square().sum(dim=-1)
+        prior = prior + (coefficients.albedo - self.mean.albedo).square().sum(dim=-1) / self.views
         light = coefficients.illumination.unflatten(-1, (3, 9))
         chroma = (light - light.mean(dim=1, keepdim=True)).square().sum(dim=(1, 2))
-        return robust + 0.5 * prior + chroma
+        return 0.5 * (white.square().sum(dim=-1) + prior) + chroma
 
 
 def rigid_pose(
@@ -96,11 +121,23 @@ def rigid_pose(
         intrinsics: (B, 3, 3) pixels.
         camera: which projects the faces.
     """
-    vertices = face_model.shape(shape.identity, shape.expression)[:, face_model.landmark_indices].double()
-    points, cameras = target.double(), intrinsics.double()
-    focal = torch.stack([cameras[:, 0, 0], -cameras[:, 1, 1]], dim=-1)[:, None]
-    rays = (points - cameras[:, None, :2, 2]) / focal
-    affine = torch.linalg.lstsq(torch.nn.functional.pad(vertices, (0, 1), value=1.0), rays).solution.transpose(1, 2)
+    points = face_model.shape(shape.identity, shape.expression)[:, face_model.landmark_indices].double()
+    pose = pose_of_points(points, target.double(), intrinsics.double(), camera)
+    return pose[:, :3].to(target.dtype), pose[:, 3:].to(target.dtype)
+
+
+def pose_of_points(points: Tensor, target: Tensor, intrinsics: Tensor, camera: Camera = "perspective") -> Tensor:
+    """(B, 6) angles and translation of fixed points, as `rigid_pose` finds them.
+
+    Args:
+        points: (B, N, 3) model space, decimetres.
+        target: (B, N, 2) pixels.
+        intrinsics: (B, 3, 3) pixels.
+        camera: which projects them.
+    """
+    focal = torch.stack([intrinsics[:, 0, 0], -intrinsics[:, 1, 1]], dim=-1)[:, None]
+    rays = (target - intrinsics[:, None, :2, 2]) / focal
+    affine = torch.linalg.lstsq(torch.nn.functional.pad(points, (0, 1), value=1.0), rays).solution.transpose(1, 2)
     rows, offset = affine[..., :3], affine[..., 3]
     left, singular, right = torch.linalg.svd(rows, full_matrices=False)
     depth = 1 / singular.mean(dim=-1).clamp_min(1e-3)
@@ -110,11 +147,10 @@ def rigid_pose(
     start = torch.cat([rotation_to_euler(rotation), translation], dim=-1)
 
     def linearize(pose: Tensor) -> tuple[Tensor, Tensor]:
-        projected, by_pose, _ = project_with_jacobian(vertices, pose, cameras, camera)
-        return (projected - points).flatten(1), by_pose.flatten(1, 2)
+        projected, by_pose, _ = project_with_jacobian(points, pose, intrinsics, camera)
+        return (projected - target).flatten(1), by_pose.flatten(1, 2)
 
-    pose = levenberg_marquardt(linearize, start, iterations=10)
-    return pose[:, :3].to(target.dtype), pose[:, 3:].to(target.dtype)
+    return levenberg_marquardt(linearize, start, iterations=10)
 
 
 def fit_landmarks(
@@ -122,39 +158,60 @@ def fit_landmarks(
 ) -> Coefficients:
     """Pose, identity and expression of the maximum a posteriori; illumination and albedo as they were.
 
-    Each round finds the visible contour, gives outliers less weight, and takes a few Levenberg-Marquardt steps.
+    Each round finds the visible contour, gives outliers less weight, and takes a few Levenberg-Marquardt steps. The
+    faces of one person are one problem: (P, I + views (6 + E)) for P people.
     """
-    sizes = [6, face_model.identity_size, face_model.expression_size]
+    views, identities = problem.views, face_model.identity_size
+    each = [6, face_model.expression_size]
     basis = face_model.shape_basis.T.unflatten(0, (-1, 3))
-    pixels = problem.pixels.double()
-    by_weights = torch.nn.functional.pad(torch.diag(1 / problem.deviation.double()), (6, 0))
-    bounds = problem.bounds(sizes, expression=2)
     cameras, target = problem.intrinsics.double(), problem.target.double()
-    x = torch.cat([start.angles, start.translation, start.identity, start.expression], dim=-1).double()
+    low, high = problem.bounds([identities, *each * views], range(2, 2 * views + 1, 2))
+    by_weights = torch.diag(1 / problem.deviation.double())
+
+    def parts(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        own = x[:, identities:].unflatten(1, (views, -1)).flatten(0, 1)
+        return own[:, :6], x[:, :identities].repeat_interleave(views, dim=0), own[:, 6:]
+
+    def linearize(x: Tensor, base: Tensor, span: Tensor, matrix: Tensor, constant: Tensor) -> tuple[Tensor, Tensor]:
+        pose, identity, expression = parts(x)
+        points = base + torch.einsum("bnck,bk->bnc", span, torch.cat([identity, expression], dim=1))
+        projected, by_pose, by_point = project_with_jacobian(points, pose, cameras, problem.camera)
+        slope = matrix @ torch.cat([by_point @ span, by_pose], dim=-1).flatten(1, 2)
+        value = (matrix @ (projected - target).flatten(1)[..., None]).squeeze(-1) + constant
+        values = torch.cat([value, problem.prior(identity, expression)], dim=1)
+        shared = by_weights[:, :identities] / views**0.5
+        of_prior = torch.nn.functional.pad(torch.cat([shared, by_weights[:, identities:]], dim=1), (0, 6))
+        slopes = torch.cat([slope, of_prior.expand(len(slope), -1, -1)], dim=1)
+        return values.unflatten(0, (-1, views)).flatten(1), _of_people(slopes, identities, views)
+
+    own = torch.cat([start.angles, start.translation, start.expression], dim=-1).unflatten(0, (-1, views)).flatten(1)
+    x = torch.cat([start.identity[::views], own], dim=-1).double()
     for _ in range(rounds):
-        pose, identity, expression = (part.to(basis.dtype) for part in x.split(sizes, dim=-1))
+        pose, identity, expression = (part.to(basis.dtype) for part in parts(x))
         posed = transform(face_model.shape(identity, expression), euler_to_rotation(pose[:, :3]), pose[:, 3:])
         vertices_image = project_by(problem.camera, posed, pose[:, 3:], problem.intrinsics)
         rows = visible_landmarks(contour, face_model.landmark_indices, vertices_image, pose[:, :3])
-        offset = (gather_vertices(vertices_image, rows)[..., :2] - target).norm(dim=-1) / pixels
-        # Iteratively reweighted least squares for Huber's loss.
-        weight = (ROBUST_SCALE / offset.clamp_min(ROBUST_SCALE)).sqrt() / pixels
-        base, span = face_model.mean_shape[rows].double(), basis[rows].double()
-
-        def linearize(
-            x: Tensor, base: Tensor = base, span: Tensor = span, weight: Tensor = weight
-        ) -> tuple[Tensor, Tensor]:
-            pose, identity, expression = x.split(sizes, dim=-1)
-            points = base + torch.einsum("bnck,bk->bnc", span, x[:, 6:])
-            projected, by_pose, by_point = project_with_jacobian(points, pose, cameras, problem.camera)
-            slope = torch.cat([by_pose, by_point @ span], dim=-1) * weight[:, :, None, None]
-            value = (projected - target) * weight[..., None]
-            values = torch.cat([value.flatten(1), problem.prior(identity, expression)], dim=1)
-            return values, torch.cat([slope.flatten(1, 2), by_weights.expand(len(x), -1, -1)], dim=1)
-
-        x = levenberg_marquardt(linearize, x, iterations=5, bounds=bounds)
-    pose, identity, expression = (part.to(start.identity.dtype) for part in x.split(sizes, dim=-1))
+        matrix, constant = problem.whitening(gather_vertices(vertices_image, rows)[..., :2], pose[:, :3])
+        at_these = partial(
+            linearize,
+            base=face_model.mean_shape[rows].double(),
+            span=basis[rows].double(),
+            matrix=matrix.double(),
+            constant=constant.double(),
+        )
+        x = levenberg_marquardt(at_these, x, iterations=5, bounds=(low, high))
+    pose, identity, expression = (part.to(start.identity.dtype) for part in parts(x))
     return replace(start, angles=pose[:, :3], translation=pose[:, 3:], identity=identity, expression=expression)
+
+
+def _of_people(slopes: Tensor, identities: int, views: int) -> Tensor:
+    """The Jacobians (P views, R, I + E + 6) of faces as those of people (P, views R, I + views (6 + E))."""
+    if views == 1:
+        return torch.cat([slopes[..., :identities], slopes[..., -6:], slopes[..., identities:-6]], dim=-1)
+    of_faces = slopes.unflatten(0, (-1, views))
+    own = torch.cat([of_faces[..., -6:], of_faces[..., identities:-6]], dim=-1)
+    apart = torch.einsum("pvrk,vw->pvrwk", own, torch.eye(views).to(own)).flatten(3)
+    return torch.cat([of_faces[..., :identities], apart], dim=-1).flatten(1, 2)
 
 
 def project_with_jacobian(

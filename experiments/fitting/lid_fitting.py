@@ -19,7 +19,7 @@ from renderers.landmarks68 import LEFT_EYE, RIGHT_EYE
 
 TRIED = (0.5, 0.75, 1.0)  # weights of the blend shape that shuts an eye
 MOVED = 0.2  # of that weight: where the pixels ask for more than this, they contradict the landmarks
-DISTRUST = 3.0  # how many times the noise of the lids' landmarks is then the other landmarks'
+DISTRUST = 3.0  # what the deviation of the lids' landmarks is multiplied by then
 BLINKS = {
     **dict.fromkeys(("eyeBlinkLeft", "eyeBlink_L"), LEFT_EYE.start),
     **dict.fromkeys(("eyeBlinkRight", "eyeBlink_R"), RIGHT_EYE.start),
@@ -59,9 +59,9 @@ def fit_lids(
             continue
         eye = BLINKS[name]
         weight = torch.maximum(skin, _disc(places[:, eye], places[:, eye + 3], skin))
-        doubted = problem.noise.clone()
+        doubted = problem.doubt.clone()
         doubted[:, [eye + 1, eye + 2, eye + 4, eye + 5]] *= DISTRUST
-        doubting = replace(problem, noise=doubted)
+        doubting = replace(problem, doubt=doubted)
         before = coefficients.expression[:, column]
         tried = torch.stack([*(torch.full_like(before, value) for value in TRIED), before])
         energies = []
@@ -73,7 +73,7 @@ def fit_lids(
             energies.append(photometric / photometric_noise + doubting.energy(points, trial))
         best = tried.gather(0, torch.stack(energies).argmin(dim=0)[None])[0]
         moved = best - before > MOVED
-        problem = replace(problem, noise=torch.where(moved[:, None], doubted, problem.noise))
+        problem = replace(problem, doubt=torch.where(moved[:, None], doubted, problem.doubt))
         coefficients = _with(coefficients, column, torch.where(moved, best, before))
     return coefficients, problem
 

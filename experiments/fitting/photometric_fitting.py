@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from experiments.fitting.landmark_fitting import LandmarkProblem, fit_landmarks, rigid_pose
+from experiments.fitting.landmark_noise import LandmarkNoise, measured_noise
 from experiments.fitting.lid_fitting import fit_lids
 from losses.photometric import render_loss
 from renderers.camera import euler_to_rotation, project_by, transform
@@ -35,7 +36,8 @@ class FitSettings:
     """What the fitter trusts, and for how long it works.
 
     Attributes:
-        landmark_noise: standard deviation of a detected landmark, as a share of sqrt(box w * h) of the landmarks.
+        landmark_noise: standard deviation of a detected landmark, as a share of sqrt(box w * h) of the landmarks; None
+            takes dlib's own errors as `landmark_noise.npz` holds them, correlated and with their bias.
         identity_deviation: standard deviation of the identity prior, in coefficients.
         expression_deviation: the same for the expression.
         lid_deviation: the same for the expressions that close the eyes (`LIDS`), which are often 1 and not only near 0.
@@ -50,7 +52,7 @@ class FitSettings:
         learning_rate: of Adam, for coefficients of unit deviation; angles and translation take a tenth.
     """
 
-    landmark_noise: float = 0.02
+    landmark_noise: float | None = 0.02
     identity_deviation: float = 1.0
     expression_deviation: float = 1.0
     lid_deviation: float = 1.0
@@ -114,6 +116,7 @@ def fit(
     initial: Coefficients | None = None,
     settings: FitSettings | None = None,
     renderer: FaceRenderer | None = None,
+    views: int = 1,
 ) -> FitResult:
     """Fit `face_model` to B aligned faces.
 
@@ -127,6 +130,7 @@ def fit(
             what a paper adds to the coefficients is kept.
         settings: the defaults of `FitSettings` where absent.
         renderer: whose camera and light the faces are fitted in; a `FaceRenderer` where absent.
+        views: so many pictures in a row show one person: they share identity and albedo, and nothing else.
 
     Raises:
         UserError: an input of the wrong shape, one that holds values that are not finite, landmarks without extent, or
@@ -140,15 +144,19 @@ def fit(
     with torch.no_grad():
         clock = time.perf_counter()
         start = initial.detach() if initial is not None else mean_coefficients(face_model, len(image), image.device)
-        start = _plausible(start, settings)
+        start = _shared(_plausible(start, settings), views)
+        even = settings.landmark_noise
+        noise = measured_noise() if even is None else LandmarkNoise.even(even)
         problem = LandmarkProblem(
             mean=start,
             target=landmarks,
             intrinsics=renderer.regressed_intrinsics(start, intrinsics),
             camera=renderer.camera,
-            noise=image.new_full((len(image), LANDMARKS), settings.landmark_noise),
+            noise=noise.to(image),
+            doubt=image.new_ones((len(image), LANDMARKS)),
             deviation=_prior_deviation(face_model, settings).to(image),
             expression_bounds=settings.expression_bounds,
+            views=views,
         )
         contour = contour_table(face_model) if settings.moving_contour else None
         angles, translation = rigid_pose(face_model, start, landmarks, problem.intrinsics, renderer.camera)
@@ -220,6 +228,17 @@ def _plausible(start: Coefficients, settings: FitSettings) -> Coefficients:
     )
 
 
+def _shared(coefficients: Coefficients, views: int) -> Coefficients:
+    """The same with what a person's views share: the mean of their identity and albedo."""
+    if views == 1:
+        return coefficients
+    means = (
+        part.unflatten(0, (-1, views)).mean(dim=1).repeat_interleave(views, dim=0)
+        for part in (coefficients.identity, coefficients.albedo)
+    )
+    return replace(coefficients, **dict(zip(("identity", "albedo"), means, strict=True)))
+
+
 @dataclass
 class _Pictures:
     """The images that the photometric stage sees, and how much smaller they are than the input: `scale` (x, y)."""
@@ -271,7 +290,7 @@ def _fit_colors(
         robust = _robust(weight, colors - albedo * light)
         left = colors - albedo * light
         gamma = _solve_albedo(left, robust, light, model, coefficients.albedo, problem.mean.albedo, precision)
-        coefficients = replace(coefficients, albedo=gamma)
+        coefficients = _shared(replace(coefficients, albedo=gamma), problem.views)
     return coefficients
 
 
@@ -338,7 +357,7 @@ def _fit_pixels(
     rate = settings.learning_rate
     rates = {"identity": rate, "expression": rate * settings.expression_deviation, "albedo": rate}
     rates |= {"angles": rate / 10, "illumination": rate / 3, "translation": rate / 10}
-    low, high = problem.bounds(list(layout.sizes.values()), list(layout.sizes).index("expression"))
+    low, high = problem.bounds(list(layout.sizes.values()), [list(layout.sizes).index("expression")])
     vector = layout.join(start).clamp(low, high)
     steps = torch.cat([vector.new_full((size,), rates[name]) for name, size in layout.sizes.items()])
     # Adam is invariant to scale, so one parameter in units of its own step replaces six groups.
@@ -352,7 +371,7 @@ def _fit_pixels(
     best, best_energy = vector.clone(), vector.new_full((len(vector),), torch.inf)
     for iteration in range(total + 1):
         vector = (scaled * steps).clamp(low, high)
-        coefficients = replace(layout.split(vector), extra=start.extra)
+        coefficients = _shared(replace(layout.split(vector), extra=start.extra), problem.views)
         rendering = renderer(coefficients, pictures.intrinsics, pictures.size)
         photometric = render_loss(rendering.image, pictures.image, rendering.mask, pictures.skin)
         places = rendering.vertices_image
@@ -360,9 +379,11 @@ def _fit_pixels(
         points = gather_vertices(places, rows)[..., :2] / vector.new_tensor(pictures.scale)
         energy = photometric / settings.photometric_noise + problem.energy(points, coefficients)
         with torch.no_grad():
-            better = energy < best_energy
+            # A person's views are kept or left together.
+            whole = energy.unflatten(0, (-1, problem.views)).sum(dim=1).repeat_interleave(problem.views)
+            better = whole < best_energy
             best = torch.where(better[:, None], vector, best)
-            best_energy = torch.where(better, energy, best_energy)
+            best_energy = torch.where(better, whole, best_energy)
             distance = problem.distance(points)
             for name, value in {"energy": energy, "photometric": photometric, "landmark": distance}.items():
                 history[name].append(float(value.mean()))
@@ -373,4 +394,4 @@ def _fit_pixels(
             schedule.step()
             with torch.no_grad():
                 scaled.clamp_(low / steps, high / steps)
-    return replace(layout.split(best).detach(), extra=start.extra), history
+    return _shared(replace(layout.split(best).detach(), extra=start.extra), problem.views), history

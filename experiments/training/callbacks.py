@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -205,6 +206,30 @@ def _is_metric(name: Any, value: Any) -> bool:
 def validation_metrics(metrics: Mapping[str, Any]) -> Metrics:
     """Those called `val/...`, as plain numbers."""
     return {name: float(value) for name, value in sorted(metrics.items()) if name.startswith("val/")}
+
+
+class TimeLeft(Callback):
+    """Says how long the rest of the training will take, as it goes so far.
+
+    Args:
+        every: steps between two such lines; the first one comes after a tenth of that.
+    """
+
+    def __init__(self, every: int = 500) -> None:
+        self.every = every
+        self._begun = (0, 0.0)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._begun = trainer.global_step, time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        done, total = trainer.global_step - self._begun[0], int(trainer.estimated_stepping_batches)
+        if done % self.every and done != max(1, self.every // 10):
+            return
+        minutes = (time.monotonic() - self._begun[1]) / 60 / done * (total - trainer.global_step)
+        trainer.print(f"step {trainer.global_step} of {total}: about {minutes:.0f} minutes left")
 
 
 class FiniteGuard(Callback):

@@ -45,6 +45,8 @@ PARTS: Mapping[str, Part] = {
     "SelfAugmentation": Part("lightning_modules.self_augmentation"),
     "Specular": Part("lightning_modules.specular"),
     "Finegrained": Part("lightning_modules.finegrained"),
+    "DenseFace": Part("lightning_modules.dense_face"),
+    "ThinResNet": Part("lightning_modules.dense_face"),
     "ResNet": Part("lightning_modules.components.backbones"),
     "VGG": Part("lightning_modules.components.backbones"),
     "load_face_model": Part("renderers.face_models.load", frozenset({"spec", "albedo", "landmarks"})),

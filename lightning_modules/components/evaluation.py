@@ -17,11 +17,25 @@ from losses.metrics import (
     LandmarkNME,
     MaskedPSNR,
     PoseError,
+    ShapeRMSE,
+    SizeError,
     VertexRMSE,
 )
 from renderers.coefficients import Coefficients
 from renderers.face_models.base import MorphableModel
 from renderers.face_renderer import Rendering
+
+SHAPE_METRICS: dict[str, type[Metric]] = {
+    "vertex_rmse_mm": VertexRMSE,
+    "shape_rmse_mm": ShapeRMSE,
+    "size_error_percent": SizeError,
+}
+"""Of a predicted against a true shape: both together, and each apart."""
+
+
+def shape_metrics() -> dict[str, Metric]:
+    """A new one of each of `SHAPE_METRICS`."""
+    return {name: metric() for name, metric in SHAPE_METRICS.items()}
 
 
 class NamedMetrics(nn.Module, ABC):
@@ -44,10 +58,11 @@ class NamedMetrics(nn.Module, ABC):
 class ReconstructionMetrics(NamedMetrics):
     """Landmark NME, PSNR, identity similarity on every batch; vertex, depth and pose errors where the truth is known.
 
-    PSNR is taken inside the true face where it is known, else inside the rendered one.
+    PSNR is taken inside the true face where it is known, else inside the rendered one. Without an identity encoder
+    there is no identity similarity.
     """
 
-    def __init__(self, face_model: MorphableModel, identity_encoder: FaceEncoder) -> None:
+    def __init__(self, face_model: MorphableModel, identity_encoder: FaceEncoder | None) -> None:
         super().__init__()
         self.face_model, self.identity_encoder = face_model, identity_encoder
         self.layout = face_model.layout()
@@ -57,7 +72,7 @@ class ReconstructionMetrics(NamedMetrics):
         )
         self.with_truth = MetricCollection(
             {
-                "vertex_rmse_mm": VertexRMSE(),
+                **shape_metrics(),
                 "depth_error_mm": DepthError(),
                 "absolute_depth_error_mm": DepthError(up_to_scale=False),
                 "yaw_error_deg": PoseError("yaw"),
@@ -73,14 +88,17 @@ class ReconstructionMetrics(NamedMetrics):
         truth = batch.truth
         self.always["nme"].update(rendering.landmarks, batch.landmarks)
         self.always["psnr"].update(rendering.image, batch.image, rendering.mask if truth is None else truth.depth > 0)
-        rendered_features = self.identity_encoder(rendering.image.clamp(0, 1), rendering.landmarks)
-        self.always["identity_similarity"].update(
-            rendered_features, self.identity_encoder(batch.image, batch.landmarks)
-        )
+        if self.identity_encoder is not None:
+            rendered_features = self.identity_encoder(rendering.image.clamp(0, 1), rendering.landmarks)
+            self.always["identity_similarity"].update(
+                rendered_features, self.identity_encoder(batch.image, batch.landmarks)
+            )
         if truth is None:
             return
         true, known = self.layout.split(truth.coefficients), self.with_truth
-        known["vertex_rmse_mm"].update(rendering.shape, self.face_model.shape(true.identity, true.expression))
+        shape = self.face_model.shape(true.identity, true.expression)
+        for name in SHAPE_METRICS:
+            known[name].update(rendering.shape, shape)
         for name in ("depth_error_mm", "absolute_depth_error_mm"):
             known[name].update(rendering.depth, truth.depth)
         for name in ("yaw_error_deg", "pitch_error_deg", "roll_error_deg"):

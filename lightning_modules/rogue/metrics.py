@@ -10,9 +10,9 @@ from torch import nn
 from torchmetrics import Metric, MetricCollection
 
 from datamodules.batch import FaceBatch
-from lightning_modules.components.evaluation import NamedMetrics
+from lightning_modules.components.evaluation import SHAPE_METRICS, NamedMetrics, shape_metrics
 from losses.encoders import FaceEncoder
-from losses.metrics import CosineDistance, LandmarkNME, PosedVertexRMSE, PoseError, TextureRMSE, VertexRMSE
+from losses.metrics import CosineDistance, LandmarkNME, PosedVertexRMSE, PoseError, TextureRMSE
 from renderers.camera import euler_to_rotation, transform
 from renderers.coefficients import Coefficients
 from renderers.face_models.base import MorphableModel
@@ -23,8 +23,8 @@ class RobustnessMetrics(NamedMetrics):
     """How well clean and corrupted copies of a picture are reconstructed, by the corruption's name.
 
     Landmark NME; the cosine distance of identity features between the clean picture and what was drawn (ROGUE, table
-    4); and where the truth is known the vertex errors of section 4.2: of the shape alone, of the face as it is turned
-    in camera space, and of the texture.
+    4); and where the truth is known the vertex errors of section 4.2: of the shape in model space, of the face as it is
+    turned in camera space, and of the texture; and the shape's after a similarity, with its size apart.
     """
 
     NAMES = ("clean", "rational", "delusional", "noisy")
@@ -35,7 +35,7 @@ class RobustnessMetrics(NamedMetrics):
         self.layout = face_model.layout()
         metrics = MetricCollection(
             {
-                "shape_rmse_mm": VertexRMSE(),
+                **shape_metrics(),
                 "posed_rmse_mm": PosedVertexRMSE(),
                 "texture_rmse": TextureRMSE(),
                 "yaw_error_deg": PoseError("yaw"),
@@ -74,7 +74,8 @@ class RobustnessMetrics(NamedMetrics):
         vertices = transform(shape, euler_to_rotation(true.angles), true.translation)
         for name, rendering in renderings.items():
             known = self.of(name)
-            known["shape_rmse_mm"].update(rendering.shape, shape)
+            for metric in SHAPE_METRICS:
+                known[metric].update(rendering.shape, shape)
             known["posed_rmse_mm"].update(rendering.vertices, vertices)
             known["texture_rmse"].update(rendering.vertex_albedo, albedo)
             known["yaw_error_deg"].update(coefficients[name].angles, true.angles)

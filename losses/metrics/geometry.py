@@ -19,7 +19,8 @@ def vertex_rmse(predicted: Tensor, true: Tensor) -> Tensor:
 
     Args:
         predicted: (B, V, 3) decimetres.
-        true: (B, V, 3) decimetres, in the same frame; no alignment is done.
+        true: (B, V, 3) decimetres, in the same frame; no alignment is done, so that a wrong size counts as well. One
+            picture hardly tells it: `shape_errors` parts the two.
 
     Returns:
         (B,) millimetres.
@@ -41,6 +42,31 @@ def centred_vertex_rmse(predicted: Tensor, true: Tensor) -> Tensor:
         (B,) millimetres.
     """
     return vertex_rmse(predicted - (predicted - true).mean(dim=1, keepdim=True), true)
+
+
+def shape_errors(predicted: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
+    """What is wrong with a face's shape, and apart from it what is wrong with its size.
+
+    The shape's error is `vertex_rmse` after the similarity that makes it least (Umeyama, 1991, in closed form). The
+    size is the centroid size of geometric morphometrics: the root of the summed squared distances to the mean vertex.
+
+    Args:
+        predicted: (B, V, 3) decimetres.
+        true: (B, V, 3) decimetres, in any other pose.
+
+    Returns:
+        (B,) millimetres of the true face, and (B,) how much too large the prediction is, percent; below 0 if too small.
+    """
+    moving, still = (points - points.mean(dim=1, keepdim=True) for points in (predicted.double(), true.double()))
+    moving_size, still_size = moving.square().sum(dim=(1, 2)), still.square().sum(dim=(1, 2))
+    across = (moving.transpose(1, 2) @ still).nan_to_num()  # NaN comes back through the sizes
+    singular = torch.linalg.svdvals(across)
+    # A mirror image is no similarity: where the best map is one, the least singular value counts against the fit.
+    least = singular[:, 2] * torch.linalg.det(across).sign()
+    agreement = singular[:, 0] + singular[:, 1] + least
+    squared = (still_size - agreement.square() / moving_size).clamp_min(0) / true.shape[1]
+    growth = (moving_size / still_size).sqrt() - 1
+    return (MILLIMETRES * squared.sqrt()).to(true.dtype), (100 * growth).to(true.dtype)
 
 
 def texture_rmse(predicted: Tensor, true: Tensor) -> Tensor:
@@ -67,6 +93,22 @@ class VertexRMSE(MeanMetric):
             true: (B, V, 3) model space, decimetres.
         """
         self.add(vertex_rmse(predicted, true))
+
+
+class ShapeRMSE(MeanMetric):
+    """The shape's part of `shape_errors` in millimetres, averaged over faces."""
+
+    def update(self, predicted: Tensor, true: Tensor) -> None:
+        """Take in B faces; the arguments of `shape_errors`."""
+        self.add(shape_errors(predicted, true)[0])
+
+
+class SizeError(MeanMetric):
+    """How far the size is off, the absolute of `shape_errors`' second part in percent, averaged over faces."""
+
+    def update(self, predicted: Tensor, true: Tensor) -> None:
+        """Take in B faces; the arguments of `shape_errors`."""
+        self.add(shape_errors(predicted, true)[1].abs())
 
 
 class PosedVertexRMSE(MeanMetric):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from datamodules.synthetic import sample_background
+from datamodules.synthesis.scenes import sample_background
 from experiments.commands.sheet import portrait, studio_light
 from renderers.face_models.base import MorphableModel
 from renderers.face_models.sampling import sample_shape_coefficients

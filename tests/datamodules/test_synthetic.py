@@ -12,7 +12,8 @@ import torch
 
 import datamodules.synthetic as synthetic
 from datamodules.batch import MultiViewBatch
-from datamodules.synthetic import DEPTH_UNIT, SceneSettings, SyntheticFaces, SyntheticMultiView, sample_scene
+from datamodules.synthesis.scenes import SceneSettings, sample_scene
+from datamodules.synthetic import DEPTH_UNIT, SyntheticFaces, SyntheticMultiView
 from renderers.camera import default_intrinsics, euler_to_rotation, project, transform
 from renderers.face_renderer import FaceRenderer
 from tests.conf.scenes import small_face_model

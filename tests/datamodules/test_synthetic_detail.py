@@ -15,7 +15,8 @@ from torch import Tensor
 import datamodules.synthetic as synthetic
 from datamodules.batch import MultiViewBatch, Truth
 from datamodules.synthesis.facial_detail import FacialDetail
-from datamodules.synthetic import DETAIL, DETAIL_SIZE, SceneSettings, Split, SyntheticFaces, SyntheticMultiView
+from datamodules.synthesis.scenes import SceneSettings
+from datamodules.synthetic import DETAIL, DETAIL_SIZE, Split, SyntheticFaces, SyntheticMultiView
 from renderers.face_renderer import FaceRenderer, Rendering
 from renderers.illumination import irradiance
 from renderers.io.errors import UserError

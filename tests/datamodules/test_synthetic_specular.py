@@ -12,7 +12,8 @@ import torch
 
 import datamodules.synthetic as synthetic
 from datamodules.batch import MultiViewBatch, Truth
-from datamodules.synthetic import SceneSettings, SyntheticFaces, SyntheticMultiView, sample_scene
+from datamodules.synthesis.scenes import EXPOSURE, SceneSettings, sample_scene
+from datamodules.synthetic import SyntheticFaces, SyntheticMultiView
 from renderers.color import decode, encode
 from renderers.face_models.base import MorphableModel
 from renderers.face_renderer import FaceRenderer
@@ -82,7 +83,7 @@ def test_the_same_people_with_and_without_highlights() -> None:
     light = dull.image[inside] / albedo[inside]
     diffuse = truth_of(shiny).diffuse
     assert diffuse is not None
-    expected = (albedo[inside] * (synthetic.EXPOSURE * light) ** (1 / 2.2)).clamp(0, 1)
+    expected = (albedo[inside] * (EXPOSURE * light) ** (1 / 2.2)).clamp(0, 1)
     assert (diffuse[inside] - expected).abs().mean() < 0.01
     assert torch.equal(shiny.skin, dull.skin)
     assert all(getattr(truth_of(dull), name) is None for name in NAMES)

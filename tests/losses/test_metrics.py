@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from losses.metrics import (
@@ -20,10 +21,12 @@ from losses.metrics import (
     TextureRMSE,
     VertexRMSE,
     centred_vertex_rmse,
+    shape_errors,
     texture_rmse,
     vertex_rmse,
 )
 from losses.metrics.mean_metric import MeanMetric
+from losses.metrics.similarity import umeyama
 
 Make = Callable[[], MeanMetric]
 
@@ -201,6 +204,27 @@ def test_vertex_errors_are_in_their_units_face_by_face() -> None:
     black, white = torch.zeros(2, 5, 3), torch.ones(2, 5, 3)
     torch.testing.assert_close(texture_rmse(black, white), torch.ones(2))
     torch.testing.assert_close(texture_rmse(white, white), torch.zeros(2))
+
+
+def test_shape_is_what_a_similarity_leaves_and_size_is_apart() -> None:
+    g = _generator(8)
+    true = torch.randn(3, 40, 3, generator=g)
+    turn = torch.from_numpy(Rotation.random(3, rng=3).as_matrix()).float()
+    moved = 1.2 * true @ turn.transpose(1, 2) + torch.tensor([5.0, -2.0, 1.0])
+    shape, size = shape_errors(moved, true)
+    torch.testing.assert_close(shape, torch.zeros(3), atol=1e-3, rtol=0)
+    torch.testing.assert_close(size, torch.full((3,), 20.0), atol=1e-3, rtol=0)
+    # Against the numpy alignment, a mirrored face included, which no similarity makes right.
+    other = torch.stack(
+        [true[0] + 0.1 * torch.randn(40, 3, generator=g), true[1] * torch.tensor([-1.0, 1.0, 1.0]), true[0]]
+    )
+    for face, value in enumerate(shape_errors(other, true)[0]):
+        points, targets = other[face].double().numpy(), true[face].double().numpy()
+        left = umeyama(points, targets).apply(points) - targets
+        assert float(value) == pytest.approx(100 * np.sqrt((left**2).sum(axis=1).mean()), rel=1e-4)
+    unknown = true.clone()
+    unknown[1, 3, 0] = torch.nan
+    assert torch.stack(shape_errors(unknown, true)).isnan().tolist() == [[False, True, False]] * 2
 
 
 def test_a_centred_error_is_the_least_over_all_translations() -> None:

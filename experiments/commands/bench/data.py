@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from datamodules.synthetic import SceneSettings, SyntheticFaces
+from datamodules.synthesis.scenes import SceneSettings
+from datamodules.synthetic import SyntheticFaces
 from experiments.commands.bench.measure import Row, compare, race, summary
 from experiments.commands.bench.step import NEVER, RUNS, Run, built
 from experiments.commands.bench.training import timed_fit

@@ -36,15 +36,21 @@ SUITES = {
     "facescape": Entry("FaceScape, expressions from many views", "experiments.commands.evaluate.facescape"),
     "bu3dfe": Entry("BU-3DFE, expressions", "experiments.commands.evaluate.bu3dfe"),
     "frgc": Entry("FRGC v2, range images", "experiments.commands.evaluate.frgc"),
+    "scans": Entry(
+        "people of your own with their scans: the fit, and a checkpoint", "experiments.commands.evaluate.scans"
+    ),
     "celeba": Entry("likeness of prepared photographs", "experiments.commands.evaluate.celeba"),
 }
+
+
+WITHOUT_CHECKPOINT = ("scans",)  # suites that have something to measure without one
 
 
 class Suite(Protocol):
     """What a suite's module offers."""
 
-    def evaluate(self, module: FaceModule, request: Request, tell: Callable[[str], None]) -> Evaluation:
-        """Measure `module`; `tell` prints one line for the user.
+    def evaluate(self, module: FaceModule | None, request: Request, tell: Callable[[str], None]) -> Evaluation:
+        """Measure `module`, None only for `WITHOUT_CHECKPOINT`; `tell` prints one line for the user.
 
         Raises:
             UserError: data that cannot be read, or a network that answers with values that are not finite.
@@ -60,11 +66,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
     listed = "; ".join(f"{name}: {entry.line}" for name, entry in SUITES.items())
     parser.add_argument("--suite", required=True, choices=tuple(SUITES), metavar="NAME", help=listed)
-    parser.add_argument("--checkpoint", required=True, type=Path, metavar="FILE", help="what `fit` wrote")
+    parser.add_argument(
+        "--checkpoint", type=Path, metavar="FILE", help="what `fit` wrote; scans measures the fit alone without one"
+    )
     add_trust_arguments(parser)
     parser.add_argument(
         "--data", type=Path, metavar="FOLDER",
-        help="a benchmark's folder as its owner distributes it; for celeba and rogue photographs prepared by "
+        help="a benchmark's folder as its owner distributes it; for scans PERSON/*.jpg with PERSON/scan.obj or .ply, "
+        "neutral and in millimetres, or with *.pts; for celeba and rogue photographs prepared by "
         "`prepare`, to which rogue fits the truth (default: synthetic faces, exact)",
     )  # fmt: skip
     parser.add_argument(
@@ -83,7 +92,10 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         UserError: no such checkpoint, one whose module reconstructs no faces, or what the suite raises.
     """
-    check_checkpoint(args.checkpoint)
+    if args.checkpoint is not None:
+        check_checkpoint(args.checkpoint)
+    elif args.suite not in WITHOUT_CHECKPOINT:
+        raise UserError(f"--suite {args.suite} needs --checkpoint FILE, what `fit` wrote")
     if args.data is not None and not args.data.is_dir():
         raise UserError(f"{args.data}: {'not a folder' if args.data.exists() else 'no such folder'}")
     output: Path = args.output or default_output(args.checkpoint, args.suite)
@@ -98,8 +110,8 @@ def run(args: argparse.Namespace) -> int:
     from experiments.training.checkpoint import load_module
     from lightning_modules.base import FaceModule
 
-    module = load_module(args.checkpoint, Trust.of(args))
-    if not isinstance(module, FaceModule):
+    module = None if args.checkpoint is None else load_module(args.checkpoint, Trust.of(args))
+    if not isinstance(module, FaceModule | None):
         raise UserError(f"checkpoint {args.checkpoint}: holds a {type(module).__name__}, which reconstructs no faces")
     entry = SUITES[args.suite]
     suite = cast(Suite, import_module(entry.module))
@@ -114,10 +126,12 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def default_output(checkpoint: Path, suite: str) -> Path:
+def default_output(checkpoint: Path | None, suite: str) -> Path:
     """`evaluate/SUITE` in the checkpoint's run folder; of a checkpoint on its own, in a folder of its name."""
     from experiments.training.run_folder import RunFolder
 
+    if checkpoint is None:
+        return Path("runs/evaluate") / suite
     folder = RunFolder.of_checkpoint(checkpoint)
     return (folder.path if folder else checkpoint.with_suffix("")) / "evaluate" / suite
 

@@ -22,7 +22,7 @@ from renderers.face_models.base import MorphableModel
 from renderers.io.atomic_file import written_atomically
 from renderers.io.cache import cache_dir
 
-FIT_VERSION = 2
+FIT_VERSION = 3
 """Raise it with every change of the fitter that changes its answers: older fits are then made anew."""
 
 

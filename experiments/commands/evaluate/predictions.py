@@ -16,6 +16,7 @@ from datamodules.preparation.photo_file import read_photo
 from experiments.commands.reconstruct.pipeline import CROP_SIZE
 from lightning_modules.base import FaceModule
 from losses.metrics.scan import PredictedFace
+from renderers.face_models.base import MorphableModel
 from renderers.face_renderer import Rendering
 from renderers.io.errors import UserError
 from renderers.units import MILLIMETRES
@@ -103,18 +104,28 @@ class Predictor:
             batch_size: crops at a time.
         """
         model = self.module.face_model
-        hidden = [region.cpu() for name, region in model.regions.items() if name in HIDDEN]
         total = torch.zeros_like(model.mean_shape, dtype=torch.float64)
         for part in images.split(batch_size):
             answer = self.module.answer(part.to(self.device))
             expression = torch.zeros_like(answer.expression) if neutral else answer.expression
             total += model.shape(answer.identity, expression).double().sum(dim=0)
-        return PredictedFace(
-            vertices=(total / len(images) * MILLIMETRES).cpu().numpy(),
-            faces=model.faces.cpu().numpy(),
-            landmark_indices=model.landmark_indices.cpu().numpy(),
-            hidden=torch.cat([NONE, *hidden]).numpy(),
-        )
+        return predicted_face(model, total / len(images))
+
+
+def predicted_face(face_model: MorphableModel, shape: Tensor) -> PredictedFace:
+    """A shape as the benchmarks' measures take it.
+
+    Args:
+        face_model: whose shape it is.
+        shape: (V, 3) or (1, V, 3) decimetres.
+    """
+    hidden = [region.cpu() for name, region in face_model.regions.items() if name in HIDDEN]
+    return PredictedFace(
+        vertices=(shape.reshape(-1, 3).double() * MILLIMETRES).cpu().numpy(),
+        faces=face_model.faces.cpu().numpy(),
+        landmark_indices=face_model.landmark_indices.cpu().numpy(),
+        hidden=torch.cat([NONE, *hidden]).numpy(),
+    )
 
 
 def ready(module: FaceModule) -> FaceModule:

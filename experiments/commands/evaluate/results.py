@@ -26,7 +26,7 @@ class Request:
     """What to evaluate on.
 
     Attributes:
-        checkpoint: the file the network came from.
+        checkpoint: the file the network came from; None where a suite measures no network.
         data: a folder of prepared photographs, or a benchmark's own; synthetic faces where absent.
         subjects: how many faces at most.
         seed: of the faces, where they are synthetic, and of what is done to them.
@@ -34,7 +34,7 @@ class Request:
         output: where a suite writes what is handed in to a benchmark, beside the results.
     """
 
-    checkpoint: Path
+    checkpoint: Path | None
     data: Path | None
     subjects: int
     seed: int
@@ -88,7 +88,7 @@ class Evaluation:
         }
 
 
-def write_results(output: Path, suite: str, checkpoint: Path, evaluation: Evaluation) -> list[Path]:
+def write_results(output: Path, suite: str, checkpoint: Path | None, evaluation: Evaluation) -> list[Path]:
     """Writes the results, each file whole or not at all; returns their paths.
 
     `evaluation.json`, `.csv` (a line a set and metric) and, where there are pictures, `.png`; where subjects have
@@ -99,7 +99,7 @@ def write_results(output: Path, suite: str, checkpoint: Path, evaluation: Evalua
     summary = evaluation.summary()
     record: dict[str, Any] = {
         "suite": suite,
-        "checkpoint": str(checkpoint),
+        "checkpoint": None if checkpoint is None else str(checkpoint),
         "truth": evaluation.truth,
         "subjects": evaluation.subjects,
         "sets": summary,

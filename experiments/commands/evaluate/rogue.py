@@ -19,14 +19,16 @@ from experiments.commands.reconstruct.results import progress_bar
 from lightning_modules.base import FaceModule
 from lightning_modules.components.panels import face_panels
 from losses.identity import identity_loss
-from losses.metrics import centred_vertex_rmse, texture_rmse, vertex_rmse
+from losses.metrics import centred_vertex_rmse, shape_errors, texture_rmse, vertex_rmse
 from renderers.camera import euler_to_rotation, transform
 from renderers.coefficients import Coefficients
 from renderers.face_renderer import Rendering
 
 CLEAN = "clean"
-METRICS = {  # name: (column, decimals)
+NARROW = "size_error_percent"  # without its deviation: 80 columns hold no more
+METRICS = {  # of the printed table, name: (column, decimals)
     "shape_rmse_mm": ("shape", 2),
+    NARROW: ("size", 1),
     "posed_rmse_mm": ("posed", 2),
     "texture_rmse": ("texture", 3),
     "cosine_distance": ("cosine", 3),
@@ -140,8 +142,11 @@ def face_errors(module: FaceModule, clean: FaceBatch, rendering: Rendering, true
     posed = transform(shape, euler_to_rotation(true.angles), true.translation)
     target_features = module.identity_encoder(clean.image, clean.landmarks)
     rendered_features = module.identity_encoder(rendering.image.clamp(0, 1), rendering.landmarks)
+    aligned, growth = shape_errors(rendering.shape, shape)
     return {
-        "shape_rmse_mm": vertex_rmse(rendering.shape, shape),
+        "vertex_rmse_mm": vertex_rmse(rendering.shape, shape),
+        "shape_rmse_mm": aligned,
+        "size_error_percent": growth.abs(),
         "posed_rmse_mm": centred_vertex_rmse(rendering.vertices, posed),
         "texture_rmse": texture_rmse(rendering.vertex_albedo, face_model.albedo(true.albedo)),
         "cosine_distance": identity_loss(rendered_features, target_features),
@@ -162,8 +167,9 @@ def table(evaluation: Evaluation) -> Table:
         padding=(0, 1, 0, 0),
         show_edge=False,
         title=f"ROGUE's evaluation on {evaluation.subjects} subjects against {truth}",
-        caption="Ours: RMSE over the vertices in mm (posed: in camera space, less the mean translation) and of their "
-        "albedo in [0, 1], cosine distance of identity features; mean ± deviation over the subjects. The paper's: on "
+        caption="Ours: RMSE over the vertices in mm (shape: after a similarity, posed: in camera space, less the mean "
+        "translation) and of their albedo in [0, 1], size in percent, cosine distance of identity features; mean ± "
+        "deviation over the subjects. The paper's, whose shape is not aligned and so counts size as well: on "
         "CelebA with BFM, in a unit of its own and with another recognition network, so only orders can be compared.",
         caption_justify="left",
     )
@@ -172,13 +178,14 @@ def table(evaluation: Evaluation) -> Table:
         view.add_column(column, justify="right", no_wrap=True)
     for name, metrics in evaluation.summary().items():
         ours = [
-            f"{metrics[metric]['mean']:.{digits}f} ± {metrics[metric]['std']:.{digits}f}"
+            f"{metrics[metric]['mean']:.{digits}f}"
+            + (f" ± {metrics[metric]['std']:.{digits}f}" if metric != NARROW else "")
             for metric, (_, digits) in METRICS.items()
         ]
         published = PAPER.get(name, ())
         view.add_row(f"{name}, ours", *ours, style="bold", end_section=not published)
         for line in published:
-            cells = _published(line.shape), "", _published(line.texture), _published(line.cosine)
+            cells = _published(line.shape), "", "", _published(line.texture), _published(line.cosine)
             view.add_row(f"  {line.name}", *cells, style="dim", end_section=line is published[-1])
     return view
 

@@ -6,12 +6,14 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from rich.table import Table
 from torch import Tensor
 
 from datamodules.datasets.scans import ScanSubject, read_scan, read_scan_landmarks
+from datamodules.preparation.landmarks import LandmarkDetector
 from experiments.commands.evaluate.pictures import CumulativeCurve, cumulative_curve, extremes, labelled
 from experiments.commands.evaluate.predictions import Crop, Predictor, ready
 from experiments.commands.evaluate.published import Figure, benchmark_table
@@ -212,15 +214,22 @@ def subject_name(subject: ScanSubject, each_image: bool) -> str:
     return f"{base}/{subject.images[0].stem}" if each_image else base
 
 
+class DetectorOwner(Protocol):
+    """Has a landmark detector, which it may load when it is first asked for."""
+
+    @property
+    def detector(self) -> LandmarkDetector: ...
+
+
 class ScanReader:
     """Scans with landmarks: the owner's, or those found in a picture of the scan where these are of another kind.
 
     Args:
-        predictor: whose detector looks at scans.
+        owner: whose detector looks at scans.
     """
 
-    def __init__(self, predictor: Predictor) -> None:
-        self.predictor = predictor
+    def __init__(self, owner: DetectorOwner) -> None:
+        self.owner = owner
         self._last: tuple[Path, ScannedFace] | None = None  # a person's photographs follow each other
 
     def read(self, subject: ScanSubject) -> ScannedFace:
@@ -240,7 +249,7 @@ class ScanReader:
         landmarks = None if landmarks_path is None else read_scan_landmarks(landmarks_path)
         if landmarks is None or len(landmarks) not in KNOWN_LANDMARKS:
             try:
-                landmarks = find_scan_landmarks(scan.vertices, scan.faces, self.predictor.detector)
+                landmarks = find_scan_landmarks(scan.vertices, scan.faces, self.owner.detector)
             except UserError as error:
                 raise UserError(f"{path}: {error}") from None
         return ScannedFace(scan.vertices, scan.faces, landmarks)

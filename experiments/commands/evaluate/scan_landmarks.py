@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from scipy.ndimage import maximum_filter
 
 from datamodules.preparation.landmarks import LandmarkDetector
 from losses.metrics.scan import INNER_LANDMARKS
@@ -17,6 +18,7 @@ FILL = 0.85  # of the picture that the scan takes
 AWAY = 100.0  # picture sides between camera and scan: so far that its rays are as good as parallel
 LIGHTS = (((-0.35, 0.5, 0.8), 0.75), ((0.6, 0.1, 0.6), 0.25))  # directions and strengths
 AMBIENT = 0.1
+HOLE_PIXELS, HOLE_DEPTH = 9, 0.06  # how near the surface before a hole lies, and how far before: a share of the scan
 
 
 def find_scan_landmarks(vertices: np.ndarray, faces: np.ndarray, detector: LandmarkDetector) -> np.ndarray:
@@ -49,7 +51,11 @@ def find_scan_landmarks(vertices: np.ndarray, faces: np.ndarray, detector: Landm
     if not found:
         raise UserError("no face is seen in the scan, which has to look towards +z with y up; give its landmarks")
     points = max(found, key=lambda face: face.area).landmarks[list(INNER_LANDMARKS)]
-    rows = _nearest_pixels(points, seen.numpy())
+    heights = torch.from_numpy(vertices[:, 2:]).float()[None]
+    height = torch.where(seen, interpolate(fragments, triangles, heights)[0, 0], float(low[2])).numpy()
+    # A pixel between parted lips sees the back of the mouth, far behind all about it.
+    hole = maximum_filter(height, HOLE_PIXELS) - height > HOLE_DEPTH * extent
+    rows = _nearest_pixels(points, seen.numpy() & ~hole)
     corners = faces[fragments.pix_to_face[0].numpy()[rows]]
     weights = fragments.barycentric[0].double().numpy()[rows]
     return np.einsum("nk,nkc->nc", weights, vertices[corners])

@@ -14,7 +14,8 @@ from datamodules.batch import FaceBatch
 from datamodules.collate import collate_faces
 from datamodules.photo_folder import PreparedFaces
 from datamodules.preparation.prepared_folder import PhotoIndex, PreparedFace, prepared_index
-from datamodules.synthetic import SceneSettings, SyntheticMultiView
+from datamodules.synthesis.scenes import SceneSettings
+from datamodules.synthetic import SyntheticMultiView
 from experiments.commands.evaluate.fitted_truth import faces_to_fit, fitted_coefficients
 from experiments.commands.evaluate.results import Request
 from experiments.training.plain_yaml import read_yaml
@@ -61,12 +62,12 @@ def find_subjects(face_model: MorphableModel, size: int, request: Request, tell:
     return Subjects("fitted", len(faces), _photographs(face_model, size, request.data, index, faces, request))
 
 
-def training_data(checkpoint: Path) -> dict[str, Any]:
+def training_data(checkpoint: Path | None) -> dict[str, Any]:
     """The arguments of the data module that a checkpoint's run was trained on, empty where its folder does not say.
 
     Of a data module that wraps another, those of the inner one.
     """
-    folder = RunFolder.of_checkpoint(checkpoint)
+    folder = None if checkpoint is None else RunFolder.of_checkpoint(checkpoint)
     try:
         section = read_yaml(folder.config)["data"] if folder else None
         arguments = section["init_args"] if section else {}

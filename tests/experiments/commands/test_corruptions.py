@@ -91,7 +91,7 @@ def test_pictures_lie_in_runs_unless_told_otherwise(tmp_path: Path, monkeypatch:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(corruptions, "draw_sheet", lambda *_: np.zeros((8, 8, 3), np.uint8))
     monkeypatch.setattr(corruptions, "reduce_colors", lambda sheet, size: Image.fromarray(sheet))
-    monkeypatch.setattr("experiments.commands.sheet.draw_sheet", lambda *_: np.zeros((8, 8, 3), np.uint8))
+    monkeypatch.setattr("experiments.commands.sheet.arrange", lambda *_: np.zeros((8, 8, 3), np.uint8))
     assert main(["corruptions"]) == main(["corruptions", "--image", "astronaut"]) == main(["sheet"]) == 0
     written = sorted(path.as_posix() for path in Path().rglob("*.png"))
     assert written == ["runs/corruptions/astronaut-sunglasses.png", "runs/corruptions/sheet.png", "runs/sheet.png"]

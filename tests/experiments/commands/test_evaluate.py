@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from datamodules.corrupted_faces import EVALUATION
 from datamodules.photo_folder import PhotoFolder
 from datamodules.preparation.prepared_folder import PhotoIndex
-from datamodules.synthetic import SceneSettings, SyntheticMultiView
+from datamodules.synthesis.scenes import SceneSettings
+from datamodules.synthetic import SyntheticMultiView
 from experiments.commands.evaluate import command, fitted_truth, rogue
 from experiments.commands.evaluate.results import Evaluation, Request, write_results
 from experiments.commands.evaluate.subjects import find_subjects, scene_settings, training_data
@@ -30,6 +31,7 @@ from experiments.training.checkpoint import CONFIG_KEY
 from lightning_modules.base import FaceModule
 from lightning_modules.components.backbones import ResNet
 from lightning_modules.mgcnet import MGCNet
+from losses.metrics.similarity import umeyama
 from renderers.coefficients import Coefficients
 from renderers.face_models.base import MorphableModel
 from renderers.io.errors import UserError
@@ -42,7 +44,7 @@ from tests.experiments.test_main import complaint
 
 SIZE = 32
 SETS = ["clean", "rational", "delusional", "noisy"]
-METRICS = ["shape_rmse_mm", "posed_rmse_mm", "texture_rmse", "cosine_distance"]
+METRICS = ["vertex_rmse_mm", "shape_rmse_mm", "size_error_percent", "posed_rmse_mm", "texture_rmse", "cosine_distance"]
 QUICK = FitSettings(photometric_iterations=2, landmark_rounds=2, photometric_size=32)
 CLOSE = {"rtol": 1e-2, "atol": 1e-2}  # of two fits, which carry the last digit of a sum far
 
@@ -160,7 +162,10 @@ def test_errors_are_those_of_a_hand_calculation(network: FaceModule) -> None:
             colors.append(model.mean_albedo.double().numpy() + model.albedo_basis.double().numpy() @ values["albedo"])
         centred = [vertices - vertices.mean(axis=0) for vertices in posed]
         expected = {
-            "shape_rmse_mm": 100 * np.sqrt(((shapes[0] - shapes[1]) ** 2).sum(axis=1).mean()),
+            "vertex_rmse_mm": 100 * np.sqrt(((shapes[0] - shapes[1]) ** 2).sum(axis=1).mean()),
+            "shape_rmse_mm": 100 * np.sqrt(((umeyama(*shapes).apply(shapes[0]) - shapes[1]) ** 2).sum(axis=1).mean()),
+            "size_error_percent": 100
+            * abs(np.divide(*(np.std(shape, axis=0) @ np.std(shape, axis=0) for shape in shapes)) ** 0.5 - 1),
             "posed_rmse_mm": 100 * np.sqrt(((centred[0] - centred[1]) ** 2).sum(axis=1).mean()),
             "texture_rmse": np.sqrt(((colors[0] - colors[1]) ** 2).mean()),
         }
@@ -313,7 +318,7 @@ def test_photographs_are_fitted_once(tmp_path: Path, cache: Path, network: FaceM
     # Another network of the same face model, and an oracle, which is right: no more fits.
     oracle = evaluate(Oracle(model, [stored[:2], stored[2:]]), request)
     assert not any("clean photographs" in line for line in told[2:])
-    assert max(max(metrics["shape_rmse_mm"]) for metrics in oracle.sets.values()) < 1e-3
+    assert max(max(metrics["vertex_rmse_mm"]) for metrics in oracle.sets.values()) < 1e-3
     assert fits == [2, 1]
     # Another face model has another truth.
     evaluate(MGCNet(small_face_model(1), ResNet(18), SmallEncoder(), SIZE), replace(request, subjects=1))

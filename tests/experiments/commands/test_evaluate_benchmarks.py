@@ -56,6 +56,13 @@ def mean_face() -> trimesh.Trimesh:
     return trimesh.Trimesh(100 * model.mean_shape.double().numpy() @ TURN.T + SHIFT, model.faces.numpy(), process=False)
 
 
+def scanned_face() -> trimesh.Trimesh:
+    """The same as a scanner sees it: without the inside of the mouth."""
+    face = mean_face().copy()
+    face.update_faces(~np.isin(face.faces, load_default().regions["inner_mouth"].numpy()).any(axis=1))
+    return face
+
+
 def landmarks() -> np.ndarray:
     """(68, 3) its own."""
     return np.asarray(mean_face().vertices)[load_default().landmark_indices.numpy()]
@@ -84,7 +91,7 @@ def copies(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The data sets with scans, each in its owner's layout; every scan is the mean face."""
     root = tmp_path_factory.mktemp("data")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fake_datasets, "head_scan", mean_face)
+        patch.setattr(fake_datasets, "head_scan", scanned_face)
         patch.setattr(fake_datasets, "range_image_lines", range_image)
         for name in ("micc", "facescape", "bu3dfe", "frgc", "now"):
             fake_datasets.WRITERS[name](root / name)
@@ -114,7 +121,7 @@ def printed(suite: Any, evaluation: Evaluation) -> str:
 @pytest.mark.parametrize(
     "suite, counts, worst",
     [
-        (micc, {"cooperative": 2, "indoor": 1, "outdoor": 1}, 0.01),
+        (micc, {"cooperative": 2, "indoor": 1, "outdoor": 1}, 0.05),
         (facescape, {"neutral": 1, "grin": 1}, 0.01),
         (bu3dfe, {"all": 2}, 0.01),
         (frgc, {"all": 2}, 1.0),

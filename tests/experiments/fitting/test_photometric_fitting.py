@@ -331,3 +331,35 @@ def test_landmarks_without_extent_and_wrong_shapes_are_refused(
         fit(face_model, rendering.image, torch.full((2, 68, 2), 40.0), skin, camera)
     with pytest.raises(UserError, match=r"landmarks has shape \(2, 51, 2\)"):
         fit(face_model, rendering.image, rendering.landmarks[:, :51], skin, camera)
+
+
+def test_views_of_one_person_share_identity_and_are_one_problem(
+    face_model: MorphableModel, truth: Coefficients
+) -> None:
+    one = replace(
+        truth,
+        identity=truth.identity[:1].expand(2, -1),
+        expression=0 * truth.expression,
+        albedo=truth.albedo[:1].expand(2, -1),
+    )
+    seen = FaceRenderer(face_model, SIZE)(one)
+    settings = replace(EXACT, photometric_iterations=2)
+    picture = seen.image.clamp(0, 1), seen.landmarks, torch.ones(2, 1, SIZE, SIZE)
+    camera = default_intrinsics(SIZE).expand(2, 3, 3)
+    together = fit(face_model, *picture, camera, settings=settings, views=2).coefficients
+    for name in ("identity", "albedo"):
+        torch.testing.assert_close(getattr(together, name)[0], getattr(together, name)[1])
+    assert (together.angles[0] - together.angles[1]).abs().max() > 0.3
+
+    def error(coefficients: Coefficients) -> float:
+        neutral = face_model.shape(coefficients.identity, 0 * coefficients.expression)
+        return float((neutral - seen.shape).norm(dim=-1).mean())
+
+    apart = fit(face_model, *picture, camera, settings=settings).coefficients
+    assert error(together) < error(apart)
+    # Twice the same picture says no more about the prior than one does: the prior counts once.
+    twice = [part[:1].expand(2, *part.shape[1:]) for part in (*picture, camera)]
+    alone = fit(face_model, *(part[:1] for part in twice), settings=replace(settings, photometric_iterations=0))
+    doubled = fit(face_model, *twice, settings=replace(settings, photometric_iterations=0), views=2)
+    spread = [result.coefficients.identity[0].square().sum() for result in (alone, doubled)]
+    assert spread[1] > spread[0]

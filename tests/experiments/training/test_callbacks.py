@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -16,6 +16,7 @@ from experiments.training.callbacks import (
     FiniteGuard,
     MetricsRecord,
     NonFiniteError,
+    TimeLeft,
     panel_grid,
     validation_metrics,
 )
@@ -125,3 +126,20 @@ def test_a_random_state_is_within_its_bounds(place: int, value: Any) -> None:
     with pytest.raises(UserError, match="its random state cannot be read"):
         restore_random_state({**state, "numpy": tuple(held)})
     restore_random_state(state)
+
+
+def test_the_time_left_is_that_of_the_steps_to_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that goes on at step 40 and takes 6 seconds a step; lines after 1, 10 and 20 steps."""
+    told: list[str] = []
+    trainer: Any = SimpleNamespace(global_step=40, estimated_stepping_batches=100, print=told.append)
+    clock = [1000.0]
+    monkeypatch.setattr("experiments.training.callbacks.time.monotonic", lambda: clock[0])
+    callback, module = TimeLeft(every=10), cast(Any, None)
+    callback.on_train_start(trainer, module)
+    for _ in range(20):
+        trainer.global_step += 1
+        clock[0] += 6
+        callback.on_train_batch_end(trainer, module, None, None, 0)
+    assert told == [
+        f"step {step} of 100: about {minutes} minutes left" for step, minutes in ((41, 6), (50, 5), (60, 4))
+    ]

@@ -13,7 +13,11 @@ import yaml
 from PIL import Image
 
 from experiments.__main__ import main
+from experiments.training.checkpoint import load_module
+from experiments.training.shipped_model import load_default_model
+from lightning_modules.dense_face import DenseFace
 from renderers.face_models.bfm2009 import load_bfm2009
+from renderers.face_models.default.model import load_default
 from tests.conf.fake_bfm import write_fake_bfm
 from tests.conf.fake_bfm_h5 import fake_albedo, fake_bfm_h5
 from tests.conf.fake_bfm_raw import write_fake_bfm_raw
@@ -56,6 +60,7 @@ def test_no_configuration_is_forgotten() -> None:
     """Whoever adds a YAML adds it to a test here, or to a file that one of these includes."""
     names = {str(path.relative_to(ROOT / "experiments")) for path in CONFIGS}
     assert names == {
+        "default_model/recipe.yaml",
         "finegrained/default.yaml",
         "finegrained/paper.yaml",
         "finegrained/sweep.yaml",
@@ -101,7 +106,16 @@ def test_default(elsewhere: Path) -> None:
     assert main(["fit", "--config", "experiments/mgcnet/default.yaml", *LITTLE]) == 0
     folder = run_folder(elsewhere)
     metrics = json.loads((folder / "metrics.json").read_text())
-    for name in ("nme", "psnr", "vertex_rmse_mm", "depth_error_mm", "yaw_error_deg", "identity_similarity"):
+    for name in (
+        "nme",
+        "psnr",
+        "vertex_rmse_mm",
+        "shape_rmse_mm",
+        "size_error_percent",
+        "depth_error_mm",
+        "yaw_error_deg",
+        "identity_similarity",
+    ):
         assert np.isfinite(metrics["initial"][f"val/{name}"]) and np.isfinite(metrics["final"][f"val/{name}"])
     assert metrics["final"]["val/loss"] != metrics["initial"]["val/loss"]
     with Image.open(folder / "preview.png") as picture:
@@ -122,7 +136,14 @@ def test_rogue_default(elsewhere: Path) -> None:
     for name in ("nme", "psnr", "vertex_rmse_mm", "identity_similarity"):
         assert np.isfinite(final[f"val/{name}"])
     for kind in ("clean", "rational", "delusional", "noisy"):
-        for name in ("shape_rmse_mm", "posed_rmse_mm", "texture_rmse", "cosine_distance"):
+        for name in (
+            "vertex_rmse_mm",
+            "shape_rmse_mm",
+            "size_error_percent",
+            "posed_rmse_mm",
+            "texture_rmse",
+            "cosine_distance",
+        ):
             assert np.isfinite(final[f"val/{kind}/{name}"])
     with Image.open(folder / "preview.png") as picture:
         assert picture.width > 12 * 64
@@ -160,6 +181,24 @@ def test_specular_default(elsewhere: Path) -> None:
     arguments = ["--config", str(folder / "config.yaml"), "--ckpt_path", str(checkpoint)]
     assert main(["validate", *arguments]) == 0
     assert main(["fit", *arguments, "--trainer.max_steps=3"]) == 0
+
+
+def test_the_shipped_networks_recipe(elsewhere: Path) -> None:
+    """Drawn heads to a checkpoint, and the checkpoint to the files that ship, which answer as it does."""
+    little = [*LITTLE, "--data.init_args.picture_size=64", "--data.init_args.size=48"]
+    small = ["--model.init_args.backbone.init_args.width=8", "--trainer.callbacks.init_args.every=1"]
+    assert main(["fit", "--config", "experiments/default_model/recipe.yaml", *little, *small]) == 0
+    folder = run_folder(elsewhere, "default_model")
+    metrics = json.loads((folder / "metrics.json").read_text())
+    for name in ("nme", "psnr", "shape_rmse_mm", "yaw_error_deg", "dense_nme", "parsing_accuracy"):
+        assert np.isfinite(metrics["initial"][f"val/{name}"]) and np.isfinite(metrics["final"][f"val/{name}"]), name
+    checkpoint, out = folder / "checkpoints" / "last.ckpt", elsewhere / "shipped"
+    out.mkdir()
+    assert main(["export", "--default-model", str(checkpoint), "--out", str(out)]) == 0
+    trained, shipped = load_module(checkpoint), load_default_model(load_default(), out)
+    assert isinstance(trained, DenseFace) and shipped is not None
+    picture = torch.rand(1, 3, 48, 48)
+    torch.testing.assert_close(shipped.predict(picture).points, trained.predict(picture).points, atol=0.2, rtol=0)
 
 
 def test_finegrained_default(elsewhere: Path) -> None:

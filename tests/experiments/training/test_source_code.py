@@ -34,5 +34,5 @@ def test_prose_makes_no_difference(other: str, same: bool) -> None:
 def test_every_paper_has_digests_of_its_own() -> None:
     digests = code_digests()
     papers = papers_with("table.yaml")
-    assert len(papers) == 5 and set(digests) == {part for paper in papers for part in parts_of(paper)}
+    assert len(papers) == 5 and set(digests) >= {part for paper in papers for part in parts_of(paper)}
     assert len({digests[f"lightning_modules/{paper}"] for paper in papers}) == 5

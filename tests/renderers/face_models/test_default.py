@@ -25,7 +25,8 @@ from renderers.camera import default_intrinsics, project
 from renderers.face_models.default import heads as default_heads
 from renderers.face_models.default import model as default
 from renderers.face_models.default.albedo import skin_colors
-from renderers.face_models.default.regions import polygon_distance, polyline_distance
+from renderers.face_models.default.modes import principal_modes
+from renderers.face_models.default.regions import load_dense_landmarks, polygon_distance, polyline_distance
 from renderers.face_models.linear import LinearModel
 from renderers.face_models.mesh_edit import bisect, boundary_loops, cut, edges_of, loop_operator, midpoint_operator
 from renderers.face_models.sampling import sample_shape_coefficients
@@ -46,10 +47,12 @@ def model() -> LinearModel:
 
 @pytest.fixture(scope="module")
 def base() -> dict[str, np.ndarray]:
-    default.load_default()
-    stored = default._read(default.cache_file())
-    assert stored is not None
-    return stored
+    return default.load_base()
+
+
+@pytest.fixture(scope="module")
+def rest() -> dict[str, np.ndarray]:
+    return default.load_rest()
 
 
 def test_sizes_and_frame(model: LinearModel) -> None:
@@ -130,12 +133,13 @@ def test_identity_holds_the_variance_and_is_scaled(base: dict[str, np.ndarray]) 
 
 def test_principal_modes_agree_with_svd() -> None:
     shapes = np.random.default_rng(0).standard_normal((30, 5, 3)) * np.arange(1, 6)[:, None]
-    mean, modes, explained = default.principal_modes(shapes, 4)
+    mean, modes, weights, explained = principal_modes(shapes, 4)
+    assert np.allclose(np.einsum("bvi,bk->vik", shapes - mean, weights), modes)
     _, values, rows = np.linalg.svd((shapes - mean).reshape(30, -1), full_matrices=False)
     expected = rows[:4] * values[:4, None] / np.sqrt(29)
     got = modes.reshape(15, 4).T
     assert np.allclose(np.abs(got), np.abs(expected), atol=1e-9)
-    _, again, _ = default.principal_modes(shapes[::-1], 4)
+    _, again, _, _ = principal_modes(shapes[::-1], 4)
     assert np.allclose(again, modes, atol=1e-9), "signs do not depend on the order of the shapes"
     assert explained == pytest.approx((values[:4] ** 2).sum() / (values**2).sum())
 
@@ -178,6 +182,23 @@ def test_landmarks_are_distinct_skin_and_ordered(model: LinearModel) -> None:
     assert (points[27:31, 1].diff() < 0).all() and (points[17:27, 0].diff() > 0).all()
     assert (
         points[[37, 38, 43, 44], 1].min() > points[[36, 39, 42, 45], 1].max() - 0.02 > points[[40, 41, 46, 47], 1].max()
+    )
+
+
+def test_dense_landmarks_cover_the_face_and_both_halves_alike(model: LinearModel, base: dict[str, np.ndarray]) -> None:
+    dense = load_dense_landmarks()
+    assert 480 <= len(dense) <= 520 and len(np.unique(dense)) == len(dense)
+    assert np.array_equal(dense[:68], model.landmark_indices.numpy())
+    assert np.array_equal(np.sort(base["mirror"][dense]), np.sort(dense))
+    skin = model.regions["skin"].numpy()
+    assert np.isin(dense, skin).all()
+    points = model.mean_shape.numpy()
+    # Every vertex that can be seen from the front has a landmark near; about the eyes and lips nearer.
+    front = model.normals(model.mean_shape[None])[0, :, 2].numpy() > 0.2
+    gap = np.linalg.norm(points[:, None] - points[dense], axis=-1).min(axis=1)
+    assert gap[np.intersect1d(skin, np.flatnonzero(front))].max() < 0.15
+    assert (
+        max(gap[model.regions[name]].mean() for name in ("eyelids", "lips")) < 0.6 * gap[model.regions["cheeks"]].mean()
     )
 
 
@@ -349,14 +370,16 @@ def test_distances_to_a_square() -> None:
 
 
 @pytest.mark.slow
-def test_a_fresh_derivation_is_identical(base: dict[str, np.ndarray]) -> None:
+def test_a_fresh_derivation_is_identical(base: dict[str, np.ndarray], rest: dict[str, np.ndarray]) -> None:
     read: list[int] = []
     heads = default.draw_heads(lambda: read.append(1))
     assert len(read) == default.FILES
-    _assert_same(default.derive_base(heads), base)
+    ours = default.derive_base(heads)
+    _assert_same(ours[0], base)
+    _assert_same(ours[1], rest)
     # Another machine's linear algebra differs in the last bits.
     noise = 1 + 1e-13 * np.random.default_rng(0).standard_normal(heads.samples.shape)
-    _assert_same(default.derive_base(replace(heads, samples=heads.samples * noise)), base)
+    _assert_same(default.derive_base(replace(heads, samples=heads.samples * noise))[0], base)
 
 
 def _assert_same(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> None:
@@ -388,13 +411,14 @@ def test_a_damaged_cache_is_derived_again(
     tmp_path: Path,
     model: LinearModel,
     base: dict[str, np.ndarray],
+    rest: dict[str, np.ndarray],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     whole = default.cache_file().read_bytes()
     monkeypatch.setenv("MONOFACE_CACHE", str(tmp_path))
     derived = []
     monkeypatch.setattr(default, "draw_heads", lambda tell: None)
-    monkeypatch.setattr(default, "derive_base", lambda _: derived.append(1) or base)
+    monkeypatch.setattr(default, "derive_base", lambda _: derived.append(1) or (base, rest))
     for damage in (b"", b"not an archive", whole[: len(whole) // 2]):
         default.cache_file().write_bytes(damage)
         assert default.load_default().fingerprint() == model.fingerprint()
@@ -403,19 +427,23 @@ def test_a_damaged_cache_is_derived_again(
     assert len(derived) == 3
     assert default.load_default().fingerprint() == model.fingerprint()
     assert len(derived) == 3, "the mended cache is used"
-    assert [path.name for path in tmp_path.glob("[!.]*")] == [default.cache_file().name]
+    assert {path.name for path in tmp_path.glob("[!.]*")} == {default.cache_file().name, default.rest_file().name}
 
 
 def test_of_three_at_once_one_derives_and_the_others_wait(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, base: dict[str, np.ndarray], caplog: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    base: dict[str, np.ndarray],
+    rest: dict[str, np.ndarray],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setenv("MONOFACE_CACHE", str(tmp_path))
     derived: list[int] = []
 
-    def derive(heads: None) -> dict[str, np.ndarray]:
+    def derive(heads: None) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         derived.append(1)
         time.sleep(0.3)
-        return base
+        return base, rest
 
     monkeypatch.setattr(default, "draw_heads", lambda tell: None)
     monkeypatch.setattr(default, "derive_base", derive)

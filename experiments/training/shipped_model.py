@@ -1,0 +1,101 @@
+"""The network that ships with the project: weights in half precision, and a small file that says what they are."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+
+from datamodules.synthesis.parsing import PARSING
+from experiments.papers import EXPERIMENTS
+from lightning_modules.components.checkpoint_file import mismatch
+from lightning_modules.dense_face import DenseFace, ThinResNet
+from renderers.face_models.base import MorphableModel
+from renderers.io.atomic_file import written_atomically
+from renderers.io.errors import UserError, within
+
+FOLDER = EXPERIMENTS / "default_model"
+WEIGHTS, ABOUT = "weights.safetensors", "weights.json"
+SIZES = {"width": (8, 256), "image_size": (32, 1024), "parsing_classes": (2, 256)}
+"""What `ABOUT` says of the network, and between which numbers that lies."""
+REMEDY = "restore it, or train it anew: make train-default-model"
+
+
+def load_default_model(face_model: MorphableModel, folder: Path = FOLDER) -> DenseFace | None:
+    """The shipped network, in eval mode on the CPU.
+
+    Args:
+        face_model: what its coefficients are of.
+        folder: where its two files lie.
+
+    Returns:
+        None where the files are absent, or were made for another face model.
+
+    Raises:
+        UserError: a file that is damaged.
+    """
+    if not (folder / WEIGHTS).is_file() or not (folder / ABOUT).is_file():
+        return None
+    about = _read_about(folder / ABOUT)
+    if about["face_model"] != face_model.fingerprint():
+        return None
+    path = folder / WEIGHTS
+    module = DenseFace(
+        face_model,
+        ThinResNet(about["width"]),
+        about["image_size"],
+        about["parsing_classes"],
+    )
+    try:
+        held = safetensors.torch.load_file(path)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise UserError(f"{path}: damaged: {' '.join(str(error).split())[:100]}; {REMEDY}") from error
+    unfit = next((name for name, value in held.items() if not value.isfinite().all()), None)
+    if unfit is not None:
+        raise UserError(f"{path}: damaged: {unfit} holds values that are not numbers; {REMEDY}")
+    try:
+        module.load_state_dict(
+            {name: value.float() if value.is_floating_point() else value for name, value in held.items()}
+        )
+    except RuntimeError as error:
+        raise UserError(f"{path}: {mismatch(error)}; {REMEDY}") from error
+    return module.eval()
+
+
+def write_default_model(module: DenseFace, training: Mapping[str, Any], folder: Path = FOLDER) -> None:
+    """Writes `WEIGHTS` in half precision, and `ABOUT`.
+
+    Args:
+        module: the trained network.
+        training: plain values to record: steps, versions.
+        folder: where to.
+    """
+    half = {
+        name: (value.half() if value.is_floating_point() else value).cpu().contiguous()
+        for name, value in module.state_dict().items()
+    }
+    about = {
+        "face_model": module.face_model.fingerprint(),
+        "width": module.backbone.width,
+        "image_size": module.image_size,
+        "parsing_classes": len(PARSING),
+        "parsing": list(PARSING),
+        "training": dict(training),
+    }
+    with written_atomically(folder / WEIGHTS) as temporary:
+        safetensors.torch.save_file(half, temporary)
+    with written_atomically(folder / ABOUT) as temporary:
+        temporary.write_text(json.dumps(about, indent=1) + "\n")
+
+
+def _read_about(path: Path) -> dict[str, Any]:
+    try:
+        about = json.loads(path.read_text())
+        sizes = {name: within(name, about[name], *limits) for name, limits in SIZES.items()}
+        return {"face_model": str(about["face_model"]), **sizes}
+    except (OSError, ValueError, KeyError, TypeError, UserError) as error:
+        raise UserError(f"{path}: damaged ({type(error).__name__}); {REMEDY}") from error

@@ -1,0 +1,234 @@
+"""The network that ships with the project: what it answers, and how it learns it from drawn heads alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, interpolate
+from torch.optim import AdamW, Optimizer
+from torchmetrics import MeanMetric, Metric
+
+from datamodules.batch import FaceBatch
+from lightning_modules.base import FaceModule, Stage
+from lightning_modules.components.evaluation import NamedMetrics
+from lightning_modules.components.panels import face_panels
+from lightning_modules.components.weighting import weighted_sum
+from lightning_modules.dense_face.network import ParsingHead, ThinResNet
+from lightning_modules.dense_face.targets import (
+    DensePoints,
+    ExplainedVariance,
+    light_difference,
+    seen_by_default_camera,
+    similarity_motions,
+)
+from lightning_modules.dense_face.weights import DenseFaceWeights
+from losses.aspect_ratio import aspect_ratio_loss
+from losses.dense_landmarks import gaussian_landmark_loss
+from losses.rotation import geodesic_distance
+from renderers.camera import default_intrinsics, euler_to_rotation
+from renderers.coefficients import Coefficients
+from renderers.face_models.base import MorphableModel
+from renderers.face_models.default.regions import load_dense_landmarks
+from renderers.face_models.linear import LinearModel
+from renderers.io.errors import UserError
+from renderers.landmarks68 import LANDMARKS
+
+POINT_UNIT = 0.1  # shares of the crop's side that one unit of the head's output moves a point
+FIRST_DEVIATION = 0.05  # of an untrained network's points, shares of the crop's side
+LOG_LIMITS = (math.log(1e-3), math.log(1.0))  # of the deviation, likewise
+EXPRESSION_DEVIATION = 0.25  # of blend weights
+
+
+@dataclass
+class DenseAnswer:
+    """What the network says of B crops of S x S pixels.
+
+    Attributes:
+        coefficients: seen by the default camera.
+        points: (B, N, 2) pixels, of the vertices `DenseFace.vertices`.
+        log_deviation: (B, N) logarithm of each coordinate's standard deviation, pixels.
+        parsing: (B, K, S / 4, S / 4) scores of the classes.
+    """
+
+    coefficients: Coefficients
+    points: Tensor
+    log_deviation: Tensor
+    parsing: Tensor
+
+
+class DenseFaceMetrics(NamedMetrics):
+    """Dense landmarks' error in percent of sqrt(w * h) of the true 68 landmarks' box, and the parsing's accuracy."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dense_nme, self.parsing_accuracy = MeanMetric(), MeanMetric()
+
+    @torch.no_grad()
+    def update(self, answer: DenseAnswer, target: Tensor, labels: Tensor) -> None:
+        """Count one batch: true points (B, N, 2) in pixels, true classes (B, h, w)."""
+        box = (target[:, :LANDMARKS].amax(dim=1) - target[:, :LANDMARKS].amin(dim=1)).prod(dim=-1).sqrt()
+        self.dense_nme.update(100 * (answer.points - target).norm(dim=-1).mean(dim=-1) / box)
+        self.parsing_accuracy.update((answer.parsing.argmax(dim=1) == labels).float())
+
+    def named(self) -> Iterator[tuple[str, Metric]]:
+        yield "dense_nme", self.dense_nme
+        yield "parsing_accuracy", self.parsing_accuracy
+
+
+class DenseFace(FaceModule):
+    """Dense landmarks with their uncertainty, coefficients and a parsing map, learned from exact truth.
+
+    Args:
+        face_model, image_size, optimizer, schedule, init_weights: see `FaceModule`.
+        backbone: the network up to its heads.
+        parsing_classes: of the parsing map.
+        weights: of the loss terms.
+
+    Raises:
+        UserError: the face model is not the embedded default.
+    """
+
+    vertices: Tensor
+    directions: Tensor
+
+    def __init__(
+        self,
+        face_model: MorphableModel,
+        backbone: ThinResNet,
+        image_size: int = 112,
+        parsing_classes: int = 13,
+        weights: DenseFaceWeights = DenseFaceWeights(),
+        optimizer: Callable[[Iterable], Optimizer] = AdamW,
+        schedule: Literal["constant", "cosine"] = "cosine",
+        init_weights: str | None = None,
+    ) -> None:
+        if not isinstance(face_model, LinearModel) or face_model.name != "default":
+            raise UserError(f"face model {face_model.name}: dense landmarks are known of the default one alone")
+        super().__init__(face_model, backbone, None, image_size, optimizer, schedule)
+        self.weights = weights
+        self.register_buffer("vertices", torch.from_numpy(load_dense_landmarks()), persistent=False)
+        self.decode = DensePoints(face_model, self.vertices)
+        self.points = nn.Linear(backbone.features, 3 * len(self.vertices))
+        self.parser = ParsingHead(backbone.width, parsing_classes)
+        nn.init.zeros_(self.points.weight)
+        nn.init.zeros_(self.points.bias)
+        mean = face_model.mean_shape[self.vertices]
+        places = default_intrinsics(image_size)
+        depth = 10 - mean[:, 2:]
+        start = (places[:2, 2] + places[0, 0] * mean[:, :2] * mean.new_tensor([1.0, -1.0]) / depth) / image_size
+        self.register_buffer("mean_points", start, persistent=False)
+        self.register_buffer("directions", _sphere(64), persistent=False)
+        motions = similarity_motions(face_model.mean_shape)
+        self.identity_error = ExplainedVariance(face_model.identity_basis, 1.0, motions)
+        self.size_error = ExplainedVariance(face_model.identity_basis, 1.0)
+        self.expression_error = ExplainedVariance(face_model.expression_basis, EXPRESSION_DEVIATION)
+        self.albedo_error = ExplainedVariance(face_model.albedo_basis, 1.0)
+        self.own_metrics: DenseFaceMetrics = DenseFaceMetrics()
+        self.start_from(init_weights)
+
+    @property
+    def backbone(self) -> ThinResNet:
+        """The network up to its heads, which the regressor holds."""
+        backbone = self.regressor.backbone
+        assert isinstance(backbone, ThinResNet)
+        return backbone
+
+    def predict(self, image: Tensor) -> DenseAnswer:
+        """(B, 3, S, S) sRGB in [0, 1] -> all that the network says of it."""
+        regressor = self.regressor
+        features, maps = self.backbone.maps(image)
+        coefficients = regressor.layout.split(regressor.head(features) * regressor.scale)
+        offset, spread = self.points(features).unflatten(-1, (-1, 3)).split([2, 1], dim=-1)
+        size = image.shape[-1]
+        points = (self.get_buffer("mean_points") + POINT_UNIT * offset) * size
+        log_deviation = (math.log(FIRST_DEVIATION) + spread[..., 0]).clamp(*LOG_LIMITS) + math.log(size)
+        return DenseAnswer(coefficients, points, log_deviation, self.parser(maps))
+
+    @torch.no_grad()
+    def landmarks(self, image: Tensor) -> Tensor:
+        """(B, 68, 2) pixels of aligned crops of any size: the iBUG points, the same of the head in every pose."""
+        answer = self.eval().predict(self._resized(image))
+        return answer.points[:, :LANDMARKS] * (image.shape[-1] / self.image_size)
+
+    def training_step(self, batch: FaceBatch, batch_idx: int) -> Tensor:
+        terms, _, _ = self.terms(batch)
+        loss = weighted_sum(terms, self.weights.terms())
+        self.log_terms("train", terms, loss, len(batch))
+        return loss
+
+    def terms(self, batch: FaceBatch) -> tuple[dict[str, Tensor], DenseAnswer, FaceBatch]:
+        """Every term as a mean over the batch; the network's answer; and the batch as the default camera sees it.
+
+        Raises:
+            UserError: the batch has no truth, or no parsing map.
+        """
+        if batch.truth is None or batch.truth.parsing is None:
+            raise UserError(
+                "the dense-landmark network learns from whole synthetic heads: give data with settings.heads"
+            )
+        given = self.regressor.layout.split(batch.truth.coefficients)
+        target = self.true_points(batch)
+        true = seen_by_default_camera(given, batch.intrinsics, batch.size[1])
+        answer, size = self.predict(batch.image), batch.size[1]
+        found = answer.coefficients
+        camera = default_intrinsics(size, batch.image.device).expand(len(batch), -1, -1)
+        redrawn = self.decode(found, camera)
+        rotations = euler_to_rotation(found.angles), euler_to_rotation(true.angles)
+        scale = math.log(size)
+        terms = {
+            "dense": gaussian_landmark_loss(answer.points / size, target / size, answer.log_deviation - scale).mean(),
+            "reprojection": 100 / size * (redrawn - target).norm(dim=-1).mean(),
+            "identity": self.identity_error(found.identity, true.identity).mean(),
+            "size": self.size_error(found.identity, true.identity).mean(),
+            "expression": self.expression_error(found.expression, true.expression).mean(),
+            "openings": aspect_ratio_loss(self._landmarks(found), self._landmarks(true)).mean(),
+            "albedo": self.albedo_error(found.albedo, true.albedo).mean(),
+            "rotation": geodesic_distance(*rotations).mean(),
+            "translation": (found.translation - true.translation).norm(dim=-1).mean(),
+            "light": light_difference(found.illumination, true.illumination, self.directions).mean(),
+            "parsing": cross_entropy(answer.parsing, _labels(batch, answer)),
+        }
+        truth = replace(batch.truth, coefficients=self.regressor.layout.join(true))
+        return terms, answer, replace(batch, truth=truth, intrinsics=camera, landmarks=target[:, :LANDMARKS])
+
+    def evaluate(self, stage: Stage, batch: FaceBatch, batch_idx: int) -> None:
+        terms, answer, seen = self.terms(batch)
+        self.log_terms(stage, terms, weighted_sum(terms, self.weights.terms()), len(batch))
+        self.metrics.update(seen, answer.coefficients, self.renderer(answer.coefficients))
+        self.own_metrics.update(answer, self.true_points(batch), _labels(batch, answer))
+
+    def true_points(self, batch: FaceBatch) -> Tensor:
+        """(B, N, 2) pixels: where the dense points are in pictures whose truth is known."""
+        assert batch.truth is not None
+        return self.decode(self.regressor.layout.split(batch.truth.coefficients), batch.intrinsics)
+
+    def _landmarks(self, coefficients: Coefficients) -> Tensor:
+        """(B, 68, 3) decimetres: the iBUG points, which are the first of the dense ones, without a pose."""
+        return self.decode.points(coefficients)[:, :LANDMARKS]
+
+    @torch.no_grad()
+    def panels(self, batch: FaceBatch) -> dict[str, Tensor]:
+        """Pictures of a batch by name, each (B, 3, H, W) in [0, 1]."""
+        answer = self.predict(batch.image)
+        pictures = face_panels(batch.image, self.renderer(answer.coefficients))
+        shades = answer.parsing.argmax(dim=1, keepdim=True) / max(answer.parsing.shape[1] - 1, 1)
+        return pictures | {"parsing": interpolate(shades, batch.size).expand(-1, 3, -1, -1)}
+
+
+def _labels(batch: FaceBatch, answer: DenseAnswer) -> Tensor:
+    """(B, h, w) the true classes, as large as the network's map."""
+    assert batch.truth is not None and batch.truth.parsing is not None
+    return interpolate(batch.truth.parsing.float(), answer.parsing.shape[-2:])[:, 0].long()
+
+
+def _sphere(count: int) -> Tensor:
+    """(count, 3) unit vectors, evenly spread (Fibonacci's lattice)."""
+    index = torch.arange(count) + 0.5
+    height, turn = 1 - 2 * index / count, index * math.pi * (1 + math.sqrt(5))
+    across = (1 - height.square()).sqrt()
+    return torch.stack([across * turn.cos(), height, across * turn.sin()], dim=-1)

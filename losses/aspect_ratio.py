@@ -1,0 +1,43 @@
+"""How far eyes and mouth are open, of 68 landmarks."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+# Upper points, the lower ones below them, and the two corners.
+OPENINGS = (
+    ((37, 38), (41, 40), (36, 39)),
+    ((43, 44), (47, 46), (42, 45)),
+    ((61, 62, 63), (67, 66, 65), (60, 64)),
+)
+
+
+def aspect_ratios(landmarks: Tensor) -> Tensor:
+    """Height over width of the right eye, the left eye and the inner mouth, the person's right and left.
+
+    For the eyes this is the eye aspect ratio of Soukupova and Cech 2016: about 0.3 when open, 0 when closed.
+
+    Args:
+        landmarks: (B, 68, D) points in the plane or in space, any unit.
+
+    Returns:
+        (B, 3), at least 0.
+
+    >>> square = torch.zeros(1, 68, 2)
+    >>> square[0, 37:40] = torch.tensor([[1.0, 1.0], [2.0, 1.0], [3.0, 0.0]])
+    >>> square[0, 40:42] = torch.tensor([[2.0, -1.0], [1.0, -1.0]])
+    >>> aspect_ratios(square)[0, 0].item()
+    0.6666666865348816
+    """
+    ratios = []
+    for upper, lower, (right, left) in OPENINGS:
+        height = (landmarks[:, upper] - landmarks[:, lower]).norm(dim=-1).mean(dim=-1)
+        width = (landmarks[:, right] - landmarks[:, left]).norm(dim=-1)
+        ratios.append(height / width.clamp_min(torch.finfo(width.dtype).tiny))
+    return torch.stack(ratios, dim=-1)
+
+
+def aspect_ratio_loss(predicted: Tensor, target: Tensor) -> Tensor:
+    """Mean absolute difference of the `aspect_ratios` of (B, 68, D) landmarks -> (B,)."""
+    return (aspect_ratios(predicted) - aspect_ratios(target)).abs().mean(dim=-1)

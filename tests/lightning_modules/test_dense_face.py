@@ -1,0 +1,131 @@
+"""The dense-landmark network: what it is taught, against projection, brute force and sampling."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from datamodules.batch import FaceBatch, Truth
+from lightning_modules.dense_face import DenseFace, ThinResNet
+from lightning_modules.dense_face.targets import (
+    ExplainedVariance,
+    seen_by_default_camera,
+    similarity_motions,
+)
+from losses.metrics import VertexRMSE
+from renderers.camera import default_intrinsics, euler_to_rotation, project, transform
+from renderers.coefficients import Coefficients
+from renderers.face_models.default.model import load_default
+from renderers.face_models.linear import LinearModel
+from renderers.face_renderer import mean_coefficients
+
+SIZE = 32
+
+
+@pytest.fixture(scope="module")
+def default_model() -> LinearModel:
+    return load_default()
+
+
+@pytest.fixture(scope="module")
+def module(default_model: LinearModel) -> DenseFace:
+    torch.manual_seed(0)
+    return DenseFace(default_model, ThinResNet(8), SIZE)
+
+
+def heads(face_model: LinearModel, count: int) -> tuple[Coefficients, torch.Tensor]:
+    """Random people before cameras at other distances, off the crop's middle."""
+    generator = torch.Generator().manual_seed(3)
+    mean = mean_coefficients(face_model, count)
+    drawn = replace(
+        mean,
+        identity=torch.randn(mean.identity.shape, generator=generator),
+        angles=torch.randn(count, 3, generator=generator) * torch.tensor([0.2, 0.5, 0.2]),
+        translation=torch.randn(count, 3, generator=generator) * 0.2 + torch.tensor([0.0, 0.0, -8.0]),
+    )
+    camera = default_intrinsics(SIZE).repeat(count, 1, 1)
+    camera[:, 0, 0] *= 1.8
+    camera[:, 1, 1] *= 1.8
+    camera[:, :2, 2] += torch.tensor([3.0, -2.0])
+    return drawn, camera
+
+
+def test_dense_points_are_the_models_vertices_seen_by_the_camera(module: DenseFace, default_model: LinearModel) -> None:
+    drawn, camera = heads(default_model, 3)
+    shape = default_model.shape(drawn.identity, drawn.expression)
+    posed = transform(shape, euler_to_rotation(drawn.angles), drawn.translation)
+    expected = project(posed, camera)[:, module.vertices, :2]
+    np.testing.assert_allclose(module.decode(drawn, camera), expected, atol=1e-3)
+    assert module.vertices[:68].tolist() == default_model.landmark_indices.tolist()
+
+
+def test_an_untrained_network_answers_the_mean_face(module: DenseFace, default_model: LinearModel) -> None:
+    answer = module.eval().predict(torch.rand(2, 3, SIZE, SIZE))
+    mean = mean_coefficients(default_model, 2)
+    np.testing.assert_allclose(
+        answer.points.detach(), module.decode(mean, default_intrinsics(SIZE).expand(2, -1, -1)), atol=1e-3
+    )
+    assert answer.parsing.shape == (2, 13, 8, 8)
+
+
+def test_through_the_default_camera_heads_look_as_before(module: DenseFace, default_model: LinearModel) -> None:
+    """Far away perspective is weak, and only the pose can tell the cameras apart."""
+    drawn, camera = heads(default_model, 8)
+    moved = seen_by_default_camera(drawn, camera, SIZE)
+    seen = module.decode(drawn, camera)
+    again = module.decode(moved, default_intrinsics(SIZE).expand(8, -1, -1))
+    unmoved = module.decode(drawn, default_intrinsics(SIZE).expand(8, -1, -1))
+    assert (again - seen).norm(dim=-1).mean() < 0.01 * SIZE < (unmoved - seen).norm(dim=-1).mean()
+    same = seen_by_default_camera(drawn, default_intrinsics(SIZE).expand(8, -1, -1), SIZE)
+    np.testing.assert_allclose(same.angles, drawn.angles, atol=1e-5)
+    np.testing.assert_allclose(same.translation, drawn.translation, atol=1e-4)
+
+
+def test_the_shapes_error_is_the_share_of_variance_and_knows_no_similarity(default_model: LinearModel) -> None:
+    basis = default_model.identity_basis
+    plain = ExplainedVariance(basis, 1.0)
+    generator = torch.Generator().manual_seed(1)
+    people = torch.randn(400, default_model.identity_size, generator=generator)
+    assert 0.85 < plain(people, torch.zeros_like(people)).mean() < 1.15  # that of the mean face
+    nothing = torch.zeros(1, default_model.expression_size)
+    rmse = VertexRMSE()
+    ratios = []
+    for one in people[:3]:
+        rmse.reset()
+        rmse.update(default_model.shape(one[None], nothing), default_model.shape(torch.zeros_like(one[None]), nothing))
+        ratios.append(float(plain(one[None], torch.zeros_like(one[None]))) / float(rmse.compute()) ** 2)
+    np.testing.assert_allclose(ratios, ratios[0], rtol=1e-3)
+    motions = similarity_motions(default_model.mean_shape)
+    aligned = ExplainedVariance(torch.cat([basis[..., :2], motions[..., 5:]], dim=-1), 1.0, motions)
+    moved = aligned(torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.zeros(1, 4))
+    assert moved < 1e-6 < aligned(torch.tensor([[1.0, 0.0, 0.0, 0.0]]), torch.zeros(1, 4))
+
+
+def test_it_learns_one_batch_by_heart(default_model: LinearModel) -> None:
+    torch.manual_seed(0)
+    module = DenseFace(default_model, ThinResNet(8), SIZE)
+    drawn, camera = heads(default_model, 4)
+    batch = FaceBatch(
+        torch.rand(4, 3, SIZE, SIZE),
+        torch.zeros(4, 68, 2),
+        torch.ones(4, 1, SIZE, SIZE),
+        camera,
+        Truth(
+            module.regressor.layout.join(drawn),
+            torch.ones(4, 1, SIZE, SIZE),
+            parsing=torch.randint(0, 13, (4, 1, SIZE, SIZE), dtype=torch.uint8),
+        ),
+    )
+    optimizer = torch.optim.Adam(module.parameters(), 3e-3)
+    before: dict[str, float] = {}
+    for _ in range(25):
+        terms, _, _ = module.terms(batch)
+        before = before or {name: float(term.detach()) for name, term in terms.items()}
+        optimizer.zero_grad()
+        sum(terms.values()).backward()  # type: ignore[union-attr]
+        optimizer.step()
+    for name in ("dense", "identity", "rotation", "translation", "parsing"):
+        assert terms[name].detach() < before[name] - 0.1 * abs(before[name]), name
