@@ -86,8 +86,8 @@ def run_notebook(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> di
 
 def test_the_toy_paper_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = run_notebook("add_a_paper", tmp_path, monkeypatch)
-    assert names["after"] < names["before"]
-    assert names["trainer"].global_step == 32
+    assert names["after"] < 0.75 * names["before"]
+    assert names["trainer"].global_step == 100
 
 
 @pytest.mark.slow

@@ -24,9 +24,9 @@ COLUMNS, COLUMN_WIDTH = 2, 100
 STYLE = (
     "text{font:600 14px sans-serif;fill:#1b1f24}.part{font:11px sans-serif;fill:#57606a}"
     "rect{fill:#eef2f7;stroke:#8c959f}"
-    "path{fill:none;stroke:#57606a;stroke-width:1.5}.head{fill:#57606a;stroke:none}"
+    "path{fill:none;stroke:#57606a;stroke-width:1.5}.head{fill:#57606a;stroke:none}.sheet{fill:#fff;stroke:none}"
     "@media(prefers-color-scheme:dark){text{fill:#e6edf3}.part{fill:#9da7b3}rect{fill:#1c232c;stroke:#6e7681}"
-    "path{stroke:#9da7b3}.head{fill:#9da7b3}}"
+    "path{stroke:#9da7b3}.head{fill:#9da7b3}.sheet{fill:#0d1117}}"
 )
 
 
@@ -98,7 +98,9 @@ def draw() -> str:
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1012 {total}" role="img">{title}<style>{STYLE}</style>'
     )
-    return "\n".join([head, *drawn, "</svg>\n"])
+    # A site's dark mode may be another than the system's, whose colours the picture has: it brings its own background.
+    sheet = f'<rect class="sheet" width="1012" height="{total}"/>'
+    return "\n".join([head, sheet, *drawn, "</svg>\n"])
 
 
 def _is_part(graph: grimp.ImportGraph, module: str) -> bool:
