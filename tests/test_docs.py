@@ -92,7 +92,7 @@ def test_the_toy_paper_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.slow
 def test_the_notebooks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert abs(float(run_notebook("render", tmp_path, monkeypatch)["yaw"]) - 3.14159 / 6) < 0.03
+    assert abs(run_notebook("render", tmp_path, monkeypatch)["yaw"].item() - 3.14159 / 6) < 0.03
     energy = run_notebook("fit", tmp_path, monkeypatch)["energy"]
     assert energy[-1] < energy[0]
     losses = run_notebook("train", tmp_path, monkeypatch)["losses"]

@@ -50,16 +50,15 @@ data = SyntheticMultiView(
 data.prepare_data()
 data.setup("fit")
 renderer, layout = FaceRenderer(face_model, 48), face_model.layout()
-network = nn.Sequential(
-    nn.Conv2d(3, 16, 5, 4), nn.ReLU(), nn.Conv2d(16, 32, 3, 2), nn.ReLU(), nn.Flatten(), nn.LazyLinear(layout.length)
-)
+last = nn.LazyLinear(layout.length)
+network = nn.Sequential(nn.Conv2d(3, 16, 5, 4), nn.ReLU(), nn.Conv2d(16, 32, 3, 2), nn.ReLU(), nn.Flatten(), last)
 
 # %%
 losses: list[float] = []
 batch = next(iter(data.train_dataloader()))
 network(batch.image)  # gives the last layer its size
 with torch.no_grad():
-    network[-1].weight.mul_(0.1)  # so that the first answers are near the mean face
+    last.weight.mul_(0.1)  # so that the first answers are near the mean face
 optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
 for _ in range(8):
     for batch in data.train_dataloader():
