@@ -81,7 +81,7 @@ class PhotoFolder(PreparedData):
 
     Yields `MultiViewBatch`: (B, 3, size, size) images, landmarks, skin weights and the default camera's intrinsics.
     Training images are moved, mirrored and recolored; validation, test and prediction ones are not. A data set's own
-    split holds; where it keeps nothing for validation, some of its training people are kept. A folder of photographs
+    split is kept. Where it has no validation part, some of its training people become one. A folder of photographs
     has no split: some are kept for validation, and test uses those. Prediction uses all of them.
 
     Args:

@@ -128,7 +128,7 @@ class PreparedData(LightningDataModule):
                 )
 
     def options(self) -> dict[str, Any]:
-        """Arguments of a loader of these faces."""
+        """The arguments for a loader that reads these faces."""
         return {
             "num_workers": self.num_workers,
             "persistent_workers": self.num_workers > 0,

@@ -27,6 +27,6 @@ class SkinWeightedFaces(WrappedFaces):
 
     @torch.no_grad()
     def on_after_batch_transfer(self, batch: FaceBatch, dataloader_idx: int) -> FaceBatch:
-        """The batch with its skin probabilities."""
+        """The batch with `skin_probability` filled in."""
         given: FaceBatch = self.data.on_after_batch_transfer(batch, dataloader_idx)
         return replace(given, skin_probability=self.classifier.probability(given.image, self.prior))

@@ -8,7 +8,7 @@ from lightning import LightningDataModule
 
 
 class WrappedFaces(LightningDataModule):
-    """Forwards everything to `data`; a subclass defines `on_after_batch_transfer`.
+    """Forwards every call to `data`. A subclass changes the batches in its `on_after_batch_transfer`.
 
     Args:
         data: where the faces come from; its batches may be any `FaceBatch`.

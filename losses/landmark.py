@@ -13,7 +13,7 @@ STRONG_EXPRESSION = 20.0
 
 
 def landmark_weights() -> Tensor:
-    """Confidences c_lm of MGCNet section 3.3: 10 for the nose and the inner mouth, 1 elsewhere. (68,), iBUG order."""
+    """(68,) confidences c_lm of MGCNet, section 3.3, in iBUG order: 10 for nose and inner mouth, 1 elsewhere."""
     weights = torch.ones(LANDMARKS)
     weights[NOSE] = STRONG
     weights[INNER_MOUTH] = STRONG

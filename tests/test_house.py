@@ -22,7 +22,7 @@ PACKAGES = {"lightning_modules", "datamodules", "losses", "renderers", "experime
 TOP_LEVEL = PACKAGES | {
     *("tests", ".ci", ".github"),
     *("pyproject.toml", "constraints.txt", "Makefile", ".gitignore", ".pre-commit-config.yaml"),
-    *("README.md", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md"),
+    *("README.md", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "CITATION.cff"),
 }
 
 
@@ -119,7 +119,8 @@ class TestTrackedFiles:
     def test_what_the_readme_has_people_put_here_is_ignored(self) -> None:
         if not (ROOT / ".git").exists():
             pytest.skip("not a git checkout")
-        text = (ROOT / "README.md").read_text(encoding="utf-8")
+        guides = [ROOT / "README.md", *ROOT.glob("experiments/*/README.md"), *ROOT.glob("experiments/docs/pages/*.md")]
+        text = "\n".join(path.read_text(encoding="utf-8") for path in guides)
         named = set(re.findall(r"\b(?:data|runs)/[\w/.-]*\w|(?<=[= ])[\w]+\.(?:jpg|png)\b|(?<=DIR=)\w+", text))
         assert {"data/BFM_model_front.mat", "data/photos", "photos", "me.jpg", "sunglasses.png"} <= named
         for path in sorted(named):

@@ -85,7 +85,7 @@ def _poses(path: Path, images: tuple[Path, ...]) -> dict[Path, tuple[float, floa
 
 
 def read_points(path: Path) -> np.ndarray:
-    """(68, 2) continuous pixels of an iBUG `.pts` file, which counts pixels from 1 at their centres.
+    """(68, 2) continuous pixels, read from an iBUG `.pts` file. The file's (1, 1) is the centre of the first pixel.
 
     Raises:
         UserError: no such file, another form, or another number of points.

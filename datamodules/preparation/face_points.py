@@ -120,7 +120,8 @@ class PointPredictor:
         return FacePoints(box, back, _distance(answers, mean, mean), turn)
 
     def _disagreement(self, image: np.ndarray, points: FacePoints) -> float:
-        """The larger distance to what the 5-point predictor says, and to what the 68-point one says in a wider box."""
+        """How far the landmarks lie from two other answers, whichever is further: the 5-point predictor's, and the
+        68-point predictor's in a wider box."""
         patch, matrix = face_patch(image, points.box, self.SIDE, self.MARGIN, points.turn)
         landmarks, low = transform_points(points.landmarks, matrix), round(self.MARGIN * self.SIDE)
         five = self._look(self._five, FIVE_MIRROR, patch, (low, low), self.SIDE).mean(axis=0)

@@ -306,7 +306,7 @@ def _detected(points: FacePoints, score: float) -> DetectedFace:
 
 
 def overlap(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
-    """Intersection of two (4,) boxes over their union, and over the smaller one; both in [0, 1]."""
+    """The intersection of two (4,) boxes, divided by their union and by the smaller box. Both are in [0, 1]."""
     sides = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
     common = float(np.prod(np.clip(sides, 0, None)))
     areas = float(np.prod(a[2:] - a[:2])), float(np.prod(b[2:] - b[:2]))

@@ -34,7 +34,7 @@ class CoarseWeights(Weights):
         return any(value for name, value in asdict(self).items() if name.startswith("prior_"))
 
     def terms(self) -> dict[str, float]:
-        """The weights of equation (6)'s terms by name; those of (10) stand inside its own."""
+        """The weights of equation (6)'s terms, by name. Equation (10) is one term and applies its own weights."""
         return {**super().terms(), "regularization": 1.0}
 
 

@@ -59,8 +59,8 @@ class ChipTransform:
 def fit_similarity(source: Tensor, target: Tensor) -> ChipTransform:
     """The least-squares similarity (rotation, scale, shift; no reflection) from source to target points.
 
-    In complex numbers with centred points it is the regression coefficient sum(conj(s) t) / sum(|s|^2), which is
-    Umeyama's closed form in the plane.
+    Write the centred points as complex numbers. The rotation and scale are then the regression coefficient
+    sum(conj(s) t) / sum(|s|^2). This is Umeyama's closed form in the plane.
 
     Args:
         source: (N, 2).

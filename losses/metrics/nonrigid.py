@@ -69,7 +69,7 @@ def _drawn_to(points: np.ndarray, faces: np.ndarray, surface: Surface) -> tuple[
 
 
 def _laplacian(faces: np.ndarray, count: int) -> sparse.csr_matrix:
-    """(V, V) a vertex less the mean of its neighbours."""
+    """(V, V) sparse. Applied to vertices, it gives each vertex minus the mean of its neighbours."""
     joined = vertex_neighbours(faces, count)
     degree = np.asarray(joined.sum(axis=1)).reshape(-1).clip(1)
     return (sparse.identity(count, format="csr") - sparse.diags(1 / degree) @ joined).tocsr()

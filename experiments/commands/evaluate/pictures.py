@@ -90,7 +90,7 @@ def extremes(errors: Sequence[float]) -> dict[str, int]:
 
 
 def labelled(picture: Tensor, text: str) -> Tensor:
-    """(3, H, W) in [0, 1] with a line of text on a dark band at its foot; enlarged where it is too small for one."""
+    """(3, H, W) in [0, 1] with a line of text on a dark band at the bottom. Enlarges small pictures."""
     height, width = picture.shape[1:]
     factor = -(-SMALLEST_LABELLED // min(height, width))
     large = picture.detach().float().cpu().clamp(0, 1).repeat_interleave(factor, 1).repeat_interleave(factor, 2)

@@ -39,7 +39,7 @@ class Crop:
 
 
 class Predictor:
-    """A trained network, from photographs on.
+    """Reconstructs photographs with a trained network.
 
     Args:
         module: in eval mode, on the device it is to run on.

@@ -42,7 +42,7 @@ class Names:
     metrics: tuple[str, ...]
 
     def panels(self) -> dict[str, tuple[str, ...]]:
-        """The metrics by the title of their panel: what is measured of several faces or stages shares one."""
+        """Metrics by the title of their panel. A metric of several faces or stages has one panel for all of them."""
         grouped: dict[str, list[str]] = {}
         for name in self.metrics:
             # `occluded/coarse_psnr`, `fine_psnr` and `psnr` are one measure of three faces.
@@ -51,7 +51,7 @@ class Names:
 
 
 def logged_names(module: nn.Module) -> Names:
-    """The terms of a paper's data classes of weights, and the metrics that its parts report."""
+    """The names that a paper logs: the terms of its `Weights` classes, and the metrics of its parts."""
     weights = [value for value in vars(module).values() if isinstance(value, Weights)]
     terms = [name for value in weights for name in value.terms()]
     metrics = [name for part in module.children() if isinstance(part, NamedMetrics) for name, _ in part.named()]

@@ -20,7 +20,7 @@ AHEAD = 8  # photographs a process that are handed out before they are asked for
 
 
 def process_count(workers: int, photographs: int) -> int:
-    """How many processes prepare that many photographs; 1 is this one."""
+    """How many processes prepare that many photographs. 1 means that this process does it alone."""
     return 1 if photographs <= FEW else min(workers, math.ceil(photographs / 2))
 
 

@@ -109,7 +109,7 @@ class Preparer:
     def _faces(
         self, name: str, photo: np.ndarray, annotation: Annotation
     ) -> tuple[list[PreparedFace], list[tuple[bytes, bytes]], int]:
-        """The faces, their files, and how many more were found whose landmarks are doubtful."""
+        """The faces, their files, and the number of faces that were skipped because their landmarks are doubtful."""
         if annotation.landmarks is not None:
             found, contour = [_given_face(annotation.landmarks, photo)], annotation.contour
         else:

