@@ -72,7 +72,7 @@ HEADLINES = {
     "specular": Headline(
         "Specular, MM 2022",
         "highlights and a lamp",
-        10,
+        11,
         "colour error",
         "val/color_error",
         "color error",
