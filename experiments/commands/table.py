@@ -154,7 +154,8 @@ def _write(spec: TableSpec, table: Mapping[str, Any]) -> None:
 def optimized(
     spec: TableSpec, rows: Sequence[Row], config: Path, common: Sequence[str], arguments: argparse.Namespace
 ) -> dict[str, Any]:
-    """table.json as it stood, with `per_image` in the rows that were asked for: each beside the first of them.
+    """table.json as it stood, with `per_image` in the rows that were asked for and in the first, which
+    all are compared with.
 
     Raises:
         UserError: the paper's rows differ in more than a loss of coefficients.
@@ -164,7 +165,8 @@ def optimized(
     table = read_json(spec.folder / "table.json")
     lines = {row["name"]: row for row in table.get("rows", [])}
     baseline: dict[str, list[float]] = {}
-    for row in rows:
+    first = spec.rows[0]
+    for row in (first, *(row for row in rows if row != first)):
         words = ["--config", str(config), *common, *spec.per_image, *row.overrides]
         figures = measure(words, arguments.people, arguments.steps)
         baseline = baseline or figures
@@ -399,7 +401,7 @@ def replace_block(path: Path, name: str, text: str) -> None:
 
 
 def _print(lines: Sequence[Sequence[str]], title: str) -> None:
-    header, *below = lines
+    header, *below = map(list, lines)
     shape = f"{title}: {len(below)} rows"
     if len(header) > len(below) + 1:  # a terminal is narrow: as many columns as there are rows
         header, *below = (list(column) for column in zip(header, *below, strict=True))
