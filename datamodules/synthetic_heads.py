@@ -16,7 +16,7 @@ from datamodules.synthesis.head_scene import compose, labelled, visible
 from datamodules.synthesis.lighting import sample_light
 from datamodules.synthesis.parsing import batch_of
 from datamodules.synthesis.people import SKINS, HeadSettings, sample_camera, sample_gaze, sample_looks
-from datamodules.synthesis.scenes import sample_scene
+from datamodules.synthesis.scenes import head_turns, sample_scene
 from datamodules.synthesis.shading import depth_behind, draw
 from datamodules.synthesis.things import covered_marks, draw_things, sample_things
 from datamodules.synthetic import SPLITS, SyntheticFaces
@@ -87,9 +87,9 @@ class SyntheticHeads(SyntheticFaces):
         drawn["expression"] = np.repeat(expression[None], views, axis=0)
         intrinsics, back = sample_camera(self.size, views, heads, self._stream(index, CAMERA))
         drawn["translation"][:, 2] = back
-        light, illumination = sample_light(
-            views, self.settings.light_change, not heads.environments, person.dark, self._stream(index, LIGHT)
-        )
+        turns = head_turns(torch.as_tensor(drawn["angles"])) if self.settings.light_turns else None
+        change, chance = self.settings.light_change, self._stream(index, LIGHT)
+        light, illumination = sample_light(views, change, not heads.environments, person.dark, chance, turns)
         named = {name: torch.as_tensor(value, dtype=torch.float32) for name, value in drawn.items()}
         coefficients = Coefficients.from_named({**named, "illumination": illumination})
         composed = compose(geometry, person, coefficients, intrinsics, skin_texture(self.face_model, person.skin))

@@ -71,3 +71,22 @@ def irradiance(normals: Tensor, illumination: Tensor) -> Tensor:
     )
     constant = BAND_0 * (bands[0] + AMBIENT) - BAND_2 / (2 * math.sqrt(3)) * bands[6]
     return monomials @ factors + constant.unsqueeze(1)
+
+
+def turned_light(illumination: Tensor, rotation: Tensor) -> Tensor:
+    """The weights of the same light after it was turned: each band of harmonics only mixes within itself.
+
+    Args:
+        illumination: (B, 27) weights.
+        rotation: (B, 3, 3): what light a normal n had, R n has now.
+
+    Returns:
+        (B, 27)
+    """
+    index = torch.arange(32, dtype=rotation.dtype, device=rotation.device) + 0.5
+    height, around = 1 - index / 16, math.pi * (1 + math.sqrt(5)) * index
+    radius = (1 - height.square()).sqrt()
+    normals = torch.stack([radius * around.cos(), radius * around.sin(), height], dim=-1)
+    before = spherical_harmonics_basis(normals @ rotation)  # R^T n, where the light of n came from
+    mixed = torch.linalg.pinv(spherical_harmonics_basis(normals)) @ before
+    return (mixed @ illumination.unflatten(-1, (3, 9)).transpose(1, 2)).transpose(1, 2).flatten(1)

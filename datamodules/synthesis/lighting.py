@@ -26,7 +26,7 @@ LUMINANCE = torch.tensor([0.2126, 0.7152, 0.0722])
 
 
 def sample_light(
-    views: int, light_change: float, plain: bool, dark: float, generator: Generator
+    views: int, light_change: float, plain: bool, dark: float, generator: Generator, head_turns: Tensor | None = None
 ) -> tuple[Light, Tensor]:
     """One person's light in every view.
 
@@ -36,6 +36,8 @@ def sample_light(
         plain: soft white light from the front instead of a real place.
         dark: how dark the skin is, 0 to 1: a camera exposes such a face for longer.
         generator: the draw depends on its state alone.
+        head_turns: (S, 3, 3) how the head, and with it place and lamp, is turned against the target's view; not at all
+            where absent. The flash stays with the camera. All pictures are exposed for the target's view then.
 
     Returns:
         the light, and (S, 27) its weights of `renderers.illumination`, lamp and flash in them, shadows not.
@@ -48,20 +50,23 @@ def sample_light(
         BRIGHTNESS * np.exp(BRIGHTNESS_SPREAD * generator.standard_normal()),
     )
     brightness = exposure * (1 + LONGER * dark) * np.exp(0.3 * light_change * generator.standard_normal(views))
-    turns = torch.stack([_about_y(turn + float(angle)) for angle in aside])
+    one_exposure = head_turns is not None
+    if head_turns is None:
+        head_turns = torch.eye(3).expand(views, 3, 3)
+    turns = torch.stack([_about_y(turn + float(angle)) for angle in aside]) @ head_turns.transpose(1, 2)
     place = environments()[chosen]
     panorama = torch.full((2, 4, 3), 0.8) if plain else torch.from_numpy(place.panorama)
     soft, keys, strengths = [], [], []
     for view in range(views):
         around = torch.full((len(probe()), 3), 0.8)
-        key, strength = torch.tensor([0.0, 0.0, 1.0]), torch.full((3,), 0.3)
+        key, strength = head_turns[view, :, 2], torch.full((3,), 0.3)
         if not plain:
             around = irradiance((probe() @ turns[view].T)[None], soft_light(chosen)[None])[0]
             key = turns[view].T @ torch.from_numpy(place.direction)
             strength = torch.from_numpy(place.light) / math.pi
         if lamp is not None:
             around = around + strength * (probe() @ key).clamp_min(0)[:, None]
-            key, strength = lamp[0], lamp[1] * around.mean()
+            key, strength = head_turns[view] @ lamp[0], lamp[1] * around.mean()
         soft.append(around)
         keys.append(key)
         strengths.append(strength)
@@ -69,6 +74,8 @@ def sample_light(
     flashes = flash * around.mean(dim=(1, 2))[:, None].expand(-1, 3)
     # On what faces the camera: the lights' colour and their brightness.
     front = _on_face(around, key, strength, flashes)
+    if one_exposure:
+        front = front[views // 2].expand(views, 3)
     tint = front / (front @ LUMINANCE)[:, None]
     gain = (torch.tensor(brightness, dtype=torch.float32) / (front @ LUMINANCE))[:, None] * tint**-balance
     around, strength, flashes = around * gain[:, None], strength * gain, flashes * gain

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 
 from datamodules.synthesis.people import HeadSettings
+from renderers.camera import euler_to_rotation
 from renderers.face_models.base import MorphableModel
 from renderers.face_models.sampling import sample_shape_coefficients
-from renderers.illumination import AMBIENT
+from renderers.illumination import AMBIENT, turned_light
 
 LATER_SETTINGS = ("side_light", "specular", "texture_detail", "displacement", "heads")
 LAMP_ANGLE = 60.0  # degrees from the viewing axis, at most
@@ -32,6 +33,9 @@ class SceneSettings:
         view_gap: degrees; (least, most) yaw between the target and a source view.
         light_strength: standard deviation of the directional light against the ambient 0.8.
         light_change: how much of the light is drawn anew for each view; 0 keeps one light, 1 keeps nothing.
+        light_turns: the views' common light belongs to the head and turns with it in the pictures, as when several
+            cameras stand around a head that keeps still: a point of the face has one colour in all views. Else it
+            belongs to the room: the head turns before one camera. The target's view has the same light either way.
         side_light: what is added to the standard deviation, 0.6, of the light's place aside (1 is 45 degrees): light
             that grazes the skin shows its relief. The ambient light is dimmed with it, or much would end in white.
         specular: a lamp puts highlights on the faces, which the truth then holds beside the diffuse pictures; the
@@ -47,7 +51,8 @@ class SceneSettings:
     max_yaw: float = 80.0
     view_gap: tuple[float, float] = (10.0, 40.0)
     light_strength: float = 0.35
-    light_change: float = 0.3
+    light_change: float = 0.0
+    light_turns: bool = True
     side_light: float = 0.0
     specular: bool = False
     texture_detail: float = 0.0
@@ -61,7 +66,10 @@ class SceneSettings:
 
     def key(self) -> dict[str, Any]:
         """What the scenes depend on; a setting that came later is named only where it changes something."""
-        return {name: value for name, value in asdict(self).items() if value or name not in LATER_SETTINGS}
+        named = {name: value for name, value in asdict(self).items() if value or name not in LATER_SETTINGS}
+        if self.views == 1:  # one view has nobody to share its light with
+            del named["light_turns"]
+        return named
 
 
 def sample_scene(
@@ -86,21 +94,31 @@ def sample_scene(
     named["angles"] = np.deg2rad(np.stack([pitch, yaw, roll], axis=-1))
     named["translation"] = generator.normal(0, (0.08, 0.08, 0.35), size=(views, 3)).clip(-1, 1)
     kept = np.sqrt(1 - settings.light_change**2)
-    common = _sample_light(settings, generator)
-    lights = [kept * common + settings.light_change * _sample_light(settings, generator) for _ in range(views)]
-    named["illumination"] = np.stack(lights).reshape(views, 27)
+    common = np.repeat(_sample_light(settings, generator).reshape(1, 27), views, axis=0)
+    own = np.stack([_sample_light(settings, generator) for _ in range(views)]).reshape(views, 27)
+    turns = head_turns(torch.as_tensor(named["angles"])) if settings.light_turns else torch.eye(3).expand(views, 3, 3)
+    turns = turns.double()
+    common = turned_light(torch.as_tensor(common), turns).numpy()
+    named["illumination"] = kept * common + settings.light_change * own
     if settings.specular:
         weights = named["illumination"].reshape(views, 3, 9)
         weights[..., 0] += AMBIENT
         weights *= EXPOSURE
         weights[..., 0] -= AMBIENT
         # Last, so that the same seed draws the same people with and without highlights.
-        change, common = settings.light_change, generator.standard_normal(3)
-        lamps = [kept * common + change * generator.standard_normal(3) for _ in range(views)]
-        named["light_position"] = np.stack([lamp_position(lamp) for lamp in lamps])
+        change, shared = settings.light_change, generator.standard_normal(3)
+        lamps = [kept * shared + change * generator.standard_normal(3) for _ in range(views)]
+        positions = np.stack([lamp_position(lamp) for lamp in lamps])
+        named["light_position"] = (turns.numpy() @ positions[..., None])[..., 0]
         for name, limits in (("shininess", SHININESS), ("intensity", INTENSITY)):
             named[name] = np.full((views, 1), np.exp(generator.uniform(*np.log(limits))))
     return {name: value.astype(np.float32) for name, value in named.items()}
+
+
+def head_turns(angles: torch.Tensor) -> torch.Tensor:
+    """(S, 3, 3): how the head is turned in each of S views against the target, the middle one, of (S, 3) radians."""
+    rotation = euler_to_rotation(angles)
+    return rotation @ rotation[len(rotation) // 2].T
 
 
 def _sample_light(settings: SceneSettings, generator: np.random.Generator) -> np.ndarray:

@@ -21,7 +21,7 @@ from rich.table import Table
 from experiments.papers import paper_folder, papers_with
 from experiments.training.plain_yaml import read_yaml
 from experiments.training.run_folder import read_json, write_json, write_text
-from experiments.training.run_pool import PooledRun, RunPool, is_done, last_line, positive, source_stamp
+from experiments.training.run_pool import PooledRun, RunPool, current_commit, is_done, last_line, positive, source_stamp
 from experiments.training.source_code import code_digests, parts_of
 from renderers.io.errors import UserError
 
@@ -51,6 +51,7 @@ class TableSpec:
         config: the configuration that every row starts from.
         overrides: common to all rows.
         metrics: names in the runs' `metrics.json`, the columns.
+        per_image: overrides of all rows where pictures are optimized instead of a network trained.
         parts: (title, word) of every table to print: the columns that hold the word; one table of all by default.
         warm_start: where it is given, the overrides of a run from whose weights every row of that seed goes on.
         rows: the lines.
@@ -60,6 +61,7 @@ class TableSpec:
     config: Path
     overrides: tuple[str, ...]
     metrics: tuple[str, ...]
+    per_image: tuple[str, ...]
     parts: tuple[tuple[str, str], ...]
     warm_start: Row | None
     rows: tuple[Row, ...]
@@ -83,6 +85,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--check", action="store_true", help="run nothing; say which tables (PAPER's, or all) are older than the code"
     )
+    parser.add_argument(
+        "--per-image", action="store_true",
+        help="train nothing: optimize each picture's coefficients by the rows' losses, what these can show",
+    )  # fmt: skip
+    parser.add_argument("--people", type=positive, default=12, help="of --per-image (default 12)")
+    parser.add_argument("--steps", type=positive, default=300, help="of --per-image (default 300)")
     parser.add_argument("--seeds", type=positive, default=3, help="runs of each row (default 3)")
     parser.add_argument("--jobs", type=positive, default=None, help="runs at a time (default 2, or the processors)")
     parser.add_argument("--only", metavar="ROW", help="this row alone; the others keep what table.json says")
@@ -112,6 +120,9 @@ def run(arguments: argparse.Namespace) -> int:
         if not rows:
             raise UserError(f"--only {arguments.only}: the rows are {', '.join(row.name for row in spec.rows)}")
     common = (*spec.overrides, *(f"--{override.lstrip('-')}" for override in arguments.override))
+    if arguments.per_image:
+        _write(spec, optimized(spec, rows, config, common, arguments))
+        return 0
     stamp, jobs, runs_dir = source_stamp(config), arguments.jobs or min(2, os.cpu_count() or 1), arguments.runs_dir
     starts: dict[int, tuple[str, ...]] = {}
     if spec.warm_start is not None:
@@ -124,14 +135,51 @@ def run(arguments: argparse.Namespace) -> int:
         for row in rows
     ]
     execute(runs, stamp, jobs)
-    table = collect(spec, rows, runs, arguments)
+    _write(spec, collect(spec, rows, runs, arguments))
+    return 0
+
+
+def _write(spec: TableSpec, table: Mapping[str, Any]) -> None:
+    """table.json, the READMEs' tables, and the screen."""
     write_json(spec.folder / "table.json", table)
     text = markdown(table, spec.parts)
     for readme in (spec.folder / "README.md", spec.folder.parent.parent / "README.md"):
         replace_block(readme, f"table:{spec.paper}", text)
     for title, word in spec.parts:
-        _print(table, title or spec.paper, word)
-    return 0
+        _print(cells(table, word), title or spec.paper)
+    if lines := per_image_cells(table):
+        _print(lines, f"{spec.paper}, per image")
+
+
+def optimized(
+    spec: TableSpec, rows: Sequence[Row], config: Path, common: Sequence[str], arguments: argparse.Namespace
+) -> dict[str, Any]:
+    """table.json as it stood, with `per_image` in the rows that were asked for and in the first, which
+    all are compared with.
+
+    Raises:
+        UserError: the paper's rows differ in more than a loss of coefficients.
+    """
+    from experiments.commands.per_image import compared, measure
+
+    table = read_json(spec.folder / "table.json")
+    lines = {row["name"]: row for row in table.get("rows", [])}
+    baseline: dict[str, list[float]] = {}
+    first = spec.rows[0]
+    for row in (first, *(row for row in rows if row != first)):
+        words = ["--config", str(config), *common, *spec.per_image, *row.overrides]
+        figures = measure(words, arguments.people, arguments.steps)
+        baseline = baseline or figures
+        names = [name for name in spec.metrics if name in figures]
+        line = lines.setdefault(
+            row.name, {"name": row.name, "overrides": list(row.overrides), "paper": dict(row.paper)}
+        )
+        line["per_image"] = compared(figures, baseline, names)
+    words = ["python", "-m", "experiments", "table", spec.paper, "--per-image"]
+    words += ["--people", str(arguments.people), "--steps", str(arguments.steps)]
+    words += [f"--override={override}" for override in arguments.override]
+    in_order = [lines[row.name] for row in spec.rows if row.name in lines]
+    return {**table, "rows": in_order, "per_image": {"command": shlex.join(words), "commit": current_commit()}}
 
 
 def age(paper: str) -> str:
@@ -181,7 +229,8 @@ def read_spec(paper: str) -> TableSpec:
     if len(set(slugs)) != len(slugs) or not all(slugs):
         raise UserError(f"{path}: rows need names that differ in letters or digits")
     warm_start = Row("warm start", tuple(tree["warm_start"]), {}) if tree.get("warm_start") else None
-    return TableSpec(folder, config, tuple(tree.get("overrides") or ()), metrics, parts, warm_start, rows)
+    common, per_image = (tuple(tree.get(name) or ()) for name in ("overrides", "per_image"))
+    return TableSpec(folder, config, common, metrics, per_image, parts, warm_start, rows)
 
 
 def plan_run(spec: TableSpec, row: Row, seed: int, config: Path, common: Sequence[str], runs_dir: Path) -> Run:
@@ -238,7 +287,8 @@ def collect(spec: TableSpec, rows: Sequence[Row], runs: Sequence[Run], arguments
         if row.name in wanted:
             finals = [read_json(run.folder.metrics)["final"] for run in runs if run.row == row]
             ours = {metric: summary([_value(final, metric, row) for final in finals]) for metric in spec.metrics}
-            lines.append({"name": row.name, "overrides": list(row.overrides), "paper": dict(row.paper), "ours": ours})
+            line = {"name": row.name, "overrides": list(row.overrides), "paper": dict(row.paper), "ours": ours}
+            lines.append(line | {name: v for name, v in kept.get(row.name, {}).items() if name == "per_image"})
         elif row.name in kept:
             lines.append(kept[row.name])
     stamps = [read_json(run.stamp) for run in runs]
@@ -248,7 +298,8 @@ def collect(spec: TableSpec, rows: Sequence[Row], runs: Sequence[Run], arguments
         commits.update(str(old["commit"]).split(", "))
         made_by.append(old.get("code", {}))
     code = {part: _common([made.get(part, MIXED) for made in made_by]) for part in made_by[0]}
-    return {"command": _command(spec, arguments), "commit": ", ".join(sorted(commits)), "code": code, "rows": lines}
+    made = {"command": _command(spec, arguments), "commit": ", ".join(sorted(commits)), "code": code, "rows": lines}
+    return made | {name: old[name] for name in ("per_image",) if name in old}
 
 
 def _common(digests: Sequence[str]) -> str:
@@ -279,7 +330,7 @@ def summary(seeds: Sequence[float]) -> dict[str, Any]:
 def columns(table: Mapping[str, Any], word: str = "") -> tuple[list[str], list[str]]:
     """Names of the paper's and of our columns that hold `word`."""
     paper = dict.fromkeys(name for row in table["rows"] for name in row["paper"] if word in name)
-    ours = dict.fromkeys(name for row in table["rows"] for name in row["ours"] if word in name)
+    ours = dict.fromkeys(name for row in table["rows"] for name in row.get("ours", ()) if word in name)
     return list(paper), list(ours)
 
 
@@ -289,7 +340,7 @@ def cells(table: Mapping[str, Any], word: str = "") -> list[list[str]]:
     lines = [["row", *(f"{name} (paper)" for name in paper), *(f"{name} (ours)" for name in ours)]]
     for row in table["rows"]:
         published = [f"{row['paper'][name]:g}" if name in row["paper"] else "" for name in paper]
-        measured = [_measured(row["ours"][name]) if name in row["ours"] else "" for name in ours]
+        measured = [_measured(row["ours"][name]) if name in row.get("ours", ()) else "" for name in ours]
         lines.append([row["name"], *published, *measured])
     return lines
 
@@ -306,11 +357,36 @@ def markdown(table: Mapping[str, Any], parts: Sequence[tuple[str, str]] = (("", 
     """table.json as a Markdown table for each (title, word) of `parts`, with the command that makes it."""
     texts = []
     for title, word in parts:
-        header, *lines = cells(table, word)
-        rule = ["---"] + ["---:"] * (len(header) - 1)
-        body = "\n".join("| " + " | ".join(line) + " |" for line in (header, rule, *lines))
+        body = _grid(cells(table, word))
         texts.append(f"{title}:\n\n{body}" if title else body)
-    return "\n\n".join([*texts, f"`{table['command']}` at commit {table['commit']}."])
+    if "command" in table:
+        texts.append(f"`{table['command']}` at commit {table['commit']}.")
+    if lines := per_image_cells(table):
+        made = table["per_image"]
+        texts += [_grid(lines), f"`{made['command']}` at commit {made['commit']}."]
+    return "\n\n".join(texts)
+
+
+def _grid(lines: Sequence[Sequence[str]]) -> str:
+    header, *below = lines
+    rule = ["---"] + ["---:"] * (len(header) - 1)
+    return "\n".join("| " + " | ".join(line) + " |" for line in (header, rule, *below))
+
+
+def per_image_cells(table: Mapping[str, Any]) -> list[list[str]]:
+    """The rows by optimization of each picture: means, and where 95 % of the paired differences from the first lie."""
+    rows = [row for row in table["rows"] if "per_image" in row]
+    names = list(rows[0]["per_image"]) if rows else []
+    lines = [["row, per image", *names]] if rows else []
+    for row in rows:
+        texts = []
+        for name in names:
+            found = row["per_image"][name]
+            gap = found["difference"]
+            between = "" if row is rows[0] else f" ({gap['low']:+.2f} to {gap['high']:+.2f})"
+            texts.append(f"{found['mean']:.2f}{between}")
+        lines.append([row["name"], *texts])
+    return lines
 
 
 def replace_block(path: Path, name: str, text: str) -> None:
@@ -324,12 +400,12 @@ def replace_block(path: Path, name: str, text: str) -> None:
         write_text(path, new)
 
 
-def _print(table: Mapping[str, Any], title: str, word: str) -> None:
-    header, *lines = cells(table, word)
-    shape = f"{title}: {len(lines)} rows"
-    if len(header) > len(lines) + 1:  # a terminal is narrow: as many columns as there are rows
-        header, *lines = (list(column) for column in zip(header, *lines, strict=True))
+def _print(lines: Sequence[Sequence[str]], title: str) -> None:
+    header, *below = map(list, lines)
+    shape = f"{title}: {len(below)} rows"
+    if len(header) > len(below) + 1:  # a terminal is narrow: as many columns as there are rows
+        header, *below = (list(column) for column in zip(header, *below, strict=True))
     shown = Table(*header, title=shape)
-    for line in lines:
+    for line in below:
         shown.add_row(*line)
     Console().print(shown)

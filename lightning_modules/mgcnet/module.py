@@ -133,9 +133,8 @@ class MGCNet(FaceModule):
             rows = batch.targets() if self.identity_views == "targets" else slice(None)
             terms["identity"] = self.identity_term(batch, rendering.image, rendering.landmarks, rows)
         if weights.regularization:
-            terms["regularization"] = coefficient_regularization(
-                coefficients, weights.prior_identity, weights.prior_expression, weights.prior_albedo
-            ).mean()
+            priors = weights.prior_identity, weights.prior_expression, weights.prior_albedo, weights.prior_distance
+            terms["regularization"] = coefficient_regularization(coefficients, *priors).mean()
         return terms
 
     def multi_view_terms(

@@ -14,7 +14,8 @@ class MGCNetWeights(Weights):
     Attributes:
         render, landmark, identity, regularization: the 2D feature losses.
         pixel, depth, epipolar: the multi-view losses (3), (4), (5).
-        prior_identity, prior_expression, prior_albedo: inside the regularization term.
+        prior_identity, prior_expression, prior_albedo, prior_distance: inside the regularization term; the paper has
+            none on the distance.
     """
 
     render: float = 1.9
@@ -27,3 +28,4 @@ class MGCNetWeights(Weights):
     prior_identity: float = 1.0
     prior_expression: float = 0.8
     prior_albedo: float = 3e-3
+    prior_distance: float = 0.0

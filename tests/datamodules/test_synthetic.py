@@ -63,6 +63,27 @@ def test_views_are_one_face_under_other_poses_and_lights() -> None:
         assert same == (name in ("identity", "expression", "albedo")), name
 
 
+def test_a_group_shares_a_light_that_belongs_to_the_head_or_to_the_room() -> None:
+    """On the head a vertex has one colour in all views; in the room the weights are one, in the camera's frame."""
+    for on_head in (True, False):
+        drawn = faces(light_turns=on_head)
+        batch = drawn.__getitems__([0, 1])
+        assert batch.truth is not None
+        truth = drawn.layout.split(batch.truth.coefficients)
+        colors = drawn.renderer(truth).vertex_colors.unflatten(0, (-1, 3))
+        lights = truth.illumination.unflatten(0, (-1, 3))
+        color_gap, light_gap = ((x - x[:, 1:2]).abs()[:, ::2].max() for x in (colors, lights))
+        same, other = (color_gap, light_gap) if on_head else (light_gap, color_gap)
+        assert same < 1e-4 < 0.01 < other
+    own = faces(light_change=0.3).__getitems__([0])
+    assert own.truth is not None
+    layout = small_face_model().layout()
+    drawn_anew = layout.split(own.truth.coefficients).illumination
+    one = faces().__getitems__([0]).truth
+    assert one is not None
+    assert (drawn_anew - layout.split(one.coefficients).illumination).abs().max() > 0.05
+
+
 def test_yaw_reaches_profile_and_never_leaves_the_range() -> None:
     generator = np.random.default_rng(0)
     scenes = [sample_scene(small_face_model(), SceneSettings(), generator) for _ in range(400)]

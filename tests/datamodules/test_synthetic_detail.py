@@ -156,7 +156,8 @@ def test_the_cache_keeps_the_truth_that_is_evaluated(monkeypatch: pytest.MonkeyP
 
 def test_folders_of_faces_without_detail_keep_their_names() -> None:
     """By the names as they have always been made, for dull and for shiny faces."""
-    settings = {"views": 2, "max_yaw": 80.0, "view_gap": (10.0, 40.0), "light_strength": 0.35, "light_change": 0.3}
+    settings = {"views": 2, "max_yaw": 80.0, "view_gap": (10.0, 40.0), "light_strength": 0.35, "light_change": 0.0}
+    settings = {**settings, "light_turns": True}
     assert PLAIN.key() == settings
     assert SceneSettings(views=2, specular=True).key() == {**settings, "specular": True}
     fingerprint = small_face_model().fingerprint()

@@ -24,6 +24,7 @@ from renderers.face_models.default.albedo import skin_colors
 from renderers.face_models.default.model import load_default
 from renderers.face_models.linear import LinearModel
 from renderers.face_renderer import FaceRenderer
+from renderers.illumination import turned_light
 from renderers.io.errors import UserError
 from tests.conf.scenes import small_face_model
 
@@ -225,3 +226,14 @@ def test_the_contact_sheet_shows_the_first_people(tmp_path: Path) -> None:
         tiles = np.asarray(sheet)
     assert tiles.shape == (64, 64, 3)
     assert (tiles[32:, 32:] == 255).all() and min(tiles[:32, :32].std(), tiles[:32, 32:].std()) > 5
+
+
+def test_a_heads_light_turns_with_it_or_stays_in_the_room() -> None:
+    for on_head in (True, False):
+        settings = SceneSettings(views=3, light_turns=on_head, heads=FEWER)
+        coefficients = truth_of(SyntheticHeads(model(), "train", 4, SIZE, 0, settings)[0]).coefficients
+        truth = model().layout().split(coefficients)
+        rotation = euler_to_rotation(truth.angles)
+        turns = rotation @ rotation[1].T if on_head else torch.eye(3).expand(3, 3, 3)
+        expected = turned_light(truth.illumination[1:2].expand(3, -1), turns)
+        assert (expected - truth.illumination).abs().max() < 0.03  # harmonics are fitted to each view's light anew

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -91,7 +92,8 @@ def test_the_same_people_with_and_without_highlights() -> None:
 
 def test_where_lamps_stand_and_how_faces_shine() -> None:
     model = small_shiny_model()
-    scenes = [sample_scene(model, SHINY, np.random.default_rng([0, index])) for index in range(400)]
+    still = replace(SHINY, light_turns=False, light_change=0.3)  # in the camera's frame
+    scenes = [sample_scene(model, still, np.random.default_rng([0, index])) for index in range(400)]
     lamps = np.stack([scene["light_position"] for scene in scenes])
     distance = np.linalg.norm(lamps, axis=-1)
     angle = np.rad2deg(np.arccos(lamps[..., 2] / distance))
@@ -140,7 +142,8 @@ def test_the_cache_keeps_highlights(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 def test_faces_without_highlights_keep_their_folder() -> None:
     """By its name as it has always been made: the settings of that time, and no later one."""
     model = small_face_model()
-    settings = {"views": 3, "max_yaw": 80.0, "view_gap": (10.0, 40.0), "light_strength": 0.35, "light_change": 0.3}
+    settings = {"views": 3, "max_yaw": 80.0, "view_gap": (10.0, 40.0), "light_strength": 0.35, "light_change": 0.0}
+    settings = {**settings, "light_turns": True}
     key = {
         "version": 1, "face_model": model.fingerprint(), "size": SIZE, "count": 4, "seed": 0, "settings": settings,
     }  # fmt: skip

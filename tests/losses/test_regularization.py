@@ -27,6 +27,14 @@ def test_weights_can_be_chosen() -> None:
     assert loss.tolist() == pytest.approx([2 * 4 + 3 * 3 + 5 * 2])
 
 
+def test_a_deviation_of_the_distance_counts_as_one_of_the_identity() -> None:
+    vector = torch.zeros(2, LAYOUT.length)
+    vector[0, -1] = -0.35  # decimetres of t_z
+    vector[1, 0] = 1.0
+    assert coefficient_regularization(LAYOUT.split(vector), distance=1.0).tolist() == pytest.approx([1.0, 1.0])
+    assert coefficient_regularization(LAYOUT.split(vector)).tolist() == pytest.approx([0.0, 1.0])
+
+
 def test_gradcheck() -> None:
     vector = torch.randn(2, LAYOUT.length, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda v: coefficient_regularization(LAYOUT.split(v)), (vector,))

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from scipy.special import lpmv
 
-from renderers.illumination import irradiance, spherical_harmonics_basis
+from renderers.camera import euler_to_rotation
+from renderers.illumination import irradiance, spherical_harmonics_basis, turned_light
 from renderers.reflectance import lambertian
 
 BANDS = [(0, 0), (1, -1), (1, 0), (1, 1), (2, -2), (2, -1), (2, 0), (2, 1), (2, 2)]
@@ -87,3 +88,12 @@ def test_gradcheck() -> None:
     normals = unit_vectors(8).view(2, 4, 3).requires_grad_()
     illumination = torch.randn(2, 27, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(irradiance, (normals, illumination))
+
+
+def test_turned_light_falls_on_turned_normals_as_before() -> None:
+    generator = torch.Generator().manual_seed(0)
+    weights = torch.randn(2, 27, generator=generator, dtype=torch.float64)
+    rotation = euler_to_rotation(torch.randn(2, 3, generator=generator, dtype=torch.float64))
+    normals = unit_vectors(50).expand(2, -1, -1)
+    after = irradiance(normals @ rotation.transpose(1, 2), turned_light(weights, rotation))
+    torch.testing.assert_close(after, irradiance(normals, weights), atol=1e-9, rtol=0)

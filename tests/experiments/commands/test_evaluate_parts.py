@@ -45,7 +45,7 @@ def test_published_tables_hold_a_figure_a_column() -> None:
     for table in tables.values():
         for row in table.rows:
             assert len(row.figures) == len(table.columns)
-            assert ", table " in row.source
+            assert ", table " in row.source or row.source.startswith("NoW challenge, ")
             assert all(len(figure) in (0, 1, 2) and all(value > 0 for value in figure) for figure in row.figures)
 
 
@@ -55,6 +55,14 @@ def test_published_means_are_those_of_their_bins() -> None:
         if row.name in ("3DDFA", "3D-FAN", "3DSTN", "MGCNet baseline", "MGCNet"):
             *bins, mean = (figure[0] for figure in row.figures)
             assert sum(bins) / 3 == pytest.approx(mean, abs=0.006)
+
+
+def test_rows_of_now_say_their_split() -> None:
+    """The challenge's own list is of the test set, the paper's table 4 of the validation set."""
+    for name, split in (("now", "validation set"), ("now test", "test set")):
+        assert all(row.source.endswith(f", {split}") for row in published()[name].rows)
+    validation, test = ({row.name: row.figures[0][0] for row in published()[name].rows} for name in ("now", "now test"))
+    assert all(validation[name] >= test[name] for name in validation.keys() & test.keys())
 
 
 def test_finegrained_rows_agree_with_each_other() -> None:
