@@ -65,13 +65,13 @@ ELSEWHERE = {
     "make train-specular CONFIG=paper": "tests/experiments/training/test_configs.py",
     "make table-finegrained": "tests/experiments/commands/test_table.py",
     "make train-finegrained CONFIG=paper": "tests/experiments/training/test_configs.py",
+    'make reconstruct IMAGES="a.jpg b.jpg c.jpg"': "tests/experiments/commands/test_same_person.py",
     "make reconstruct CHECKPOINT=runs/finegrained/RUN/checkpoints/last.ckpt": (
         "tests/experiments/commands/test_reconstruct_detail.py"
     ),
     "make table-self_augmentation": "tests/experiments/commands/test_table.py",
     "make train-self_augmentation CONFIG=paper": "tests/experiments/training/test_configs.py",
     "make train-self_augmentation INIT=CHECKPOINT": "tests/experiments/training/test_configs.py",
-    "make train-default-model": "tests/experiments/training/test_configs.py",
     "make train-default-model RESUME=auto": "tests/experiments/training/test_configs.py",
     "make table-mgcnet": "tests/experiments/commands/test_table.py",
     "make train-mgcnet CONFIG=paper": "tests/experiments/training/test_configs.py",
