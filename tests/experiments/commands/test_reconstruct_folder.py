@@ -53,7 +53,8 @@ class Copies:
         drawn: Any = SimpleNamespace(vertex_colors=None)
         self.face = ReconstructedFace(
             DetectedFace(np.array([0.0, 0, BOX, BOX]), points, 1.0), Alignment(np.eye(2, 3), 224),
-            mean_coefficients(face_model, 1), np.eye(3, 4), drawn, points + 1, np.arange(68), {}, nothing, {}, {},
+            mean_coefficients(face_model, 1), (BOX, BOX), np.eye(3, 4), drawn, points + 1, np.arange(68), {}, nothing,
+            {}, {},
         )  # fmt: skip
 
     def smallest_face(self, photo: Photo) -> float:
