@@ -5,7 +5,7 @@ SEEDS ?= 3
 CONSTRAINTS ?= constraints.txt
 
 # Any name is taken as it is written: make expands nothing in it, and the shell sees it as a variable's value.
-NAMES := IMAGE OUT CHECKPOINT DIR RESUME INIT SUITE CONFIG SEEDS RUNS LOCAL CPU
+NAMES := IMAGE IMAGES OUT CHECKPOINT DIR RESUME INIT SUITE CONFIG SEEDS RUNS LOCAL CPU
 $(foreach name,$(NAMES) ARGS PYTHON CONSTRAINTS,$(eval override $(name) := $$(value $(name))))
 export $(NAMES)
 
@@ -79,9 +79,9 @@ UNKNOWN := train-% debug-% table-% sweep-%
 $(UNKNOWN):
 	@$(info no paper named $*; there are: $(PAPERS))exit 2
 
-## reconstruct [IMAGE=] [OUT=] [CHECKPOINT=]    photograph, folder or frames to meshes and a report
+## reconstruct [IMAGE=] [OUT=] [CHECKPOINT=]    photograph, folder or frames to meshes and a report; IMAGES="A.jpg B.jpg" show one person
 reconstruct: $(INSTALLED)
-	@$(MONOFACE) reconstruct $(if $(OUT),--out="$$OUT") $(if $(CHECKPOINT),--checkpoint="$$CHECKPOINT") $(ARGS) $(if $(IMAGE),-- "$$IMAGE")
+	@$(MONOFACE) reconstruct $(if $(OUT),--out="$$OUT") $(if $(CHECKPOINT),--checkpoint="$$CHECKPOINT") $(ARGS) $(if $(IMAGES),--same-person -- $$IMAGES,$(if $(IMAGE),-- "$$IMAGE"))
 
 ## evaluate CHECKPOINT= [SUITE=rogue]           a checkpoint on a suite of test pictures, beside the papers' figures
 evaluate: $(INSTALLED)

@@ -54,6 +54,10 @@ class Coefficients:
         """Whether every value is a number."""
         return all(bool(value.isfinite().all()) for value in self.named().values())
 
+    def to(self, device: torch.device | str) -> Coefficients:
+        """The same values on a device."""
+        return Coefficients.from_named({name: value.to(device) for name, value in self.named().items()})
+
     def detach(self) -> Coefficients:
         """The same values, cut from the graph."""
         return Coefficients.from_named({name: value.detach() for name, value in self.named().items()})

@@ -126,7 +126,7 @@ def photographed_face(photo: Photo, checkpoint: Path, trust: Trust) -> tuple[Spe
     Raises:
         UserError: a checkpoint that cannot be read, no face, or a module without highlights.
     """
-    from experiments.commands.reconstruct.pipeline import Reconstructor
+    from experiments.commands.reconstruct.pipeline import ReconstructionPipeline
     from experiments.training.checkpoint import load_module
     from lightning_modules.base import FaceModule
     from renderers.io.errors import UserError
@@ -138,7 +138,9 @@ def photographed_face(photo: Photo, checkpoint: Path, trust: Trust) -> tuple[Spe
             f"checkpoint {checkpoint}: holds a {type(module).__name__}, which knows no highlights; `make "
             "train-specular` trains a network that does"
         )
-    faces = Reconstructor(module.face_model, module, refine=False, checkpoint=str(checkpoint)).reconstruct(photo)
+    faces = ReconstructionPipeline(module.face_model, module, refine=False, checkpoint=str(checkpoint)).reconstruct(
+        photo
+    )
     return module.renderer, faces[0].coefficients
 
 

@@ -85,6 +85,18 @@ class FitResult:
     history: dict[str, list[float]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
+    def index(self, rows: slice) -> FitResult:
+        """Some of the faces; history and seconds stay those of all."""
+        landmarks, vertices = self.landmarks[rows], self.landmark_vertices[rows]
+        return replace(
+            self, coefficients=self.coefficients.index(rows), landmarks=landmarks, landmark_vertices=vertices
+        )
+
+    def cpu(self) -> FitResult:
+        """The same on the CPU."""
+        moved = self.coefficients.to("cpu"), self.landmarks.cpu(), self.landmark_vertices.cpu()
+        return FitResult(*moved, self.history, self.seconds)
+
 
 @torch.no_grad()
 def project_landmarks(

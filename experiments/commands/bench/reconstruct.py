@@ -12,7 +12,7 @@ import torchvision
 from experiments.commands.bench.measure import Row, race
 from experiments.commands.bench.render import forward_and_backward
 from experiments.commands.reconstruct.photo import default_photo
-from experiments.commands.reconstruct.pipeline import Reconstructor
+from experiments.commands.reconstruct.pipeline import ReconstructionPipeline
 from renderers.face_models.default.model import load_default
 
 SIZE = 224
@@ -23,12 +23,12 @@ def run(device: torch.device) -> Iterator[Row]:
     """Two rows: detection, fit and texture of one face, on the CPU alone, which is where `reconstruct` runs."""
     if device.type != "cpu":
         return
-    reconstructor, photo = Reconstructor(load_default(), None, "auto", True), default_photo()
+    pipeline, photo = ReconstructionPipeline(load_default(), None, "auto", True), default_photo()
     backbone = torchvision.models.resnet50(weights=None).to(memory_format=torch.channels_last)
     image = torch.rand(1, 3, SIZE, SIZE)
 
     def ours() -> object:
-        return reconstructor.reconstruct(photo)
+        return pipeline.reconstruct(photo)
 
     yield race(
         "reconstruct",
@@ -45,7 +45,7 @@ def run(device: torch.device) -> Iterator[Row]:
     def beside_a_busy_process() -> object:
         with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
             try:
-                return reconstructor.reconstruct(photo)
+                return pipeline.reconstruct(photo)
             finally:
                 busy.kill()
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from datamodules.preparation.alignment import Alignment, align, model_template
 from datamodules.preparation.landmarks import LandmarkDetector, best_detector
 from datamodules.preparation.photo_file import read_photo
-from experiments.commands.reconstruct.pipeline import CROP_SIZE
+from experiments.commands.reconstruct.face import CROP_SIZE
 from lightning_modules.base import FaceModule
 from losses.metrics.scan import PredictedFace
 from renderers.face_models.base import MorphableModel

@@ -23,8 +23,9 @@ from experiments.commands.evaluate.pictures import cumulative_curve, labelled
 from experiments.commands.evaluate.predictions import predicted_face
 from experiments.commands.evaluate.results import SHOWN, Evaluation, Request
 from experiments.commands.evaluate.scan_benchmark import ALL, ScanReader, tell_left_out
+from experiments.commands.reconstruct.face import AlignedFace, photo_pose
 from experiments.commands.reconstruct.photo import Photo, open_photo
-from experiments.commands.reconstruct.pipeline import AlignedFace, Reconstructor, photo_pose
+from experiments.commands.reconstruct.pipeline import ReconstructionPipeline
 from experiments.commands.reconstruct.results import progress_bar
 from experiments.fitting.landmark_fitting import rigid_pose
 from experiments.fitting.photometric_fitting import FitResult, project_landmarks
@@ -121,11 +122,11 @@ class Measurer:
 
     def __init__(self, face_model: LinearModel, module: FaceModule | None, people: Sequence[OwnPerson]) -> None:
         self.face_model = face_model
-        self.fitter = Reconstructor(face_model)
+        self.fitter = ReconstructionPipeline(face_model)
         self.solvers: dict[str, Solve] = {MEAN: self._mean, FIT: self.fitter.solve}
         if module is not None:
-            self.solvers[REGRESSED] = Reconstructor(face_model, module, refine=False).solve
-            self.solvers[REFINED] = Reconstructor(face_model, module).solve
+            self.solvers[REGRESSED] = ReconstructionPipeline(face_model, module, refine=False).solve
+            self.solvers[REFINED] = ReconstructionPipeline(face_model, module).solve
         scanned = [person for person in people if person.scan is not None]
         self.posed = all(set(person.images) <= set(person.poses) for person in scanned)
         self.same_mesh = all(self._has_our_mesh(read_scan(person.scan)) for person in scanned if person.scan)

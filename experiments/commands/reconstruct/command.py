@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,14 +12,18 @@ from lightning_modules.components.checkpoint_archive import check_checkpoint
 from renderers.io.errors import UserError
 
 if TYPE_CHECKING:
-    from experiments.commands.reconstruct.pipeline import Reconstructor
+    from experiments.commands.reconstruct.pipeline import ReconstructionPipeline
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments; nothing heavy is imported."""
     parser.add_argument(
-        "image", nargs="?", type=Path, metavar="IMAGE",
+        "images", nargs="*", type=Path, metavar="IMAGE",
         help="a photograph, or a folder of photographs or video frames (default: scikit-image's astronaut)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--same-person", action="store_true",
+        help="all photographs show one person, who gets one shape and one texture",
     )  # fmt: skip
     parser.add_argument("--out", type=Path, metavar="DIR", help="output folder (default: runs/reconstruct/NAME)")
     parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="a trained network, where the fit starts")
@@ -44,69 +49,68 @@ def run(args: argparse.Namespace) -> int:
         UserError: no such file, not an image, no face, an output folder that is not ours, a checkpoint of another face
             model.
     """
-    from datamodules.preparation.file_names import printable
     from experiments.commands.reconstruct.output import check_replaceable, check_results_folder
     from experiments.commands.reconstruct.photo import default_photo, open_photo
 
-    image: Path | None = args.image
-    if image is not None and not image.exists():
-        raise UserError(f"{image}: no such file or folder; give IMAGE=photo.jpg or a folder of photographs")
+    images: list[Path] = args.images
+    for image in images:
+        if not image.exists():
+            raise UserError(f"{image}: no such file or folder; give IMAGE=photo.jpg or a folder of photographs")
     if args.checkpoint is not None:
         check_checkpoint(args.checkpoint)
     elif args.detail_size is not None:
         raise UserError("--detail-size: only a checkpoint finds detail; give --checkpoint FILE of finegrained")
-    is_folder = image is not None and image.is_dir()
-    out = args.out or Path("runs") / "reconstruct" / (printable(image.resolve().stem) if image else "astronaut")
+    if len(images) > 1 and not args.same_person:
+        raise UserError("several photographs: add --same-person if they show one person, else give their folder")
+    is_folder = bool(images) and images[0].is_dir() and not args.same_person
+    out = args.out or Path("runs") / "reconstruct" / _result_name(images, args.same_person)
     check = check_results_folder if is_folder else check_replaceable
     check(out)
-    if image is not None and image.resolve().is_relative_to(out.resolve()):
-        raise UserError(f"{out}: the output folder would replace the input {image}; choose another OUT")
+    for image in images:
+        if image.resolve().is_relative_to(out.resolve()):
+            raise UserError(f"{out}: the output folder would replace the input {image}; choose another OUT")
 
-    if image is not None and is_folder:
+    if args.same_person:
+        from experiments.commands.reconstruct.same_person import reconstruct_person
+
+        if args.no_fit:
+            raise UserError("--same-person: photographs are solved together by the fit; leave out --no-fit")
+        reconstruct_person(_photographs(images, out), out, _pipeline(args))
+    elif is_folder:
         from experiments.commands.reconstruct.folder import look_into, reconstruct_folder
 
-        look_into(image, out)  # An empty folder is told before anything is loaded.
-        reconstruct_folder(image, out, _reconstructor(args))
-        return 0
-    # A picture that cannot be read is told before torch is imported.
-    photo = default_photo() if image is None else open_photo(image)
+        look_into(images[0], out)  # An empty folder is told before anything is loaded.
+        reconstruct_folder(images[0], out, _pipeline(args))
+    else:
+        # A picture that cannot be read is told before torch is imported.
+        photo = open_photo(images[0]) if images else default_photo()
 
-    from experiments.commands.reconstruct.results import reconstruct_photo
+        from experiments.commands.reconstruct.results import reconstruct_photo
 
-    reconstruct_photo(photo, out, _reconstructor(args))
+        reconstruct_photo(photo, out, _pipeline(args))
     return 0
 
 
-def _reconstructor(args: argparse.Namespace) -> Reconstructor:
-    from experiments.commands.reconstruct.detail import DEFAULT_SIZE
-    from experiments.commands.reconstruct.pipeline import Reconstructor
-    from renderers.face_models.load import load_face_model
+def _result_name(images: Sequence[Path], same_person: bool) -> str:
+    from datamodules.preparation.file_names import printable
 
-    if args.checkpoint is None:
-        from experiments.training.shipped_model import load_default_model
+    name = printable(images[0].resolve().stem) if images else "astronaut"
+    return f"{name}_same_person" if same_person else name
 
-        face_model = load_face_model(args.face_model or "default")
-        shipped = load_default_model(face_model)
-        return Reconstructor(face_model, None, args.detector, not args.no_fit, shipped=shipped)
-    from experiments.training.checkpoint import load_module
-    from lightning_modules.base import FaceModule
 
-    module = load_module(args.checkpoint, Trust.of(args))
-    if not isinstance(module, FaceModule):
-        raise UserError(f"checkpoint {args.checkpoint}: holds a {type(module).__name__}, which reconstructs no faces")
-    if args.face_model is not None:
-        asked = load_face_model(args.face_model)
-        if asked.fingerprint() != module.face_model.fingerprint():
-            raise UserError(
-                f"checkpoint {args.checkpoint}: made for face model {module.face_model.name} "
-                f"({module.face_model.fingerprint()}), not for {args.face_model} ({asked.fingerprint()})"
-            )
-    if args.detail_size is not None and not module.finds_detail:
-        raise UserError(
-            f"--detail-size: checkpoint {args.checkpoint} holds a {type(module).__name__}, which finds no detail; "
-            "give one of finegrained, self_augmentation or specular"
-        )
-    size = args.detail_size or DEFAULT_SIZE
-    return Reconstructor(
-        module.face_model, module, args.detector, not args.no_fit, str(args.checkpoint), detail_size=size
+def _photographs(images: Sequence[Path], out: Path) -> list[Path]:
+    """The files that `--same-person` was given, those of its folders among them."""
+    from experiments.commands.reconstruct.folder import look_into
+
+    found = [path for image in images for path in (look_into(image, out).paths if image.is_dir() else [image])]
+    if len(found) < 2:
+        raise UserError("--same-person needs two photographs or more, or a folder of them")
+    return found
+
+
+def _pipeline(args: argparse.Namespace) -> ReconstructionPipeline:
+    from experiments.commands.reconstruct.loading import load_pipeline
+
+    return load_pipeline(
+        args.checkpoint, args.face_model, args.detector, not args.no_fit, args.detail_size, Trust.of(args)
     )

@@ -17,6 +17,7 @@ from PIL import Image
 
 from datamodules.preparation.file_names import printable
 from experiments.commands.counting import counted
+from experiments.commands.reconstruct.face import ReconstructedFace
 from experiments.commands.reconstruct.output import (
     INDEX,
     RESULT,
@@ -28,7 +29,7 @@ from experiments.commands.reconstruct.output import (
     replacing,
 )
 from experiments.commands.reconstruct.photo import Photo, open_photo
-from experiments.commands.reconstruct.pipeline import ReconstructedFace, Reconstructor
+from experiments.commands.reconstruct.pipeline import ReconstructionPipeline
 from experiments.commands.reconstruct.report import index_page, thumbnail
 from experiments.commands.reconstruct.results import (
     made_with,
@@ -122,7 +123,7 @@ def _folded(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
 
 
-def reconstruct_folder(source: Path, out: Path, reconstructor: Reconstructor) -> None:
+def reconstruct_folder(source: Path, out: Path, pipeline: ReconstructionPipeline) -> None:
     """Reconstruct every photograph of a folder into folders of `out`; what cannot be is listed with its reason.
 
     Each result is there when its photograph is finished. The same command, run again, goes on where it stopped: it
@@ -132,7 +133,7 @@ def reconstruct_folder(source: Path, out: Path, reconstructor: Reconstructor) ->
         UserError: an empty folder, one in which nothing could be reconstructed, or `out` cannot be written.
         KeyboardInterrupt: interrupted; what was finished is kept.
     """
-    run = _FolderRun(source, out, reconstructor)
+    run = _FolderRun(source, out, pipeline)
     try:
         run.reconstruct()
     except (UserError, KeyboardInterrupt) as error:
@@ -155,10 +156,10 @@ class _FolderRun:
         skipped: printable file name -> reason.
     """
 
-    def __init__(self, source: Path, out: Path, reconstructor: Reconstructor) -> None:
+    def __init__(self, source: Path, out: Path, pipeline: ReconstructionPipeline) -> None:
         check_results_folder(out)
-        self.source, self.out, self.reconstructor = source, out, reconstructor
-        self.listing, self.made_with = look_into(source, out), made_with(reconstructor)
+        self.source, self.out, self.pipeline = source, out, pipeline
+        self.listing, self.made_with = look_into(source, out), made_with(pipeline)
         self.photos: dict[str, Record] = {}
         self.skipped: dict[str, str] = {}
         self._cards: dict[str, str] = {}  # thumbnails of what this run has made
@@ -236,7 +237,7 @@ class _FolderRun:
             return
         try:
             photo = open_photo(path)
-            found = self.reconstructor.reconstruct(photo)
+            found = self.pipeline.reconstruct(photo)
             numbers = tracker.follow(key, photo.pixels, np.array([face.detected.box for face in found]))
         except Exception as error:  # whatever is wrong with one file, the others are not lost
             self.skipped[key] = printable(reason(error)).removeprefix(f"{printable(str(path))}: ")
@@ -251,7 +252,7 @@ class _FolderRun:
         more = {"photo_file": key, "photo_stamp": stamp(path), "sequence": sequence}
         try:
             with replacing(self.out / name) as folder:
-                overlay = write_result(folder, photo, found, self.reconstructor, more)
+                overlay = write_result(folder, photo, found, self.pipeline, more)
         except UserError:
             raise
         except Exception as error:

@@ -16,8 +16,8 @@ from PIL import Image
 
 from experiments.commands.reconstruct.detail import FaceDetail
 from experiments.commands.reconstruct.export import clay, draw_on, picture_of, unlit
+from experiments.commands.reconstruct.face import CROP_SIZE, ReconstructedFace
 from experiments.commands.reconstruct.photo import Photo
-from experiments.commands.reconstruct.pipeline import CROP_SIZE, ReconstructedFace
 
 PICTURE_SIZE = 480
 PHOTO_SIDE = 1400

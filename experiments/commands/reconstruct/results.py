@@ -18,28 +18,29 @@ from datamodules.preparation.alignment import Alignment, warp
 from datamodules.preparation.file_names import printable
 from experiments.commands.reconstruct.camera import CONVENTIONS
 from experiments.commands.reconstruct.detail import write_detail
-from experiments.commands.reconstruct.export import beside, draw_on, write_obj, write_ply
+from experiments.commands.reconstruct.export import FaceMesh, beside, draw_on, write_obj, write_ply
+from experiments.commands.reconstruct.face import ReconstructedFace
 from experiments.commands.reconstruct.gltf import glb
 from experiments.commands.reconstruct.output import replacing, write_marker
 from experiments.commands.reconstruct.photo import Photo
-from experiments.commands.reconstruct.pipeline import ReconstructedFace, Reconstructor
+from experiments.commands.reconstruct.pipeline import ReconstructionPipeline
 from experiments.commands.reconstruct.report import face_folder, report_page
 
 OVERLAY_SIDE = 2048  # pixels; larger photographs are shrunk for overlay.png
 
 
-def reconstruct_photo(photo: Photo, out: Path, reconstructor: Reconstructor) -> None:
+def reconstruct_photo(photo: Photo, out: Path, pipeline: ReconstructionPipeline) -> None:
     """Reconstruct one photograph into `out`, and print where the results are.
 
     Raises:
         UserError: no face, or `out` cannot be written.
     """
     with replacing(out) as folder, progress_bar() as (bar, task):
-        found = reconstructor.reconstruct(photo, lambda stage: bar.update(task, description=stage))
+        found = pipeline.reconstruct(photo, lambda stage: bar.update(task, description=stage))
         bar.update(task, description="writing")
-        write_result(folder, photo, found, reconstructor)
+        write_result(folder, photo, found, pipeline)
     shown = Path(printable(str(out)))
-    print(f"faces         {len(found)}; none smaller than {reconstructor.smallest_face(photo):.0f} px was looked for")
+    print(f"faces         {len(found)}; none smaller than {pipeline.smallest_face(photo):.0f} px was looked for")
     print(f"landmark NME  {nme_line((face.landmark_nme, face.detected.confidence) for face in found)}")
     for face in found:
         if face.detected.doubt is not None:
@@ -56,7 +57,7 @@ def write_result(
     folder: Path,
     photo: Photo,
     found: list[ReconstructedFace],
-    reconstructor: Reconstructor,
+    pipeline: ReconstructionPipeline,
     more: Mapping[str, Any] | None = None,
 ) -> np.ndarray:
     """Write meshes, overlay, report and `reconstruction.json` into `folder`.
@@ -65,7 +66,7 @@ def write_result(
         folder: empty.
         photo: the photograph.
         found: its faces.
-        reconstructor: what found them.
+        pipeline: what found them.
         more: what else `reconstruction.json` is to say.
 
     Returns:
@@ -74,9 +75,7 @@ def write_result(
     for face in found:
         place = folder / face_folder(face.number, len(found))
         place.mkdir(exist_ok=True)
-        write_obj(face.mesh, place)
-        write_ply(face.mesh, place / "mesh.ply")
-        (place / "mesh.glb").write_bytes(glb(face.mesh))
+        write_mesh(face.mesh, place)
         if face.detail is not None:
             write_detail(face.detail, place / "detail")
     picture, scale = _shrunk(photo.pixels)
@@ -87,36 +86,50 @@ def write_result(
         alignment = Alignment(matrix, face.alignment.size)
         overlay = draw_on(overlay, face.rendering, alignment)
     beside(picture, overlay).save(folder / "overlay.png")
-    page = report_page(photo, overlay, found, reconstructor.face_model.expression_names, about(photo, reconstructor))
+    page = report_page(photo, overlay, found, pipeline.face_model.expression_names, about(photo, pipeline))
     (folder / "report.html").write_text(page, encoding="utf-8", errors="backslashreplace")
     content: dict[str, Any] = {
         "source": photo.source,
         "photo_size": [photo.pixels.shape[1], photo.pixels.shape[0]],
-        **made_with(reconstructor),
+        **common_record(pipeline),
         **(more or {}),
-        "expression_names": list(reconstructor.face_model.expression_names),
-        "conventions": CONVENTIONS,
-        "mesh_units": {"mesh.glb": "metre", "mesh.obj": "millimetre", "mesh.ply": "millimetre"},
         "face_count": len(found),
-        "smallest_face": round(reconstructor.smallest_face(photo), 1),
+        "smallest_face": round(pipeline.smallest_face(photo), 1),
         "faces": [face.record() | {"folder": face_folder(face.number, len(found))} for face in found],
     }
     write_marker(folder, content)
     return overlay
 
 
-def made_with(reconstructor: Reconstructor) -> dict[str, Any]:
+def write_mesh(mesh: FaceMesh, folder: Path) -> None:
+    """Write a mesh in every format."""
+    write_obj(mesh, folder)
+    write_ply(mesh, folder / "mesh.ply")
+    (folder / "mesh.glb").write_bytes(glb(mesh))
+
+
+def common_record(pipeline: ReconstructionPipeline) -> dict[str, Any]:
+    """What every `reconstruction.json` begins with."""
+    return {
+        **made_with(pipeline),
+        "expression_names": list(pipeline.face_model.expression_names),
+        "conventions": CONVENTIONS,
+        "mesh_units": {"mesh.glb": "metre", "mesh.obj": "millimetre", "mesh.ply": "millimetre"},
+    }
+
+
+def made_with(pipeline: ReconstructionPipeline) -> dict[str, Any]:
     """All that a result depends on but the photograph, as `reconstruction.json` states it."""
-    model, checkpoint = reconstructor.face_model, reconstructor.checkpoint
+    model, checkpoint = pipeline.face_model, pipeline.checkpoint
     return {
         "version": project_version(),
         "face_model": {"name": model.name, "fingerprint": model.fingerprint()},
         "checkpoint": checkpoint,
         "checkpoint_stamp": stamp(Path(checkpoint)) if checkpoint else None,
-        "detector": reconstructor.detector.name,
-        "refined": reconstructor.refine,
-        "fit": json.loads(json.dumps(asdict(reconstructor.settings))),
-        "detail_size": reconstructor.detail_size,
+        "detector": pipeline.detector.name,
+        "refined": pipeline.refine,
+        "fit": json.loads(json.dumps(asdict(pipeline.settings))),
+        "detail_size": pipeline.detail_size,
     }
 
 
@@ -145,18 +158,18 @@ def _shrunk(pixels: np.ndarray) -> tuple[np.ndarray, tuple[float, float]]:
     return warp(pixels, np.array([[scale[0], 0, 0], [0, scale[1], 0]]), size), scale
 
 
-def about(photo: Photo, reconstructor: Reconstructor) -> dict[str, str]:
+def about(photo: Photo, pipeline: ReconstructionPipeline) -> dict[str, str]:
     """What made a result, for the report's table."""
-    model = reconstructor.face_model
+    model = pipeline.face_model
     height, width = photo.pixels.shape[:2]
     return {
         "Source": photo.source,
         "Photo": f"{width} x {height} px",
         "Face model": f"{model.name} ({model.fingerprint()})",
-        "Checkpoint": reconstructor.checkpoint or "none: optimization from the mean face",
-        "Refined by optimization": "yes" if reconstructor.refine else "no",
-        "Landmark detector": f"{reconstructor.detector.name}; no face smaller than "
-        f"{reconstructor.smallest_face(photo):.0f} px is looked for",
+        "Checkpoint": pipeline.checkpoint or "none: optimization from the mean face",
+        "Refined by optimization": "yes" if pipeline.refine else "no",
+        "Landmark detector": f"{pipeline.detector.name}; no face smaller than "
+        f"{pipeline.smallest_face(photo):.0f} px is looked for",
         "monoface": project_version(),
     }
 

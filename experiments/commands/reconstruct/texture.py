@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 import torch
@@ -17,6 +20,7 @@ from renderers.uv.chart import UVChart
 
 TEXTURE_SIZE = 512
 GRAZING, FACING = 0.2, 0.6  # cosines to the line of sight between which the photograph fades in
+SQUARELY = 4  # power of that cosine by which photographs of one place are weighed: little blurs where one is clearest
 EDGE_MARGIN = 0.012  # of the picture's width: how far from a contour the photograph is believed
 DEPTH_STEP = 0.5  # decimetres; a larger difference of depth within that distance is a contour
 DOUBTFUL, SURE = 0.3, 0.6  # skin probabilities between which the photograph fades in
@@ -30,56 +34,112 @@ DARKEST = 0.02  # likewise
 GRAY = 3 / 255  # difference between the channels of a picture without colour
 
 
+@dataclass(frozen=True)
+class PhotoView:
+    """A photograph that shows the face.
+
+    Attributes:
+        rendering: of the face (B = 1), drawn into `photo`.
+        photo: (3, H, W) sRGB in [0, 1].
+        coverage: (H, W) in [0, 1], where `photo` shows the photograph and not its repeated border.
+        skin: (h, w) in [0, 1], skin probability of the same view at any size; 0 in eyes and mouth.
+        trust: how much this view's colours count among several.
+    """
+
+    rendering: Rendering
+    photo: Tensor
+    coverage: Tensor
+    skin: Tensor
+    trust: float = 1.0
+
+    @property
+    def gray(self) -> bool:
+        """Whether the photograph is without colour."""
+        return float((self.photo.amax(dim=0) - self.photo.amin(dim=0)).flatten().quantile(0.99)) < GRAY
+
+
+@dataclass(frozen=True)
+class _Unwrapped:
+    """What one photograph says of each texel.
+
+    Attributes:
+        color: (S, S, 3) of the photograph.
+        known: (S, S) in [0, 1], how far `color` is believed.
+        weight: (S, S) how much that counts beside other photographs.
+        ratio: (S, S, 3) logarithm of the photograph's colour over the drawn one.
+        model: (S, S, 3) the model's colours in this photograph's light.
+    """
+
+    color: np.ndarray
+    known: np.ndarray
+    weight: np.ndarray
+    ratio: np.ndarray
+    model: np.ndarray
+
+
 @torch.no_grad()
-def bake_texture(
-    face_model: MorphableModel,
-    rendering: Rendering,
-    photo: Tensor,
-    coverage: Tensor,
-    skin: Tensor,
-    size: int = TEXTURE_SIZE,
-) -> np.ndarray:
+def bake_texture(face_model: MorphableModel, views: Sequence[PhotoView], size: int = TEXTURE_SIZE) -> np.ndarray:
     """Unwrap one face into UV space.
 
     A texel shows the photograph where that shows this part of the face (`believed`). Elsewhere it shows the model's
     albedo under the fitted light, times the ratio of photograph to model: of its mirror image, where that is believed,
     else of the skin around. A ratio of two colours under one light is one of albedos: each side keeps its own light.
 
+    Several photographs are blended in these ratios, which their lights leave alike. Each counts where it is believed,
+    by how squarely the face is seen there. The texture is then lit by the mean of the photographs' lights.
+
     Args:
         face_model: the decoder, with its UVs.
-        rendering: of one face (B = 1), drawn into `photo`.
-        photo: (3, H, W) sRGB in [0, 1].
-        coverage: (H, W) in [0, 1], where `photo` shows the photograph and not its repeated border.
-        skin: (h, w) in [0, 1], skin probability of the same view at any size; 0 in eyes and mouth.
+        views: the photographs that show the face.
         size: texels along each side.
 
     Returns:
-        (size, size, 3) uint8; row 0 is v = 1. Texels that no face covers repeat their neighbours. Gray if `photo` is.
+        (size, size, 3) uint8; row 0 is v = 1. Texels that no face covers repeat their neighbours. Gray if all
+        photographs are.
     """
     chart = UVChart(face_model, size)
-    facing = _facing(rendering)
-    probability = interpolate(skin[None, None].to(photo.dtype), photo.shape[1:], mode="bilinear")[0]
-    smooth = coverage[None] * away_from_edges(rendering.depth)[0]
-    shown, visible = chart.unwrap(torch.cat([photo, probability, smooth])[None], rendering)
-    vertices = torch.cat([facing, rendering.vertex_colors, believable_colors(rendering, facing)], dim=-1)
-    maps = torch.cat([shown, visible, chart.mask.to(photo.dtype), chart.bake(vertices)], dim=1)
-    color, sure, usable, seen, inside, frontal, drawn, model = np.split(_image(maps), [3, 4, 5, 6, 7, 8, 11], axis=2)
-    seen = seen * usable * smoothstep(frontal, GRAZING, FACING)
-
     points = face_model.uv[face_model.landmark_indices].double().numpy() * [size, -size] + [0, size]
-    features = feature_mask(points, size, size)
-    known = believed(seen[..., 0], sure[..., 0], features, opening_mask(points, size, size))
-    ratio = np.log(color.clip(DARKEST) / drawn.clip(DARKEST)).clip(-np.log(LARGEST_RATIO), np.log(LARGEST_RATIO))
+    features, openings = feature_mask(points, size, size), opening_mask(points, size, size)
+    blended = _blended([_unwrapped(chart, view, features, openings) for view in views])
+    ratio, known = blended.ratio, blended.known
     around = spread(ratio, known * ~features)
     reflected = _image(chart.mirror(_maps(np.dstack([ratio, known]))))
     other, trust = reflected[..., :3], reflected[..., 3:]
     other = other + spread(ratio - other, known * trust[..., 0])
-    filled = model.clip(0, 1) * np.exp(trust * other + (1 - trust) * around)
-    texture = known[..., None] * color + (1 - known[..., None]) * filled
+    filled = blended.model.clip(0, 1) * np.exp(trust * other + (1 - trust) * around)
+    texture = known[..., None] * blended.color + (1 - known[..., None]) * filled
+    inside = _image(chart.mask.to(torch.float32))
     texture = inside * texture + (1 - inside) * spread(texture, inside[..., 0])
-    if float((photo.amax(dim=0) - photo.amin(dim=0)).flatten().quantile(0.99)) < GRAY:
+    if all(view.gray for view in views):
         texture = texture.mean(axis=2, keepdims=True).repeat(3, axis=2)
     return (texture.clip(0, 1) * 255 + 0.5).astype(np.uint8)
+
+
+def _unwrapped(chart: UVChart, view: PhotoView, features: np.ndarray, openings: np.ndarray) -> _Unwrapped:
+    photo, rendering = view.photo, view.rendering
+    facing = _facing(rendering)
+    probability = interpolate(view.skin[None, None].to(photo.dtype), photo.shape[1:], mode="bilinear")[0]
+    smooth = view.coverage[None] * away_from_edges(rendering.depth)[0]
+    shown, visible = chart.unwrap(torch.cat([photo, probability, smooth])[None], rendering)
+    vertices = torch.cat([facing, rendering.vertex_colors, believable_colors(rendering, facing)], dim=-1)
+    maps = torch.cat([shown, visible, chart.bake(vertices)], dim=1)
+    color, sure, usable, seen, frontal, drawn, model = np.split(_image(maps), [3, 4, 5, 6, 7, 10], axis=2)
+    seen = seen * usable * smoothstep(frontal, GRAZING, FACING)
+    known = believed(seen[..., 0], sure[..., 0], features, openings)
+    ratio = np.log(color.clip(DARKEST) / drawn.clip(DARKEST)).clip(-np.log(LARGEST_RATIO), np.log(LARGEST_RATIO))
+    return _Unwrapped(color, known, view.trust * known * frontal[..., 0].clip(0) ** SQUARELY, ratio, model)
+
+
+def _blended(views: Sequence[_Unwrapped]) -> _Unwrapped:
+    """All photographs as one; a single one stays as it is."""
+    if len(views) == 1:
+        return views[0]
+    weights = np.stack([view.weight for view in views])
+    shares = (weights / weights.sum(axis=0).clip(1e-9))[..., None]
+    ratio = (shares * np.stack([view.ratio for view in views])).sum(axis=0)
+    model = np.exp(np.mean([np.log(view.model.clip(DARKEST)) for view in views], axis=0))
+    known = np.max([view.known for view in views], axis=0)
+    return _Unwrapped(model * np.exp(ratio), known, weights.sum(axis=0), ratio, model)
 
 
 def believed(seen: np.ndarray, sure: np.ndarray, features: np.ndarray, openings: np.ndarray) -> np.ndarray:

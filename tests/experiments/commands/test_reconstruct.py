@@ -32,8 +32,8 @@ from datamodules.preparation.landmarks import DetectedFace
 from experiments.commands.reconstruct import command, results
 from experiments.commands.reconstruct.output import check_replaceable, marker_text, replacing, write_marker
 from experiments.commands.reconstruct.photo import Photo, open_photo
-from experiments.commands.reconstruct.pipeline import Reconstructor
-from experiments.commands.reconstruct.texture import TEXTURE_SIZE, bake_texture
+from experiments.commands.reconstruct.pipeline import ReconstructionPipeline
+from experiments.commands.reconstruct.texture import TEXTURE_SIZE, PhotoView, bake_texture
 from experiments.fitting.photometric_fitting import FitSettings
 from lightning_modules.base import FaceModule
 from lightning_modules.finegrained import Finegrained
@@ -76,8 +76,8 @@ def face_model(model_file: Path) -> MorphableModel:
 
 
 @pytest.fixture(scope="module")
-def reconstructor(face_model: MorphableModel) -> Reconstructor:
-    return Reconstructor(face_model, detector="dlib", settings=QUICK)
+def pipeline(face_model: MorphableModel) -> ReconstructionPipeline:
+    return ReconstructionPipeline(face_model, detector="dlib", settings=QUICK)
 
 
 @pytest.fixture(scope="module")
@@ -87,10 +87,10 @@ def portrait() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def single(
-    tmp_path_factory: pytest.TempPathFactory, reconstructor: Reconstructor, portrait: np.ndarray
+    tmp_path_factory: pytest.TempPathFactory, pipeline: ReconstructionPipeline, portrait: np.ndarray
 ) -> Iterator[Path]:
     out = Path(tmp_path_factory.mktemp("single")) / "out"
-    results.reconstruct_photo(Photo("a </script> & co", "portrait.png", portrait), out, reconstructor)
+    results.reconstruct_photo(Photo("a </script> & co", "portrait.png", portrait), out, pipeline)
     yield out
 
 
@@ -139,6 +139,31 @@ def test_the_camera_alone_projects_the_mesh_onto_the_landmarks(single: Path, por
     np.testing.assert_allclose(camera["rotation"], np.diag([1, -1, -1]) @ turned, atol=1e-4)
     assert "Rz(roll) Ry(yaw) Rx(pitch)" in record["conventions"]["rotation"]
     assert record["smallest_face"] == 40 and record["photo_size"] == [*portrait.shape[1::-1]]
+
+
+def test_the_camera_in_opengl_and_pytorch3d(single: Path, portrait: np.ndarray) -> None:
+    cameras = pytest.importorskip("pytorch3d.renderer.cameras")
+    (face,) = read_json(single / "reconstruction.json")["faces"]
+    mesh = trimesh.load(single / "mesh.obj", process=False)
+    points, target = mesh.vertices[face["landmark_vertices"]], np.array(face["landmarks_projected"])
+    height, width = portrait.shape[:2]
+    opengl = face["camera"]["opengl"]
+    seen = np.column_stack([points, np.ones(68)]) @ np.array(opengl["view"]).T
+    assert (seen[:, 2] < -500).all()  # the camera looks along -z
+    clip = seen @ np.array(opengl["projection"]).T
+    device = clip[:, :3] / clip[:, 3:]
+    np.testing.assert_allclose((device[:, 0] + 1) / 2 * width, target[:, 0], atol=0.01)
+    np.testing.assert_allclose((1 - device[:, 1]) / 2 * height, target[:, 1], atol=0.01)
+    assert (np.abs(device[:, 2]) < 1).all()
+    given = {
+        name: value if name == "in_ndc" else torch.tensor([value])
+        for name, value in face["camera"]["pytorch3d"].items()
+    }
+    camera = cameras.PerspectiveCameras(**given)
+    screen = camera.transform_points_screen(torch.from_numpy(np.asarray(points)).float())
+    np.testing.assert_allclose(screen[0, :, :2] if screen.ndim == 3 else screen[:, :2], target, atol=0.02)
+    opencv = np.column_stack([points, np.ones(68)]) @ np.array(face["camera"]["opencv"]["extrinsics"])[:3].T
+    np.testing.assert_allclose(opencv * [1, -1, -1], seen[:, :3], atol=1e-6)
 
 
 def test_meshes_are_textured_the_obj_in_millimetres_the_glb_in_metres(single: Path, face_model: MorphableModel) -> None:
@@ -250,9 +275,9 @@ def test_report_runs_in_a_browser(single: Path, tmp_path: Path) -> None:
     assert "Landmark NME" in page and page.count('class="bars"') == 4
 
 
-def test_all_faces_of_a_photograph(tmp_path: Path, reconstructor: Reconstructor, portrait: np.ndarray) -> None:
+def test_all_faces_of_a_photograph(tmp_path: Path, pipeline: ReconstructionPipeline, portrait: np.ndarray) -> None:
     out = tmp_path / "two"
-    results.reconstruct_photo(Photo("two", "two.png", np.hstack([portrait, portrait])), out, reconstructor)
+    results.reconstruct_photo(Photo("two", "two.png", np.hstack([portrait, portrait])), out, pipeline)
     assert {e.name for e in out.iterdir()} == {"face_1", "face_2", "overlay.png", "report.html", "reconstruction.json"}
     record = read_json(out / "reconstruction.json")
     faces = record["faces"]
@@ -265,17 +290,17 @@ def test_all_faces_of_a_photograph(tmp_path: Path, reconstructor: Reconstructor,
     check_replaceable(out)
 
 
-def test_roll_is_that_of_the_photograph(reconstructor: Reconstructor, portrait: np.ndarray) -> None:
+def test_roll_is_that_of_the_photograph(pipeline: ReconstructionPipeline, portrait: np.ndarray) -> None:
     turned = np.asarray(Image.fromarray(portrait).rotate(20, Image.Resampling.BICUBIC))
-    (upright,) = reconstructor.reconstruct(Photo("a", "a", portrait))
-    (rolled,) = reconstructor.reconstruct(Photo("b", "b", turned))
+    (upright,) = pipeline.reconstruct(Photo("a", "a", portrait))
+    (rolled,) = pipeline.reconstruct(Photo("b", "b", turned))
     assert rolled.pose_degrees["roll"] - upright.pose_degrees["roll"] == pytest.approx(20, abs=4)
     assert rolled.pose_degrees["yaw"] == pytest.approx(upright.pose_degrees["yaw"], abs=6)
 
 
-def test_a_head_that_lies_is_drawn_lying(reconstructor: Reconstructor, portrait: np.ndarray) -> None:
-    (upright,) = reconstructor.reconstruct(Photo("a", "a", portrait))
-    (lying,) = reconstructor.reconstruct(Photo("b", "b", np.ascontiguousarray(np.rot90(portrait))))
+def test_a_head_that_lies_is_drawn_lying(pipeline: ReconstructionPipeline, portrait: np.ndarray) -> None:
+    (upright,) = pipeline.reconstruct(Photo("a", "a", portrait))
+    (lying,) = pipeline.reconstruct(Photo("b", "b", np.ascontiguousarray(np.rot90(portrait))))
     assert lying.pose_degrees["roll"] - upright.pose_degrees["roll"] == pytest.approx(90, abs=2)
     back = np.column_stack([portrait.shape[1] - lying.landmarks[:, 1], lying.landmarks[:, 0]])
     np.testing.assert_allclose(back, upright.landmarks, atol=3)
@@ -284,12 +309,12 @@ def test_a_head_that_lies_is_drawn_lying(reconstructor: Reconstructor, portrait:
 
 def test_doubtful_landmarks_are_told_everywhere(
     tmp_path: Path,
-    reconstructor: Reconstructor,
+    pipeline: ReconstructionPipeline,
     portrait: np.ndarray,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    faces = reconstructor.detector.detect(portrait)
+    faces = pipeline.detector.detect(portrait)
 
     class Doubting:
         name, contour = "dlib", True
@@ -300,9 +325,9 @@ def test_doubtful_landmarks_are_told_everywhere(
         def smallest_face(self, height: int, width: int) -> float:
             return 40.0
 
-    monkeypatch.setattr(reconstructor, "detector", Doubting())
+    monkeypatch.setattr(pipeline, "detector", Doubting())
     out = tmp_path / "out"
-    results.reconstruct_photo(Photo("a", "a.png", portrait), out, reconstructor)
+    results.reconstruct_photo(Photo("a", "a.png", portrait), out, pipeline)
     (record,) = read_json(out / "reconstruction.json")["faces"]
     assert (record["confidence"], record["landmark_spread"]) == ("doubtful", 2.7)
     assert 0 < record["landmark_disagreement"] < 3  # her landmarks themselves are right
@@ -313,12 +338,14 @@ def test_doubtful_landmarks_are_told_everywhere(
 
 
 def test_a_regressors_answer_is_taken_as_it_is(face_model: MorphableModel, portrait: np.ndarray) -> None:
-    (face,) = Reconstructor(face_model, plain(face_model), "dlib", refine=False).reconstruct(Photo("a", "a", portrait))
+    (face,) = ReconstructionPipeline(face_model, plain(face_model), "dlib", refine=False).reconstruct(
+        Photo("a", "a", portrait)
+    )
     assert all((value == 0).all() for value in face.coefficients.named().values())
     assert "regress" in face.seconds and "landmarks" not in face.seconds and not face.history
     with pytest.raises(UserError, match="--checkpoint"):
-        Reconstructor(face_model, None, "dlib", refine=False)
-    broken = Reconstructor(face_model, plain(face_model, torch.nan), "dlib", refine=False)
+        ReconstructionPipeline(face_model, None, "dlib", refine=False)
+    broken = ReconstructionPipeline(face_model, plain(face_model, torch.nan), "dlib", refine=False)
     with pytest.raises(UserError, match="not finite"):
         broken.reconstruct(Photo("a", "a", portrait))
 
@@ -334,9 +361,9 @@ def test_a_regressed_focal_length_is_kept(portrait: np.ndarray) -> None:
     """Twice the focal length draws the face twice as large about the crop's centre."""
 
     def points(module: FaceModule) -> tuple[np.ndarray, np.ndarray]:
-        reconstructor = Reconstructor(module.face_model, module, "dlib", refine=False)
-        reconstructor.settings = replace(reconstructor.settings, moving_contour=False)
-        (face,) = reconstructor.reconstruct(Photo("a", "a", portrait))
+        pipeline = ReconstructionPipeline(module.face_model, module, "dlib", refine=False)
+        pipeline.settings = replace(pipeline.settings, moving_contour=False)
+        (face,) = pipeline.reconstruct(Photo("a", "a", portrait))
         return face.alignment.to_crop(face.landmarks), face.rendering.landmarks[0].numpy()
 
     (plain, drawn), (large, drawn_large) = points(shiny(1.0)), points(shiny(2.0))
@@ -360,7 +387,9 @@ def test_landmarks_overlay_and_matrix_are_those_of_one_camera(
         pytest.skip("nothing would be left to reconstruct with")
     model = face_model if module is None else module.face_model
     settings = replace(QUICK, moving_contour=False)
-    (face,) = Reconstructor(model, module, "dlib", refine, settings=settings).reconstruct(Photo("a", "a", portrait))
+    (face,) = ReconstructionPipeline(model, module, "dlib", refine, settings=settings).reconstruct(
+        Photo("a", "a", portrait)
+    )
     drawn = face.alignment.to_photo(face.rendering.landmarks[0].double().numpy())
     np.testing.assert_allclose(face.landmarks, drawn, atol=2e-3)
     points = model.shape(face.coefficients.identity, face.coefficients.expression)[0, model.landmark_indices].double()
@@ -525,9 +554,8 @@ def test_texture_shows_the_photograph_where_it_is_visible(face_model: MorphableM
     rendering = FaceRenderer(face_model, size)(coefficients)
     photo = torch.zeros(3, size, size)
     photo[0], photo[1] = 0.8, torch.linspace(0.1, 0.9, size)
-    texture = (
-        bake_texture(face_model, rendering, photo, torch.ones(size, size), torch.ones(8, 8), 256).astype(float) / 255
-    )
+    view = PhotoView(rendering, photo, torch.ones(size, size), torch.ones(8, 8))
+    texture = bake_texture(face_model, [view], 256).astype(float) / 255
     places = (face_model.uv.numpy() * [1, -1] + [0, 1]) * 255
     rows, columns = places[:, 1].round().astype(int), places[:, 0].round().astype(int)
     facing = rendering.vertex_normals[0, :, 2].numpy()

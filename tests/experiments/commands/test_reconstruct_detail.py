@@ -14,8 +14,9 @@ from skimage import data
 
 from experiments.commands.reconstruct import command, results
 from experiments.commands.reconstruct.detail import MIDDLE, STEPS_PER_MILLIMETRE, FaceDetail, subdivisions
+from experiments.commands.reconstruct.face import ReconstructedFace
 from experiments.commands.reconstruct.photo import Photo
-from experiments.commands.reconstruct.pipeline import ReconstructedFace, Reconstructor
+from experiments.commands.reconstruct.pipeline import ReconstructionPipeline
 from lightning_modules.base import FaceModule
 from lightning_modules.components.backbones import ResNet
 from lightning_modules.finegrained import Finegrained
@@ -49,16 +50,16 @@ def finegrained(loudness: float) -> Finegrained:
 
 
 def reconstructed(module: FaceModule) -> ReconstructedFace:
-    reconstructor = Reconstructor(module.face_model, module, "dlib", refine=False, detail_size=SIZE)
-    (face,) = reconstructor.reconstruct(Photo("a", "a.png", portrait()))
+    pipeline = ReconstructionPipeline(module.face_model, module, "dlib", refine=False, detail_size=SIZE)
+    (face,) = pipeline.reconstruct(Photo("a", "a.png", portrait()))
     return face
 
 
 def written(face: ReconstructedFace, module: FaceModule, out: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder `detail` of a face's result."""
-    monkeypatch.setattr(Reconstructor, "reconstruct", lambda self, photo, tell: [face])
-    reconstructor = Reconstructor(module.face_model, module, "dlib", refine=False)
-    results.reconstruct_photo(Photo("a", "a.png", portrait()), out, reconstructor)
+    monkeypatch.setattr(ReconstructionPipeline, "reconstruct", lambda self, photo, tell: [face])
+    pipeline = ReconstructionPipeline(module.face_model, module, "dlib", refine=False)
+    results.reconstruct_photo(Photo("a", "a.png", portrait()), out, pipeline)
     return out / "detail"
 
 

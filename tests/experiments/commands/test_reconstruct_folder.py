@@ -26,9 +26,9 @@ from datamodules.preparation.alignment import Alignment
 from datamodules.preparation.landmarks import DetectedFace
 from experiments.__main__ import main
 from experiments.commands.reconstruct import command, folder, results
+from experiments.commands.reconstruct.face import ReconstructedFace
 from experiments.commands.reconstruct.folder import look_into, reconstruct_folder, result_names
 from experiments.commands.reconstruct.photo import Photo
-from experiments.commands.reconstruct.pipeline import ReconstructedFace
 from experiments.commands.reconstruct.tracking import FaceTracker, sequence_name
 from experiments.fitting.photometric_fitting import FitSettings
 from renderers.face_models.base import MorphableModel
@@ -41,7 +41,7 @@ HEIGHT, WIDTH, BOX = 64, 320, 40
 
 
 class Copies:
-    """A reconstructor that answers with one face, once for every place; keeps what was asked for."""
+    """A pipeline that answers with one face, once for every place; keeps what was asked for."""
 
     checkpoint, refine, detail_size = None, True, 512
     detector = SimpleNamespace(name="dlib")
@@ -53,7 +53,8 @@ class Copies:
         drawn: Any = SimpleNamespace(vertex_colors=None)
         self.face = ReconstructedFace(
             DetectedFace(np.array([0.0, 0, BOX, BOX]), points, 1.0), Alignment(np.eye(2, 3), 224),
-            mean_coefficients(face_model, 1), np.eye(3, 4), drawn, points + 1, np.arange(68), {}, nothing, {}, {},
+            mean_coefficients(face_model, 1), (BOX, BOX), np.eye(3, 4), drawn, points + 1, np.arange(68), {}, nothing,
+            {}, {},
         )  # fmt: skip
 
     def smallest_face(self, photo: Photo) -> float:
@@ -150,7 +151,7 @@ def test_a_photograph_and_a_place_may_have_any_name(
     source: Path, copies: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(source)
-    monkeypatch.setattr(command, "_reconstructor", lambda arguments: copies)
+    monkeypatch.setattr(command, "_pipeline", lambda arguments: copies)
     photo = picture(source / os.fsdecode(b"bad\xff.png"), 5)
     assert main(["reconstruct", photo.name]) == 0
     assert "runs/reconstruct/bad%FF/report.html" in capsys.readouterr().out
@@ -232,7 +233,7 @@ def test_the_same_command_goes_on_after_a_signal(
             os.kill(os.getpid(), signal.SIGTERM)
         return real(place, photo, *rest)
 
-    monkeypatch.setattr(command, "_reconstructor", lambda arguments: copies)
+    monkeypatch.setattr(command, "_pipeline", lambda arguments: copies)
     monkeypatch.setattr(folder, "write_result", interrupted)
     words = ["reconstruct", str(source), "--out", str(out)]
     assert main(words) == 130

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from datamodules.preparation.landmarks import DetectedFace
-from experiments.commands.reconstruct.pipeline import CROP_SIZE, FAR_APART, NETWORK_NOISE, Photo, Reconstructor
+from experiments.commands.reconstruct.face import CROP_SIZE
+from experiments.commands.reconstruct.pipeline import FAR_APART, NETWORK_NOISE, Photo, ReconstructionPipeline
 from renderers.camera import default_intrinsics, project
 from renderers.face_models.default.model import load_default
 
@@ -27,12 +28,12 @@ class MeanFace:
         return self.points
 
 
-def aligned(detected: np.ndarray) -> tuple[Any, Reconstructor, torch.Tensor]:
+def aligned(detected: np.ndarray) -> tuple[Any, ReconstructionPipeline, torch.Tensor]:
     network: Any = MeanFace()
-    reconstructor = Reconstructor(load_default(), detector="dlib", shipped=network)
+    pipeline = ReconstructionPipeline(load_default(), detector="dlib", shipped=network)
     photo = Photo("noise", "noise.png", np.random.default_rng(0).integers(0, 255, (400, 500, 3), dtype=np.uint8))
-    face = reconstructor.aligned(photo, DetectedFace(np.array([100, 50, 300, 250.0]), detected, 1.0))
-    return face, reconstructor, network.points
+    face = pipeline.aligned(photo, DetectedFace(np.array([100, 50, 300, 250.0]), detected, 1.0))
+    return face, pipeline, network.points
 
 
 def in_photo() -> np.ndarray:
@@ -41,8 +42,8 @@ def in_photo() -> np.ndarray:
 
 def test_a_detector_that_agrees_is_believed() -> None:
     detected = in_photo() + np.random.default_rng(1).normal(0, 2, (68, 2))
-    face, reconstructor, _ = aligned(detected)
-    assert face.detected and reconstructor._settings_for([face]) is reconstructor.settings
+    face, pipeline, _ = aligned(detected)
+    assert face.detected and pipeline._settings_for([face]) is pipeline.settings
     np.testing.assert_allclose(face.alignment.to_photo(face.landmarks[0].double().numpy()), detected, atol=1e-3)
 
 
@@ -52,8 +53,8 @@ def test_one_that_does_not_is_overruled() -> None:
     detected[:17, 0] += 120
     extent = np.ptp(in_photo(), axis=0).prod() ** 0.5
     assert 100 * 17 / 68 * 120 / extent > FAR_APART
-    face, reconstructor, own = aligned(detected)
+    face, pipeline, own = aligned(detected)
     assert not face.detected and torch.equal(face.landmarks, own)
     np.testing.assert_allclose(face.alignment.to_photo(own[0].double().numpy()), in_photo(), atol=0.5)
-    settings = reconstructor._settings_for([face])
+    settings = pipeline._settings_for([face])
     assert not settings.moving_contour and settings.landmark_noise == NETWORK_NOISE

@@ -1,0 +1,3 @@
+from .reconstructor import Reconstructor
+
+__all__ = ["Reconstructor"]
