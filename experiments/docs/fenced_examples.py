@@ -7,7 +7,7 @@ from typing import Any
 
 import griffe
 
-EXAMPLE = re.compile(r"^>>> .*?(?=\n\n|\Z)", re.MULTILINE | re.DOTALL)
+EXAMPLE = re.compile(r"^>>>[ ].*?(?=\n\n|\Z)", re.MULTILINE | re.DOTALL)
 
 
 class FencedExamples(griffe.Extension):
