@@ -64,6 +64,23 @@ def run(
     return fit(face_model, image, rendering.landmarks, skin, camera, initial, settings)
 
 
+def test_a_regressor_that_knows_its_errors_is_left_no_further_than_they_reach(
+    face_model: MorphableModel, truth: Coefficients, rendering: Rendering
+) -> None:
+    image, skin = rendering.image.clamp(0, 1), torch.ones(2, 1, SIZE, SIZE)
+    camera = default_intrinsics(SIZE).expand(2, 3, 3)
+    picture = image, rendering.landmarks, skin, camera
+    start = replace(truth, identity=torch.zeros_like(truth.identity), expression=torch.zeros_like(truth.expression))
+    settings = replace(EXACT, photometric_iterations=0)
+    sure = torch.full((truth.identity.shape[1] + truth.expression.shape[1],), 1e-3)
+    held = fit(face_model, *picture, start, settings, deviation=sure).coefficients
+    free = fit(face_model, *picture, start, settings).coefficients
+    wide = fit(face_model, *picture, start, settings, deviation=100 * torch.ones_like(sure)).coefficients
+    assert held.identity.abs().max() < 0.02 and held.expression.abs().max() < 0.02
+    assert free.identity.abs().max() > 0.2
+    torch.testing.assert_close(wide.identity, free.identity)
+
+
 def box_normalized(points: Tensor, target: Tensor) -> Tensor:
     """(B,) percent"""
     extent = target.amax(1) - target.amin(1)
