@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate
 from torch.optim import AdamW, Optimizer
-from torchmetrics import MeanMetric, Metric
+from torchmetrics import MeanMetric, MeanSquaredError, Metric
 
 from datamodules.batch import FaceBatch
 from lightning_modules.base import FaceModule, Stage
@@ -95,6 +95,9 @@ class DenseFace(FaceModule):
 
     vertices: Tensor
     directions: Tensor
+    answer_deviation: Tensor
+    """(I + E,) standard deviation of the errors of identity and expression on the validation heads; before a
+    validation that of the coefficients themselves."""
 
     def __init__(
         self,
@@ -129,6 +132,10 @@ class DenseFace(FaceModule):
         self.expression_error = ExplainedVariance(face_model.expression_basis, EXPRESSION_DEVIATION)
         self.albedo_error = ExplainedVariance(face_model.albedo_basis, 1.0)
         self.own_metrics: DenseFaceMetrics = DenseFaceMetrics()
+        sizes = face_model.identity_size, face_model.expression_size
+        spread = torch.cat([torch.ones(sizes[0]), torch.full((sizes[1],), EXPRESSION_DEVIATION)])
+        self.register_buffer("answer_deviation", spread)
+        self.answer_errors = MeanSquaredError(squared=False, num_outputs=sum(sizes))
         self.start_from(init_weights)
 
     @property
@@ -201,6 +208,16 @@ class DenseFace(FaceModule):
         self.log_terms(stage, terms, weighted_sum(terms, self.weights.terms()), len(batch))
         self.metrics.update(seen, answer.coefficients, self.renderer(answer.coefficients))
         self.own_metrics.update(answer, self.true_points(batch), _labels(batch, answer))
+        if stage == "val":
+            assert seen.truth is not None
+            true, found = self.regressor.layout.split(seen.truth.coefficients), answer.coefficients
+            pair = (torch.cat([part.identity, part.expression], dim=1) for part in (found, true))
+            self.answer_errors.update(*pair)
+
+    def on_validation_epoch_end(self) -> None:
+        super().on_validation_epoch_end()
+        self.answer_deviation.copy_(self.answer_errors.compute())
+        self.answer_errors.reset()
 
     def true_points(self, batch: FaceBatch) -> Tensor:
         """(B, N, 2) pixels: where the dense points are in pictures whose truth is known."""

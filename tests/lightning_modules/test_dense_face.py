@@ -104,6 +104,28 @@ def test_the_shapes_error_is_the_share_of_variance_and_knows_no_similarity(defau
     assert moved < 1e-6 < aligned(torch.tensor([[1.0, 0.0, 0.0, 0.0]]), torch.zeros(1, 4))
 
 
+def test_a_validation_measures_the_errors_of_its_answers(default_model: LinearModel) -> None:
+    module = DenseFace(default_model, ThinResNet(8), SIZE).eval()  # untrained, it answers the mean face
+    drawn, camera = heads(default_model, 3)
+    drawn = replace(drawn, expression=torch.rand(3, default_model.expression_size))
+    module.log_dict = lambda *args, **kwargs: None  # type: ignore[method-assign]
+    module.log = lambda *args, **kwargs: None  # type: ignore[method-assign]
+    layout = module.regressor.layout
+    for rows in (slice(0, 2), slice(2, 3)):
+        truth = Truth(
+            layout.join(drawn.index(rows)),
+            torch.ones(len(camera[rows]), 1, SIZE, SIZE),
+            parsing=torch.zeros(len(camera[rows]), 1, SIZE, SIZE, dtype=torch.uint8),
+        )
+        pictures = torch.zeros(len(camera[rows]), 3, SIZE, SIZE)
+        module.evaluate(
+            "val", FaceBatch(pictures, torch.zeros(len(pictures), 68, 2), pictures[:, :1], camera[rows], truth), 0
+        )
+    module.on_validation_epoch_end()
+    expected = torch.cat([drawn.identity, drawn.expression], dim=1).square().mean(dim=0).sqrt()
+    torch.testing.assert_close(module.answer_deviation, expected, atol=1e-3, rtol=1e-3)
+
+
 def test_it_learns_one_batch_by_heart(default_model: LinearModel) -> None:
     torch.manual_seed(0)
     module = DenseFace(default_model, ThinResNet(8), SIZE)

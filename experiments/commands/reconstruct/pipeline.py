@@ -223,12 +223,19 @@ class ReconstructionPipeline:
             to = partial(torch.Tensor.to, device=self.device)
             picture = to(image), to(landmarks), to(skin), to(intrinsics)
             start = None if initial is None else initial.to(self.device)
-            result = fit(self.fitted.face_model, *picture, start, settings, self.fitted, views).cpu()
+            result = fit(
+                self.fitted.face_model, *picture, start, settings, self.fitted, views, self._deviation
+            ).cpu()  # fmt: skip
             return replace(result, seconds=regressed | result.seconds)
         assert initial is not None
         contour = contour_table(self.face_model) if settings.moving_contour else None
         projected, rows = project_landmarks(self.renderer, initial, intrinsics, contour)
         return FitResult(initial, projected, rows, seconds=regressed)
+
+    @property
+    def _deviation(self) -> Tensor | None:
+        """Of the errors in the regressor's identity and expression, where they were measured."""
+        return self.shipped.answer_deviation if self.shipped is not None and self.module is None else None
 
     def _settings_for(self, faces: Sequence[AlignedFace]) -> FitSettings:
         """The fitter's settings for landmarks of the detector alone, or of the network too."""

@@ -64,6 +64,23 @@ def run(
     return fit(face_model, image, rendering.landmarks, skin, camera, initial, settings)
 
 
+def test_a_regressor_that_knows_its_errors_is_left_no_further_than_they_reach(
+    face_model: MorphableModel, truth: Coefficients, rendering: Rendering
+) -> None:
+    image, skin = rendering.image.clamp(0, 1), torch.ones(2, 1, SIZE, SIZE)
+    camera = default_intrinsics(SIZE).expand(2, 3, 3)
+    picture = image, rendering.landmarks, skin, camera
+    start = replace(truth, identity=torch.zeros_like(truth.identity), expression=torch.zeros_like(truth.expression))
+    settings = replace(EXACT, photometric_iterations=0)
+    count = truth.identity.shape[1] + truth.expression.shape[1]
+    held, sure, free, wide = (
+        fit(face_model, *picture, start, settings, deviation=spread).coefficients.identity.norm(dim=1)
+        for spread in (torch.full((count,), 1.0), torch.zeros(count), None, torch.full((count,), 100.0))
+    )
+    assert (sure > 0).all() and (sure < 0.9 * held).all() and (held < 0.95 * free).all()
+    torch.testing.assert_close(wide, free)
+
+
 def box_normalized(points: Tensor, target: Tensor) -> Tensor:
     """(B,) percent"""
     extent = target.amax(1) - target.amin(1)
