@@ -28,8 +28,8 @@ from renderers.jaw_contour import ContourTable, contour_table, gather_vertices, 
 from renderers.landmarks68 import LANDMARKS
 
 LIDS = ("eyeBlink", "eyeSquint")  # how the names of the expressions that close the eyes begin
-# Of a regressor's own deviation. Chosen on development heads, where 1.5, 1, 0.7 and 0.45 leave medians of 0.79, 0.77, 0.74
-# and 0.73 mm: the landmarks and the pixels are trusted too much, and a narrower prior makes up for it.
+# Of a regressor's own deviation. Chosen on development heads, where 1.5, 1, 0.7 and 0.45 leave medians of 0.79, 0.77,
+# 0.74 and 0.73 mm: landmarks and pixels are trusted too much, and a narrower prior makes up for it.
 PRIOR_SHARE = 0.5
 LEAST = 0.2  # of the settings' deviation: validation heads may never show what a photograph does, as a tongue
 TYPICAL_COLOR_ERROR = 0.05  # of a fitted face, in [0, 1]
