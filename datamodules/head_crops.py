@@ -15,7 +15,7 @@ from datamodules.synthesis.scenes import SceneSettings
 from datamodules.synthetic import SyntheticMultiView
 from renderers.coefficients import CoefficientLayout
 from renderers.face_models.base import MorphableModel
-from renderers.illumination import spherical_harmonics_basis
+from renderers.illumination import turned_light
 
 
 @dataclass(frozen=True)
@@ -98,11 +98,6 @@ class HeadCrop(nn.Module):
     def __init__(self, template: Tensor, size: int, jitter: CropJitter, layout: CoefficientLayout) -> None:
         super().__init__()
         self.template, self.size, self.jitter, self.layout = template, size, jitter, layout
-        index = torch.arange(64, dtype=torch.float64) + 0.5
-        height, turn = 1 - index / 32, index * torch.pi * (1 + 5**0.5)
-        across = (1 - height.square()).sqrt()
-        self.probe = torch.stack([across * turn.cos(), height, across * turn.sin()], dim=-1)
-        self.fit = torch.linalg.pinv(spherical_harmonics_basis(self.probe))
 
     @torch.no_grad()
     def forward(self, batch: FaceBatch) -> FaceBatch:
@@ -165,13 +160,12 @@ class HeadCrop(nn.Module):
         angles[:, 2] -= turn
         place = torch.view_as_complex(found.translation[:, :2].contiguous()) * torch.polar(torch.ones_like(turn), -turn)
         translation = torch.cat([torch.view_as_real(place), found.translation[:, 2:]], dim=-1)
-        # The light on a normal is what it was on the same normal before the turn.
         cosine, sine, zero = turn.cos(), turn.sin(), torch.zeros_like(turn)
-        back = torch.stack([cosine, -sine, zero, sine, cosine, zero, zero, zero, zero + 1], -1).unflatten(-1, (3, 3))
-        basis = spherical_harmonics_basis(self.probe.to(vector) @ back.transpose(1, 2))
-        mixing = self.fit.to(vector) @ basis
-        light = found.illumination.unflatten(-1, (3, 9)) @ mixing.transpose(1, 2)
-        return self.layout.join(replace(found, angles=angles, translation=translation, illumination=light.flatten(1)))
+        rotation = torch.stack([cosine, sine, zero, -sine, cosine, zero, zero, zero, zero + 1], -1).unflatten(
+            -1, (3, 3)
+        )
+        light = turned_light(found.illumination, rotation)
+        return self.layout.join(replace(found, angles=angles, translation=translation, illumination=light))
 
 
 def _placed(points: Tensor, factor: Tensor, offset: Tensor) -> Tensor:

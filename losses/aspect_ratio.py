@@ -5,10 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from renderers.landmarks68 import LEFT_EYE_CORNERS, RIGHT_EYE_CORNERS
+
 # Upper points, the lower ones below them, and the two corners.
 OPENINGS = (
-    ((37, 38), (41, 40), (36, 39)),
-    ((43, 44), (47, 46), (42, 45)),
+    ((37, 38), (41, 40), RIGHT_EYE_CORNERS),
+    ((43, 44), (47, 46), LEFT_EYE_CORNERS),
     ((61, 62, 63), (67, 66, 65), (60, 64)),
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -39,6 +40,25 @@ def spherical_harmonics_basis(normals: Tensor) -> Tensor:
         BAND_2 / 2 * (x * x - y * y),
     ]
     return torch.stack(basis, dim=-1)
+
+
+def sphere_points(count: int) -> Tensor:
+    """(count, 3) float64 unit vectors, evenly spread (Fibonacci's lattice).
+
+    >>> sphere_points(1000).mean(dim=0).abs().max() < 1e-3
+    tensor(True)
+    """
+    index = torch.arange(count, dtype=torch.float64) + 0.5
+    height, turn = 1 - 2 * index / count, index * math.pi * (1 + 5**0.5)
+    across = (1 - height.square()).sqrt()
+    return torch.stack([across * turn.cos(), height, across * turn.sin()], dim=-1)
+
+
+@cache
+def light_probe(count: int) -> tuple[Tensor, Tensor]:
+    """`sphere_points`, and the (9, count) least-squares fit of weights to the light that arrives there, float64."""
+    points = sphere_points(count)
+    return points, torch.linalg.pinv(spherical_harmonics_basis(points))
 
 
 @on_gpu("renderers.kernels.illumination")
@@ -83,10 +103,6 @@ def turned_light(illumination: Tensor, rotation: Tensor) -> Tensor:
     Returns:
         (B, 27)
     """
-    index = torch.arange(32, dtype=rotation.dtype, device=rotation.device) + 0.5
-    height, around = 1 - index / 16, math.pi * (1 + math.sqrt(5)) * index
-    radius = (1 - height.square()).sqrt()
-    normals = torch.stack([radius * around.cos(), radius * around.sin(), height], dim=-1)
-    before = spherical_harmonics_basis(normals @ rotation)  # R^T n, where the light of n came from
-    mixed = torch.linalg.pinv(spherical_harmonics_basis(normals)) @ before
+    normals, fit = (part.to(rotation) for part in light_probe(32))
+    mixed = fit @ spherical_harmonics_basis(normals @ rotation)  # R^T n, where the light of n came from
     return (mixed @ illumination.unflatten(-1, (3, 9)).transpose(1, 2)).transpose(1, 2).flatten(1)

@@ -15,10 +15,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from renderers.illumination import AMBIENT, spherical_harmonics_basis
+from renderers.illumination import AMBIENT, light_probe
 from renderers.io.npz_file import read_npz
 
 HEIGHT, WIDTH = 64, 128
+PROBE = 200  # directions in which an irradiance is known
 FILE = Path(__file__).with_name("environments.npz")
 Array = NDArray[np.float64]
 
@@ -83,29 +84,19 @@ def look_up(panorama: Tensor, directions: Tensor) -> Tensor:
     return torch.lerp(above, below, down)
 
 
-@cache
-def _probe() -> tuple[Tensor, Tensor]:
-    """(200, 3) directions spread evenly over the sphere, and (9, 200) what fits the basis to values there."""
-    index = torch.arange(200, dtype=torch.float64) + 0.5
-    height, turn = 1 - index / 100, index * torch.pi * (1 + 5**0.5)
-    across = (1 - height.square()).sqrt()
-    points = torch.stack([across * turn.cos(), height, across * turn.sin()], dim=-1)
-    return points.float(), torch.linalg.pinv(spherical_harmonics_basis(points)).float()
-
-
 def illumination_of(irradiance: Tensor) -> Tensor:
     """The weights of `renderers.illumination` that give an irradiance: (200, 3) at the directions of `probe` -> (27,).
 
     `AMBIENT` is taken off, as that module adds it.
     """
-    weights = (_probe()[1] @ irradiance).T.clone()
+    weights = (light_probe(PROBE)[1].float() @ irradiance).T.clone()
     weights[:, 0] -= AMBIENT
     return weights.flatten()
 
 
 def probe() -> Tensor:
     """(200, 3) directions spread evenly over the sphere."""
-    return _probe()[0]
+    return light_probe(PROBE)[0].float()
 
 
 @cache

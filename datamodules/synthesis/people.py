@@ -113,11 +113,20 @@ def lightness(display: Array) -> Array:
     return np.asarray(116 * np.cbrt(np.maximum(luminance, 0.008856)) - 16)
 
 
+def _shade_of(tone: Array) -> Array:
+    """L* of drawn skin of Monk tones, which are L* themselves."""
+    return np.asarray(DARKEST + (LIGHTEST - DARKEST) * (tone - MONK.min()) / np.ptp(MONK))
+
+
+def nearest_tone(color: Array) -> NDArray[np.intp]:
+    """Display colours of skin (..., 3) -> which of the ten Monk tones each is nearest to, from 0."""
+    return np.abs(lightness(color)[..., None] - _shade_of(MONK)).argmin(axis=-1)
+
+
 def sample_skin(generator: Generator) -> tuple[Array, float]:
     """A skin colour (3,), each tone of the Monk scale as often; and how dark it is, 0 to 1."""
     tone = MONK[generator.integers(len(MONK))]
-    wanted = DARKEST + (LIGHTEST - DARKEST) * (tone - MONK.min()) / np.ptp(MONK)
-    wanted += TONE_SPREAD * generator.standard_normal()
+    wanted = _shade_of(tone) + TONE_SPREAD * generator.standard_normal()
     melanin = np.exp(np.linspace(np.log(0.02), np.log(3.0), 200))[:, None]
     blood = generator.uniform(0.08, 0.42)
     colors = srgb(SURFACE + DERMIS * np.exp(-melanin * MELANIN - blood * HAEMOGLOBIN))

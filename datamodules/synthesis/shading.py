@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from datamodules.synthesis.shading_kernel import depth_picture, shade_pixels
-from renderers.illumination import BAND_0, BAND_1, BAND_2
+from renderers.illumination import BAND_0, BAND_1, BAND_2, sphere_points
 from renderers.kernels.launch import launch
 from renderers.raster.rasterize import Backend, load_backend
 
@@ -160,10 +160,7 @@ def ambient_share(vertices: Tensor, normals: Tensor, faces: Tensor, directions: 
         directions: how many, spread evenly.
         size: texels of each look.
     """
-    index = torch.arange(directions) + 0.5
-    height, turn = 1 - 2 * index / directions, index * math.pi * (1 + 5**0.5)
-    across = (1 - height.square()).sqrt()
-    sky = torch.stack([across * turn.cos(), height, across * turn.sin()], dim=-1)
+    sky = sphere_points(directions).float()
     posed = vertices.expand(directions, -1, -1).contiguous()
     places, depth = seen_from(posed, faces, sky, vertices.new_zeros(directions, 3), size)
     cosine = (sky @ normals.T).clamp_min(0)

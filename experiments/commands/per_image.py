@@ -13,8 +13,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import torch
-from jsonargparse import ArgumentError, ArgumentParser
-from lightning.pytorch import LightningDataModule, LightningModule
+from jsonargparse import Namespace
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -22,8 +21,8 @@ from datamodules.batch import FaceBatch
 from experiments.commands.evaluate.bootstrap import people_interval
 from experiments.commands.reconstruct.pipeline import fit_settings
 from experiments.fitting.photometric_fitting import fit
-from experiments.training.arguments import short_message
-from experiments.training.linked_arguments import innermost, link_arguments
+from experiments.training.building import build
+from experiments.training.linked_arguments import innermost
 from lightning_modules.base import FaceModule
 from lightning_modules.components.backbones import HEAD_SCALES
 from renderers.coefficients import CoefficientLayout, Coefficients
@@ -71,7 +70,14 @@ def measure(arguments: Sequence[str], people: int, steps: int) -> Figures:
     Raises:
         UserError: arguments that do not fit, or a paper whose loss is not one of coefficients alone.
     """
-    module, data = _built(arguments, people)
+
+    def change(config: Namespace) -> None:
+        given = innermost(config.data).init_args
+        given.val_faces, given.train_faces = people, 1
+
+    module, data = build(arguments, change)
+    if not module.automatic_optimization:
+        raise UserError("--per-image: this paper's rows differ in what networks teach each other, not in a loss alone")
     data.prepare_data()
     loader = data.val_dataloader()
     assert isinstance(loader, DataLoader)
@@ -85,26 +91,6 @@ def measure(arguments: Sequence[str], people: int, steps: int) -> Figures:
         for name, value in _metrics(module, faces[person]).items():
             figures.setdefault(f"val/{name}", []).append(value)
     return figures
-
-
-def _built(arguments: Sequence[str], people: int) -> tuple[FaceModule, LightningDataModule]:
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("--config", action="config")
-    for ignored in ("paper", "seed_everything", "trainer", "wandb", "checkpoint_every"):
-        parser.add_argument(f"--{ignored}", type=Any)
-    parser.add_subclass_arguments(LightningModule, "model", fail_untyped=False)
-    parser.add_subclass_arguments(LightningDataModule, "data", fail_untyped=False)
-    try:
-        config = parser.parse_args([word for word in arguments if not word.startswith("--trainer.")])
-    except ArgumentError as error:
-        raise UserError(short_message(str(error))) from error
-    read = innermost(config.data).init_args
-    read.val_faces, read.train_faces = people, 1
-    link_arguments(config.model, config.data)
-    made = parser.instantiate(config)
-    if not isinstance(made.model, FaceModule) or not made.model.automatic_optimization:
-        raise UserError("--per-image: this paper's rows differ in what networks teach each other, not in a loss alone")
-    return made.model, made.data
 
 
 def first_guess(module: FaceModule, batch: FaceBatch) -> Tensor:

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from renderers.coefficients import Coefficients
 from renderers.io.npz_file import read_npz
+from renderers.landmarks68 import MIRROR
 
 if TYPE_CHECKING:
     from datamodules.preparation.landmarks import LandmarkDetector
@@ -36,10 +37,6 @@ MAX_YAW = 40.0
 NEAR, FAR = 5.0, 25.0  # decimetres, from an arm's length to across a room; log-uniform
 LOST = 0.06  # share of the box: a mean error above it is a face that was missed, and not noise
 FLOOR = 1e-3  # share of the box; what is added to every deviation, so that no direction is trusted blindly
-# The iBUG points of the mirrored face.
-MIRROR = [*range(16, -1, -1), *range(26, 16, -1), *range(27, 31), *range(35, 30, -1)]
-MIRROR += [45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40]
-MIRROR += [54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55, 64, 63, 62, 61, 60, 67, 66, 65]
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ from renderers.coefficients import Coefficients
 from renderers.face_models.base import MorphableModel
 from renderers.face_models.default.regions import load_dense_landmarks
 from renderers.face_models.linear import LinearModel
+from renderers.illumination import sphere_points
 from renderers.io.errors import UserError
 from renderers.landmarks68 import LANDMARKS
 
@@ -125,7 +126,7 @@ class DenseFace(FaceModule):
         depth = 10 - mean[:, 2:]
         start = (places[:2, 2] + places[0, 0] * mean[:, :2] * mean.new_tensor([1.0, -1.0]) / depth) / image_size
         self.register_buffer("mean_points", start, persistent=False)
-        self.register_buffer("directions", _sphere(64), persistent=False)
+        self.register_buffer("directions", sphere_points(64).float(), persistent=False)
         motions = similarity_motions(face_model.mean_shape)
         self.identity_error = ExplainedVariance(face_model.identity_basis, 1.0, motions)
         self.size_error = ExplainedVariance(face_model.identity_basis, 1.0)
@@ -241,11 +242,3 @@ def _labels(batch: FaceBatch, answer: DenseAnswer) -> Tensor:
     """(B, h, w) the true classes, as large as the network's map."""
     assert batch.truth is not None and batch.truth.parsing is not None
     return interpolate(batch.truth.parsing.float(), answer.parsing.shape[-2:])[:, 0].long()
-
-
-def _sphere(count: int) -> Tensor:
-    """(count, 3) unit vectors, evenly spread (Fibonacci's lattice)."""
-    index = torch.arange(count) + 0.5
-    height, turn = 1 - 2 * index / count, index * math.pi * (1 + math.sqrt(5))
-    across = (1 - height.square()).sqrt()
-    return torch.stack([across * turn.cos(), height, across * turn.sin()], dim=-1)

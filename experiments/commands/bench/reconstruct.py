@@ -11,9 +11,8 @@ import torchvision
 
 from experiments.commands.bench.measure import Row, race
 from experiments.commands.bench.render import forward_and_backward
+from experiments.commands.reconstruct.loading import load_pipeline
 from experiments.commands.reconstruct.photo import default_photo
-from experiments.commands.reconstruct.pipeline import ReconstructionPipeline
-from renderers.face_models.default.model import load_default
 
 SIZE = 224
 PASSES = 100
@@ -23,7 +22,7 @@ def run(device: torch.device) -> Iterator[Row]:
     """Two rows: detection, fit and texture of one face, on the CPU alone, which is where `reconstruct` runs."""
     if device.type != "cpu":
         return
-    pipeline, photo = ReconstructionPipeline(load_default(), None, "auto", True), default_photo()
+    pipeline, photo = load_pipeline(), default_photo()
     backbone = torchvision.models.resnet50(weights=None).to(memory_format=torch.channels_last)
     image = torch.rand(1, 3, SIZE, SIZE)
 

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
-from jsonargparse import ArgumentParser
-from lightning.pytorch import LightningDataModule, LightningModule
+from jsonargparse import Namespace
+from lightning.pytorch import LightningDataModule
 
 from experiments.commands.bench.measure import Row
 from experiments.commands.bench.training import backbone_alone, step_row, timed_fit
 from experiments.papers import EXPERIMENTS
-from experiments.training.linked_arguments import innermost, link_arguments
+from experiments.training.building import build
+from experiments.training.linked_arguments import innermost
 from lightning_modules.base import FaceModule
 
 STEPS = 12
@@ -50,21 +49,13 @@ RUNS = (
 
 def built(run: Run) -> tuple[FaceModule, LightningDataModule]:
     """The module and the data of `experiments/PAPER/default.yaml`, with few faces."""
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("--config", action="config")
-    for ignored in ("paper", "seed_everything", "trainer"):
-        parser.add_argument(f"--{ignored}", type=Any)
-    parser.add_subclass_arguments(LightningModule, "model", fail_untyped=False)
-    parser.add_subclass_arguments(LightningDataModule, "data", fail_untyped=False)
-    path = Path(EXPERIMENTS) / run.paper / "default.yaml"
-    config = parser.parse_args(["--config", str(path)])
-    for name, value in run.model.items():
-        config.model.init_args[name] = value
-    innermost(config.data).init_args.train_faces = FACES
-    link_arguments(config.model, config.data)
-    made = parser.instantiate(config)
-    assert isinstance(made.model, FaceModule)
-    return made.model, made.data
+
+    def change(config: Namespace) -> None:
+        for name, value in run.model.items():
+            config.model.init_args[name] = value
+        innermost(config.data).init_args.train_faces = FACES
+
+    return build(["--config", str(EXPERIMENTS / run.paper / "default.yaml")], change)
 
 
 def run(device: torch.device) -> Iterator[Row]:

@@ -39,11 +39,16 @@ SUITES = {
     "scans": Entry(
         "people of your own with their scans: the fit, and a checkpoint", "experiments.commands.evaluate.scans"
     ),
+    "heads": Entry(
+        "held-out synthetic heads by yaw and skin tone; the shipped network, or a checkpoint",
+        "experiments.commands.evaluate.heads",
+        512,
+    ),
     "celeba": Entry("likeness of prepared photographs", "experiments.commands.evaluate.celeba"),
 }
 
 
-WITHOUT_CHECKPOINT = ("scans",)  # suites that have something to measure without one
+WITHOUT_CHECKPOINT = ("scans", "heads")  # suites that have something to measure without one
 
 
 class Suite(Protocol):
@@ -67,7 +72,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     listed = "; ".join(f"{name}: {entry.line}" for name, entry in SUITES.items())
     parser.add_argument("--suite", required=True, choices=tuple(SUITES), metavar="NAME", help=listed)
     parser.add_argument(
-        "--checkpoint", type=Path, metavar="FILE", help="what `fit` wrote; scans measures the fit alone without one"
+        "--checkpoint",
+        type=Path,
+        metavar="FILE",
+        help="what `fit` wrote; scans and heads measure the shipped network without one",
     )
     add_trust_arguments(parser)
     parser.add_argument(
@@ -77,7 +85,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "`prepare`, to which rogue fits the truth (default: synthetic faces, exact)",
     )  # fmt: skip
     parser.add_argument(
-        "--subjects", type=_positive, metavar="N", help="how many at most (default: 70 for rogue, else all there are)"
+        "--subjects",
+        type=_positive,
+        metavar="N",
+        help="how many at most (default: 70 for rogue, 512 for heads, else all there are)",
     )
     parser.add_argument(
         "--output", type=Path, metavar="DIR", help="where results go (default: evaluate/NAME in the checkpoint's run)"

@@ -1,4 +1,4 @@
-"""Shape against people's own scans: the mean face, the fit, a checkpoint with and without it, several photographs."""
+"""Shape against people's own scans: the mean face, the fit, networks with and without it, several photographs."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ from experiments.commands.reconstruct.pipeline import ReconstructionPipeline
 from experiments.commands.reconstruct.results import progress_bar
 from experiments.fitting.landmark_fitting import rigid_pose
 from experiments.fitting.photometric_fitting import FitResult, project_landmarks
+from experiments.training.shipped_model import load_default_model
 from lightning_modules.base import FaceModule
 from losses.metrics import PooledDistances, landmark_nme, shape_errors
 from losses.metrics.nonrigid import Correspondence, correspondence_rmse, smooth_registration
@@ -43,6 +44,7 @@ from renderers.jaw_contour import contour_table
 from renderers.units import MILLIMETRES
 
 MEAN, FIT, TOGETHER, REGRESSED, REFINED = "mean face", "fit", "fit together", "network", "network, fit"
+SHIPPED, SHIPPED_REFINED = "shipped network", "shipped network, fit"
 COLUMNS = {
     "bent": "nonrigid_mm",
     "shape": "shape_rmse_mm",
@@ -122,8 +124,12 @@ class Measurer:
 
     def __init__(self, face_model: LinearModel, module: FaceModule | None, people: Sequence[OwnPerson]) -> None:
         self.face_model = face_model
-        self.fitter = ReconstructionPipeline(face_model)
-        self.solvers: dict[str, Solve] = {MEAN: self._mean, FIT: self.fitter.solve}
+        shipped = load_default_model(face_model)
+        self.fitter = ReconstructionPipeline(face_model, shipped=shipped)  # as `reconstruct` has it
+        self.solvers: dict[str, Solve] = {MEAN: self._mean, FIT: ReconstructionPipeline(face_model).solve}
+        if shipped is not None:
+            self.solvers[SHIPPED] = ReconstructionPipeline(face_model, refine=False, shipped=shipped).solve
+            self.solvers[SHIPPED_REFINED] = self.fitter.solve
         if module is not None:
             self.solvers[REGRESSED] = ReconstructionPipeline(face_model, module, refine=False).solve
             self.solvers[REFINED] = ReconstructionPipeline(face_model, module).solve

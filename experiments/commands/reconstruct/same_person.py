@@ -40,6 +40,7 @@ class Person:
         views: the person in each of them.
         neutral: the face without expression, with the texture of all photographs.
         distances: (N, N) between the photographs' identity features.
+        strangers: the photographs that seem to show another person, and their distances, see `strangers`.
         skipped: where a photograph came from -> why it was left out.
     """
 
@@ -47,6 +48,7 @@ class Person:
     views: list[ReconstructedFace]
     neutral: FaceMesh
     distances: np.ndarray
+    strangers: list[tuple[int, float]]
     skipped: dict[str, str]
 
 
@@ -79,7 +81,8 @@ def solve_person(
     tell(f"fitting {len(placed)} photographs together")
     views = pipeline.finished(placed, pipeline.solve_together([view.aligned for view in placed]))
     distances = torch.cdist(features, features).double().numpy()
-    return Person([photo for photo, *_ in found], views, neutral_mesh(views), distances, skipped)
+    photos = [photo for photo, *_ in found]
+    return Person(photos, views, neutral_mesh(views), distances, strangers(distances), skipped)
 
 
 def _chosen(candidates: Sequence[Sequence[PlacedFace]]) -> tuple[list[PlacedFace], torch.Tensor]:
@@ -142,7 +145,7 @@ def reconstruct_person(paths: Sequence[Path], out: Path, pipeline: Reconstructio
     shown = Path(printable(str(out)))
     for place, why in person.skipped.items():
         print(f"skipped       {place}: {why}")
-    for row, distance in strangers(person.distances):
+    for row, distance in person.strangers:
         print(f"warning       {_warning(person.photos[row], distance)}")
     print(f"person        in {counted(len(person.views), 'photographs')}")
     print(f"landmark NME  {nme_line((face.landmark_nme, face.detected.confidence) for face in person.views)}")
@@ -170,7 +173,7 @@ def _write_person(folder: Path, person: Person, pipeline: ReconstructionPipeline
         cards.append((name, line, thumbnail(overlay)))
         size = {"source": photo.source, "photo_size": [photo.pixels.shape[1], photo.pixels.shape[0]]}
         records.append(size | face.record() | {"folder": name})
-    warned = {person.photos[row].source: _warning(person.photos[row], d) for row, d in strangers(person.distances)}
+    warned = {person.photos[row].source: _warning(person.photos[row], d) for row, d in person.strangers}
     page = index_page(f"{len(person.views)} photographs of one person", cards, person.skipped | warned, {})
     write_bytes(folder / "report.html", page.encode(errors="backslashreplace"))
     content = {
@@ -179,7 +182,7 @@ def _write_person(folder: Path, person: Person, pipeline: ReconstructionPipeline
         "identity_distances": np.round(person.distances, 4).tolist(),
         "another_person": [
             {"source": person.photos[row].source, "distance": round(distance, 4), "limit": DIFFERENT}
-            for row, distance in strangers(person.distances)
+            for row, distance in person.strangers
         ],
         "skipped": person.skipped,
     }

@@ -45,7 +45,8 @@ def test_the_suite_measures_shape_pose_and_marked_points(
     assert main(["evaluate", "--suite", "scans", "--data", str(tmp_path / "people"), "--output", str(out)]) == 0
     record = json.loads((out / "evaluation.json").read_text())
     assert record["checkpoint"] is None
-    assert set(record["sets"]) == {"mean face", "fit", "mean face, no scan", "fit, no scan"}
+    rows = ("mean face", "fit", "shipped network", "shipped network, fit")
+    assert set(record["sets"]) == {*rows, *(f"{row}, no scan" for row in rows)}
     mean = record["sets"]["mean face"]
     # Against the numpy alignment of the mean face and the scan that was written.
     scan = np.asarray(trimesh.load(tmp_path / "people/head000/scan.obj", process=False).vertices)

@@ -1,0 +1,161 @@
+"""Held-out synthetic heads, whose truth is exact: the shipped network or a checkpoint, by yaw and by skin tone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from torch import Tensor
+
+from datamodules.batch import FaceBatch
+from datamodules.head_crops import HeadCrops
+from datamodules.synthesis.people import HeadSettings, nearest_tone
+from datamodules.synthesis.scenes import SceneSettings
+from experiments.commands.evaluate.predictions import ready
+from experiments.commands.evaluate.results import SHOWN, Evaluation, Request
+from experiments.commands.reconstruct.results import progress_bar
+from experiments.training.shipped_model import REMEDY, load_default_model
+from lightning_modules.base import FaceModule
+from lightning_modules.components.panels import face_panels
+from lightning_modules.components.reconstruction import Reconstruction
+from lightning_modules.dense_face.targets import seen_by_default_camera
+from losses.aspect_ratio import aspect_ratios
+from losses.metrics import landmark_nme, shape_errors
+from renderers.coefficients import Coefficients
+from renderers.face_models.default.albedo import skin_colors
+from renderers.face_models.load import load_face_model
+from renderers.io.errors import UserError
+
+SETTINGS = SceneSettings(views=1, light_change=0.3, heads=HeadSettings(zoom=(0.72, 0.95)))  # the recipe's
+YAWS = {0: 20, 20: 40, 40: 60, 60: 90}  # degrees, from and to, of the groups
+ALL = "all"
+BATCH = 32  # heads that one draw of the camera's effects is for: figures depend on it
+COLUMNS = {
+    "NME": "nme",
+    "yaw": "yaw_error_deg",
+    "shape": "shape_rmse_mm",
+    "mean face": "mean_face_shape_rmse_mm",
+    "size": "size_error_percent",
+}
+OPENINGS = {"eyes": slice(0, 2), "mouth": slice(2, 3)}  # of `aspect_ratios`
+
+
+def evaluate(module: FaceModule | None, request: Request, tell: Callable[[str], None]) -> Evaluation:
+    """Measure `module`, or the shipped network, on the test heads of a seed; see `command.Suite`.
+
+    Raises:
+        UserError: the face model is not the embedded default, or there is no shipped network.
+    """
+    network = module or load_default_model(load_face_model("default"))
+    if network is None:
+        raise UserError(f"there is no shipped network for this face model; {REMEDY}")
+    if network.face_model.name != "default":
+        raise UserError(f"face model {network.face_model.name}: heads are drawn with the default one alone")
+    ready(network)
+    count = request.subjects
+    data = HeadCrops(
+        network.face_model, network.image_size, batch_size=BATCH, test_faces=count, seed=request.seed, settings=SETTINGS
+    )
+    found: dict[str, list[float]] = {}
+    groups: list[set[str]] = []
+    openings: list[Tensor] = []
+    panels: dict[str, Tensor] = {}
+    with progress_bar(count) as (bar, task):
+        bar.update(task, description="evaluating")
+        for drawn in data.test_dataloader():
+            batch = data.on_after_batch_transfer(drawn.to(network.device), 0)
+            truth, answer = _truth(network, batch), network.reconstruct(batch.image)
+            for name, values in _errors(network, batch, truth, answer).items():
+                found.setdefault(name, []).extend(values.tolist())
+            groups += _groups(truth)
+            openings.append(torch.stack([_openings(network, faces) for faces in (truth, answer.coefficients)]))
+            if not panels:
+                pictures = face_panels(batch.image, answer.rendering)
+                panels = {name: picture[:SHOWN].cpu() for name, picture in pictures.items()}
+            bar.advance(task, len(batch))
+    sets = {
+        name: {
+            metric: [value for value, own in zip(values, groups, strict=True) if name in own]
+            for metric, values in found.items()
+        }
+        for name in sorted(set.union(*groups), key=_order)
+    }
+    return Evaluation("exact", sets, panels, pooled={ALL: _correlations(torch.cat(openings, dim=1))})
+
+
+def _truth(network: FaceModule, batch: FaceBatch) -> Coefficients:
+    """The heads as the default camera sees them, which is the one that networks answer for."""
+    assert batch.truth is not None
+    given = network.regressor.layout.split(batch.truth.coefficients)
+    return seen_by_default_camera(given, batch.intrinsics, batch.size[1])
+
+
+@torch.no_grad()
+def _errors(network: FaceModule, batch: FaceBatch, truth: Coefficients, answer: Reconstruction) -> dict[str, Tensor]:
+    """Metric -> (B,); shapes are without expression."""
+    found, model = answer.coefficients, network.face_model
+    still = torch.zeros_like(truth.expression)
+    true = model.shape(truth.identity, still)
+    shape, size = shape_errors(model.shape(found.identity, still), true)
+    mean, _ = shape_errors(model.shape(torch.zeros_like(truth.identity), still), true)
+    return {
+        "nme": landmark_nme(answer.rendering.landmarks, batch.landmarks),
+        "yaw_error_deg": (found.angles[:, 1] - truth.angles[:, 1]).rad2deg().abs(),
+        "shape_rmse_mm": shape,
+        "mean_face_shape_rmse_mm": mean,
+        "size_error_percent": size.abs(),
+    }
+
+
+def _groups(truth: Coefficients) -> list[set[str]]:
+    """The sets that each head belongs to."""
+    mean, directions = skin_colors()
+    tones = nearest_tone(mean + truth.albedo[:, :3].cpu().numpy() @ directions)
+    yaws = truth.angles[:, 1].rad2deg().abs().tolist()
+    least = [max(low for low in YAWS if low <= yaw) for yaw in yaws]
+    return [
+        {ALL, f"yaw {low} to {YAWS[low]}", f"tone {tone + 1}"} for low, tone in zip(least, tones.tolist(), strict=True)
+    ]
+
+
+def _order(name: str) -> tuple[int, int]:
+    """All first, then by yaw, then by tone."""
+    kinds = (ALL, "yaw", "tone")
+    words = name.split()
+    return kinds.index(words[0]), int(words[1]) if len(words) > 1 else 0
+
+
+@torch.no_grad()
+def _openings(network: FaceModule, faces: Coefficients) -> Tensor:
+    """(B, 3): the aspect ratios of eyes and mouth, without a pose."""
+    model = network.face_model
+    return aspect_ratios(model.landmarks(model.shape(faces.identity, faces.expression)))
+
+
+def _correlations(openings: Tensor) -> dict[str, float]:
+    """Of true and found (2, N, 3) aspect ratios, both eyes taken together."""
+    return {
+        f"{name}_opening_correlation": float(torch.corrcoef(openings[..., columns].flatten(1))[0, 1])
+        for name, columns in OPENINGS.items()
+    }
+
+
+def table(evaluation: Evaluation) -> Table:
+    """See `experiments.commands.evaluate.command.Suite`."""
+    pooled = evaluation.pooled[ALL]
+    view = Table(
+        box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, caption_justify="left",
+        title=f"{evaluation.subjects} synthetic heads that training never saw",
+        caption="NME of the 68 landmarks, %; yaw, degrees; shape: RMSE of the neutral face after a similarity, mm, and "
+        "the mean face's beside it; size, %. Correlation with the truth of how far the eyes are open: "
+        f"{pooled['eyes_opening_correlation']:.2f}, the mouth: {pooled['mouth_opening_correlation']:.2f}.",
+    )  # fmt: skip
+    view.add_column("", no_wrap=True)
+    for column in ("heads", *COLUMNS):
+        view.add_column(column, justify="right", no_wrap=True)
+    for name, metrics in evaluation.summary().items():
+        figures = (f"{metrics[metric]['mean']:.2f}" for metric in COLUMNS.values())
+        view.add_row(name, str(evaluation.counts[name]), *figures)
+    return view
