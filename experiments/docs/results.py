@@ -53,7 +53,7 @@ HEADLINES = {
     "mgcnet": Headline(
         "MGCNet, ECCV 2020",
         "several views must agree",
-        9,
+        11,
         "yaw error, degrees",
         "val/yaw_error_deg",
         "MICC indoor",
