@@ -124,6 +124,7 @@ def process(rank: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_processes_find_what_one_finds(tmp_path: Path) -> None:
     mp.spawn(process, args=(str(tmp_path),), nprocs=2)
     alone = []

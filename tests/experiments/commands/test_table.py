@@ -223,6 +223,7 @@ def test_parts_print_their_own_columns() -> None:
     assert "snow x (paper)" in second and "val/snow/x" not in second and "rain" not in second
 
 
+@pytest.mark.slow
 def test_every_row_goes_on_from_the_warm_start_of_its_seed(paper: Path) -> None:
     tree = yaml.safe_load((paper / "table.yaml").read_text())
     (paper / "table.yaml").write_text(yaml.safe_dump({**tree, "warm_start": ["--trainer.max_epochs=3"]}))

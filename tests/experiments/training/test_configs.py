@@ -126,6 +126,7 @@ def test_default(elsewhere: Path) -> None:
     assert main(["fit", *arguments, "--trainer.max_steps=3"]) == 0
 
 
+@pytest.mark.slow
 def test_rogue_default(elsewhere: Path) -> None:
     """The default run: the guidance alone, then with corrupted pictures; and the evaluation of what came out."""
     little = [word.replace("--data.init_args", "--data.init_args.data.init_args") for word in LITTLE]
@@ -154,6 +155,7 @@ def test_rogue_default(elsewhere: Path) -> None:
     assert main(["evaluate", "--suite", "rogue", "--checkpoint", str(checkpoint), "--subjects", "2"]) == 0
 
 
+@pytest.mark.slow
 def test_rogue_validation_pictures_are_the_same_every_time(elsewhere: Path) -> None:
     little = [word.replace("--data.init_args", "--data.init_args.data.init_args") for word in LITTLE]
     metrics = []
@@ -165,6 +167,7 @@ def test_rogue_validation_pictures_are_the_same_every_time(elsewhere: Path) -> N
     assert metrics[0] == metrics[1]
 
 
+@pytest.mark.slow
 def test_specular_default(elsewhere: Path) -> None:
     little = [word.replace("--data.init_args", "--data.init_args.data.init_args") for word in LITTLE]
     started = ["--model.init_args.identity_start=0", "--model.init_args.mouth_start=0"]
@@ -201,6 +204,7 @@ def test_the_shipped_networks_recipe(elsewhere: Path) -> None:
     torch.testing.assert_close(shipped.predict(picture).points, trained.predict(picture).points, atol=0.2, rtol=0)
 
 
+@pytest.mark.slow
 def test_finegrained_default(elsewhere: Path) -> None:
     """Both stages in one run, the record of both, and a row of table 5 that goes on from the coarse network alone."""
     staged = ["--model.init_args.fine_start=1", "--model.init_args.identity_start=0"]
@@ -225,6 +229,7 @@ def test_finegrained_default(elsewhere: Path) -> None:
     assert row["final"]["val/fine_psnr"] > row["final"]["val/coarse_psnr"], "its light is fitted, as every row's is"
 
 
+@pytest.mark.slow
 def test_self_augmentation_default(elsewhere: Path) -> None:
     """The coarse stage, the fine one alone, and with what is fed back; then a table's row on its coarse model."""
     stages = ["--model.init_args.coarse_steps=1", "--model.init_args.augmentation_start=1", "--trainer.max_steps=4"]

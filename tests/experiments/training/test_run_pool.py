@@ -29,7 +29,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PooledRun:
     return PooledRun("the first", Path("runs/tiny/group/a"), fit)
 
 
-@pytest.mark.parametrize("damaged", [False, True])
+@pytest.mark.parametrize("damaged", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_an_interrupted_run_goes_on_from_its_checkpoint(run: PooledRun, damaged: bool) -> None:
     """From the one before where the last one is damaged."""
 
