@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from lightning_modules.dense_face import DenseFace, ThinResNet
 from renderers.face_models.base import MorphableModel
 from renderers.io.atomic_file import written_atomically
 from renderers.io.errors import UserError, within
+
+logger = logging.getLogger(__name__)
 
 FOLDER = EXPERIMENTS / "default_model"
 WEIGHTS, ABOUT = "weights.safetensors", "weights.json"
@@ -42,6 +45,11 @@ def load_default_model(face_model: MorphableModel, folder: Path = FOLDER) -> Den
         return None
     about = _read_about(folder / ABOUT)
     if about["face_model"] != face_model.fingerprint():
+        if face_model.name == "default":
+            logger.warning(
+                "the shipped network is not used: it is for the default face model %s, and this one is %s; %s",
+                about["face_model"], face_model.fingerprint(), REMEDY,
+            )  # fmt: skip
         return None
     path = folder / WEIGHTS
     module = DenseFace(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
+import safetensors
+import safetensors.torch
 import torch
 from lightning import LightningModule
 from torch import Tensor
@@ -14,6 +17,8 @@ from lightning_modules.components.backbones import CoefficientRegressor
 from lightning_modules.components.checkpoint_archive import check_checkpoint
 from lightning_modules.components.deep3d import NETWORK, regressor_weights
 from renderers.io.errors import UserError
+
+SHIPPED = ".safetensors"  # how the name of the shipped network's file ends
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -26,17 +31,20 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def read_initial_weights(module: LightningModule, path: Path) -> dict[str, Any]:
-    """The contents of a checkpoint to start from: of this program, or a Deep3D-style one.
+    """The contents of a checkpoint to start from: of this program, the shipped network, or a Deep3D-style one.
 
-    The latter becomes the module's own `regressor`; everything else of the module is returned as it is.
+    The last two become the module's own `regressor`; everything else of the module is returned as it is, unless the
+    module is the shipped network's own.
 
     Args:
         module: with a `CoefficientRegressor` named `regressor`.
         path: the file.
 
     Raises:
-        UserError: as `read_checkpoint`, or a Deep3D-style checkpoint of another network or face model.
+        UserError: as `read_checkpoint`, or a shipped or Deep3D-style network that is another than the module's.
     """
+    if path.suffix == SHIPPED:
+        return _read_shipped(module, path)
     contents = _read(path)
     if not isinstance(contents, dict) or NETWORK not in contents:
         return _checked(contents, path)
@@ -47,6 +55,28 @@ def read_initial_weights(module: LightningModule, path: Path) -> dict[str, Any]:
     started: dict[str, Any] = {"state_dict": state}
     module.on_save_checkpoint(started)  # Such a file names no face model: what fits in size is taken to be this one's.
     return started
+
+
+def _read_shipped(module: LightningModule, path: Path) -> dict[str, Any]:
+    """Weights as `experiments.training.shipped_model` writes them, beside a file that names their face model."""
+    if not path.is_file():
+        raise UserError(f"checkpoint {path}: no such file")
+    about = path.with_suffix(".json")
+    try:
+        held = safetensors.torch.load_file(path)
+        face_model = {"name": "default", "fingerprint": str(json.loads(about.read_text())["face_model"])}
+    except (OSError, safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
+        told = " ".join(str(error).split())[:100]
+        raise UserError(f"checkpoint {path}: it or {about.name} beside it is missing or damaged: {told}") from error
+    own = module.state_dict()
+    known = {name: value.to(own[name].dtype) for name, value in held.items() if name in own}
+    missing = next((name for name in own if name.startswith("regressor.") and name not in known), None)
+    if missing is not None:
+        raise UserError(
+            f"checkpoint {path}: it holds no {missing}: give the module the backbone that it was trained with, "
+            "lightning_modules.dense_face.ThinResNet"
+        )
+    return {"state_dict": {**own, **known}, "face_model": face_model}
 
 
 def load_weights(module: LightningModule, contents: dict[str, Any], path: Path) -> None:

@@ -11,7 +11,7 @@ from torch.optim import Adam, Optimizer
 
 from datamodules.batch import MultiViewBatch
 from lightning_modules.base import FaceModule, Stage
-from lightning_modules.components.backbones import ResNet
+from lightning_modules.components.backbones import ImageEncoder
 from lightning_modules.components.distributed import process_count, process_weights
 from lightning_modules.components.panels import face_panels
 from lightning_modules.components.weighting import weighted_sum
@@ -49,7 +49,7 @@ class MGCNet(FaceModule):
     def __init__(
         self,
         face_model: MorphableModel,
-        backbone: ResNet,
+        backbone: ImageEncoder,
         identity_encoder: FaceEncoder,
         image_size: int = 224,
         weights: MGCNetWeights = MGCNetWeights(),

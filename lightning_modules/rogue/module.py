@@ -11,7 +11,7 @@ from torch.optim import Adam, Optimizer
 
 from datamodules.batch import CorruptedBatch
 from lightning_modules.base import FaceModule, Stage
-from lightning_modules.components.backbones import ResNet
+from lightning_modules.components.backbones import ImageEncoder
 from lightning_modules.components.panels import face_panels
 from lightning_modules.components.weighting import weighted_sum
 from lightning_modules.rogue.metrics import RobustnessMetrics
@@ -54,7 +54,7 @@ class ROGUE(FaceModule):
     def __init__(
         self,
         face_model: MorphableModel,
-        backbone: ResNet,
+        backbone: ImageEncoder,
         identity_encoder: FaceEncoder,
         image_size: int = 224,
         weights: ROGUEWeights = ROGUEWeights(),

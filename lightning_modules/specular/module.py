@@ -12,7 +12,7 @@ from torch.optim import Adam, Optimizer
 
 from datamodules.batch import FaceBatch
 from lightning_modules.base import FaceModule, Stage
-from lightning_modules.components.backbones import ResNet
+from lightning_modules.components.backbones import ImageEncoder
 from lightning_modules.components.panels import face_panels
 from lightning_modules.components.reconstruction import Reconstruction
 from lightning_modules.components.weighting import weighted_sum
@@ -54,7 +54,7 @@ class Specular(FaceModule):
     def __init__(
         self,
         face_model: MorphableModel,
-        backbone: ResNet,
+        backbone: ImageEncoder,
         identity_encoder: FaceEncoder,
         image_size: int = 224,
         weights: SpecularWeights = SpecularWeights(),

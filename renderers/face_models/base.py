@@ -166,7 +166,11 @@ class MorphableModel(nn.Module, ABC):
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """Twelve hexadecimal digits that change with anything that changes a decoded face."""
+        """Twelve hexadecimal digits by which files name the face model that they were made for."""
+
+    def contents(self) -> str:
+        """Twelve hexadecimal digits that change with the last bit of anything that changes a decoded face."""
+        return self.fingerprint()
 
 
 def as_rows(basis: np.ndarray) -> np.ndarray:

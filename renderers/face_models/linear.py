@@ -35,6 +35,7 @@ class LinearModel(MorphableModel):
         specular_basis: (V, 3, A) sharing the albedo's coefficients, where the model has one.
         linear_albedo: the albedo's and the specular statistics are of linear RGB, as AlbedoMM's are, and not of display
             values, as the embedded default's are. `albedo` and `specular` say in which of the two they answer.
+        known_as: the fingerprint, where it must not depend on the last digits of a machine's arithmetic.
 
     Raises:
         UserError: arrays whose sizes do not agree, or that hold values that are not finite.
@@ -61,6 +62,7 @@ class LinearModel(MorphableModel):
         specular_basis: np.ndarray | None = None,
         expression_names: tuple[str, ...] = (),
         linear_albedo: bool = False,
+        known_as: str | None = None,
     ) -> None:
         super().__init__(
             name=name,
@@ -71,7 +73,7 @@ class LinearModel(MorphableModel):
             regions=regions,
             expression_names=expression_names,
         )
-        self.linear_albedo = linear_albedo
+        self.linear_albedo, self.known_as = linear_albedo, known_as
         for field, basis in {
             "identity_basis": identity_basis,
             "expression_basis": expression_basis,
@@ -154,6 +156,10 @@ class LinearModel(MorphableModel):
         return held
 
     def fingerprint(self) -> str:
+        """`known_as`, or `contents`."""
+        return self.known_as or self.contents()
+
+    def contents(self) -> str:
         """Twelve hexadecimal digits that change with anything that changes a decoded face."""
         tensors = (self.mean_shape, self.shape_basis, self.mean_albedo, self.flat_albedo_basis, self.faces)
         return fingerprint_of(tensors, *([b"linear albedo"] if self.linear_albedo else []))

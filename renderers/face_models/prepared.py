@@ -42,7 +42,7 @@ def save_prepared(model: MorphableModel, path: Path) -> None:
         "name": np.array(model.name),
         "expression_names": np.array(model.expression_names, dtype=np.str_),
         "linear_albedo": np.array(model.linear_albedo),
-        "fingerprint": np.array(model.fingerprint()),
+        "fingerprint": np.array(model.contents()),
     }
     try:
         # An open file, since numpy adds its suffix to other names.
@@ -76,7 +76,7 @@ def load_prepared(path: str | Path) -> MorphableModel:
     if arrays["format"].shape != () or arrays["format"] != FORMAT:
         raise _error(path, f"it is of version {str(arrays['format'])[:20]}, this program reads {FORMAT}")
     model = _to_model(path, kind, arrays)
-    if str(arrays["fingerprint"]) != model.fingerprint():
+    if str(arrays["fingerprint"]) != model.contents():
         raise _error(path, "its contents are not what was written")
     return model
 

@@ -23,6 +23,7 @@ from renderers.face_models.default.geometry import FaceMesh, build_face_mesh, re
 from renderers.face_models.default.heads import FILES, Heads, draw_heads
 from renderers.face_models.default.modes import align, mirror_permutation, principal_modes, with_mirror_images
 from renderers.face_models.default.population import calibration, load_survey
+from renderers.face_models.default.reference import known_as
 from renderers.face_models.default.regions import build_regions, load_landmarks
 from renderers.face_models.default.whole_geometry import build_rest_mesh, scalp_level
 from renderers.face_models.linear import LinearModel
@@ -92,7 +93,8 @@ def load_default(subdivide: int = 0) -> LinearModel:
     """
     if not 0 <= subdivide <= FINEST:
         raise UserError(f"default face model: subdivide={subdivide} is not one of 0, 1, 2")
-    return _to_model(derive(load_base(), subdivide))
+    arrays = derive(load_base(), subdivide)
+    return _to_model(arrays, known_as(arrays, DERIVATION_VERSION, subdivide))
 
 
 def load_base() -> dict[str, np.ndarray]:
@@ -144,13 +146,13 @@ def rest_file() -> Path:
     return cache_dir() / f"default-head-anny{version('anny')}-v{DERIVATION_VERSION}.npz"
 
 
-def _to_model(arrays: dict[str, np.ndarray]) -> LinearModel:
+def _to_model(arrays: dict[str, np.ndarray], fingerprint: str | None) -> LinearModel:
     regions = {key.removeprefix("region_"): value for key, value in arrays.items() if key.startswith("region_")}
     fields: dict[str, Any] = {
         key: value for key, value in arrays.items() if not key.startswith(("region_", "expression_names"))
     }
     names = tuple(str(name) for name in arrays["expression_names"])
-    return LinearModel(name="default", regions=regions, expression_names=names, **fields)
+    return LinearModel(name="default", regions=regions, expression_names=names, known_as=fingerprint, **fields)
 
 
 def derive_base(heads: Heads) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:

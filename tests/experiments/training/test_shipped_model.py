@@ -10,10 +10,13 @@ import pytest
 import torch
 
 from experiments.training.shipped_model import ABOUT, WEIGHTS, load_default_model, write_default_model
+from lightning_modules.components.backbones import ResNet
 from lightning_modules.dense_face import DenseFace, ThinResNet
+from lightning_modules.mgcnet import MGCNet
 from renderers.face_models.default.model import load_default
 from renderers.face_models.linear import LinearModel
 from renderers.io.errors import UserError
+from tests.conf.parts import SmallEncoder
 
 SIZE = 32
 
@@ -43,6 +46,25 @@ def test_there_and_back_in_half_precision(written: DenseFace, default_model: Lin
     assert json.loads((tmp_path / ABOUT).read_text())["training"] == {"steps": 3}
     parameters = sum(parameter.numel() for parameter in written.parameters())
     assert (tmp_path / WEIGHTS).stat().st_size < 2.3 * parameters + 20_000
+
+
+def test_a_training_starts_from_it(written: DenseFace, default_model: LinearModel, tmp_path: Path) -> None:
+    start = str(tmp_path / WEIGHTS)
+    image = torch.rand(2, 3, SIZE, SIZE)
+    expected = written.answer(image)
+    own = DenseFace(default_model, ThinResNet(8), SIZE, init_weights=start)
+    paper = MGCNet(default_model, ThinResNet(8), SmallEncoder(), SIZE, init_weights=start)
+    for found in (own.answer(image), paper.answer(image)):
+        torch.testing.assert_close(found.identity, expected.identity, atol=5e-3, rtol=5e-3)
+    torch.testing.assert_close(own.predict(image).points, written.predict(image).points, atol=5e-2, rtol=5e-3)
+
+
+def test_a_training_of_another_network_does_not(written: DenseFace, default_model: LinearModel, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"holds no regressor.*ThinResNet"):
+        MGCNet(default_model, ResNet(18), SmallEncoder(), SIZE, init_weights=str(tmp_path / WEIGHTS))
+    (tmp_path / ABOUT).unlink()
+    with pytest.raises(UserError, match=r"weights\.json beside it is missing"):
+        DenseFace(default_model, ThinResNet(8), SIZE, init_weights=str(tmp_path / WEIGHTS))
 
 
 def test_absent_files_or_another_face_model_leave_everything_as_it_was(
