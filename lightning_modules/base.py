@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from datamodules.batch import FaceBatch
-from lightning_modules.components.backbones import CoefficientRegressor, ImageEncoder
+from lightning_modules.components.backbones import CoefficientRegressor, ImageEncoder, finite, resized
 from lightning_modules.components.checkpoint_file import load_weights, read_initial_weights
 from lightning_modules.components.evaluation import NamedMetrics, ReconstructionMetrics
 from lightning_modules.components.marked_landmarks import MarkedLandmarks
@@ -39,7 +39,7 @@ class FaceModule(LightningModule):
 
     Args:
         face_model: the decoder.
-        backbone: image encoder.
+        backbone: image encoder, or a whole regressor.
         identity_encoder: frozen face-recognition network, for the identity terms and the identity metric; a module
             without identity terms may go without, and without that metric.
         image_size: side of the square images, pixels.
@@ -58,7 +58,7 @@ class FaceModule(LightningModule):
     def __init__(
         self,
         face_model: MorphableModel,
-        backbone: ImageEncoder,
+        backbone: ImageEncoder | CoefficientRegressor,
         identity_encoder: FaceEncoder | None,
         image_size: int,
         optimizer: Callable[[Iterable], Optimizer],
@@ -70,7 +70,9 @@ class FaceModule(LightningModule):
         self.face_model = face_model
         self.image_size = within("image_size", image_size, 8, 2048)
         self.renderer = renderer or FaceRenderer(face_model, image_size)
-        self.regressor = CoefficientRegressor(backbone, face_model.layout(extra))
+        if isinstance(backbone, ImageEncoder):
+            backbone = CoefficientRegressor(backbone, face_model.layout(extra))
+        self.regressor = backbone
         if identity_encoder is not None:
             self.identity_encoder = identity_encoder
         self.metrics = ReconstructionMetrics(face_model, identity_encoder)
@@ -104,10 +106,7 @@ class FaceModule(LightningModule):
         Raises:
             UserError: they are not finite.
         """
-        coefficients: Coefficients = self.eval()(self._resized(image))
-        if not coefficients.finite():
-            raise UserError("the checkpoint answers with values that are not finite; train it anew")
-        return coefficients
+        return finite(self.eval()(self._resized(image)))
 
     @torch.no_grad()
     def reconstruct(
@@ -153,10 +152,7 @@ class FaceModule(LightningModule):
         return coarse
 
     def _resized(self, picture: Tensor) -> Tensor:
-        size = (self.image_size, self.image_size)
-        if picture.shape[-2:] == size:
-            return picture
-        return torch.nn.functional.interpolate(picture, size=size, mode="bilinear", antialias=True)
+        return resized(picture, self.image_size)
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         self.evaluate("val", batch, batch_idx)

@@ -79,7 +79,7 @@ def _ship(args: argparse.Namespace) -> int:
     if not folder.is_dir():
         raise UserError(f"export: --out {folder}: no such folder")
     steps = int(read_checkpoint(args.default_model)["global_step"])
-    write_default_model(module, {"steps": steps, "heads_version": HEADS_VERSION}, folder)
+    write_default_model(module.network, module.face_model, {"steps": steps, "heads_version": HEADS_VERSION}, folder)
     print(printable(f"{folder}: the weights of the shipped network after {steps} steps"))
     return 0
 

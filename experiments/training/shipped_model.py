@@ -14,8 +14,9 @@ import safetensors.torch
 from datamodules.synthesis.parsing import PARSING
 from experiments.papers import EXPERIMENTS
 from lightning_modules.components.checkpoint_file import mismatch
-from lightning_modules.dense_face import DenseFace, ThinResNet
+from lightning_modules.dense_face.network import DenseNetwork, ThinResNet
 from renderers.face_models.base import MorphableModel
+from renderers.face_models.linear import LinearModel
 from renderers.io.atomic_file import written_atomically
 from renderers.io.errors import UserError, within
 
@@ -28,7 +29,7 @@ SIZES = {"width": (8, 256), "image_size": (32, 1024), "parsing_classes": (2, 256
 REMEDY = "restore it, or train it anew: make train-default-model"
 
 
-def load_default_model(face_model: MorphableModel, folder: Path = FOLDER) -> DenseFace | None:
+def load_default_model(face_model: MorphableModel, folder: Path = FOLDER) -> DenseNetwork | None:
     """The shipped network, in eval mode on the CPU.
 
     Args:
@@ -52,12 +53,8 @@ def load_default_model(face_model: MorphableModel, folder: Path = FOLDER) -> Den
             )  # fmt: skip
         return None
     path = folder / WEIGHTS
-    module = DenseFace(
-        face_model,
-        ThinResNet(about["width"]),
-        about["image_size"],
-        about["parsing_classes"],
-    )
+    assert isinstance(face_model, LinearModel)
+    network = DenseNetwork(face_model, ThinResNet(about["width"]), about["image_size"], about["parsing_classes"])
     try:
         held = safetensors.torch.load_file(path)
     except (OSError, safetensors.SafetensorError) as error:
@@ -66,30 +63,33 @@ def load_default_model(face_model: MorphableModel, folder: Path = FOLDER) -> Den
     if unfit is not None:
         raise UserError(f"{path}: damaged: {unfit} holds values that are not numbers; {REMEDY}")
     try:
-        module.load_state_dict(
+        network.load_state_dict(
             {name: value.float() if value.is_floating_point() else value for name, value in held.items()}
         )
     except RuntimeError as error:
         raise UserError(f"{path}: {mismatch(error)}; {REMEDY}") from error
-    return module.eval()
+    return network.eval()
 
 
-def write_default_model(module: DenseFace, training: Mapping[str, Any], folder: Path = FOLDER) -> None:
+def write_default_model(
+    network: DenseNetwork, face_model: MorphableModel, training: Mapping[str, Any], folder: Path = FOLDER
+) -> None:
     """Writes `WEIGHTS` in half precision, and `ABOUT`.
 
     Args:
-        module: the trained network.
+        network: as it was trained.
+        face_model: that it was trained for.
         training: plain values to record: steps, versions.
         folder: where to.
     """
     half = {
         name: (value.half() if value.is_floating_point() else value).cpu().contiguous()
-        for name, value in module.state_dict().items()
+        for name, value in network.state_dict().items()
     }
     about = {
-        "face_model": module.face_model.fingerprint(),
-        "width": module.backbone.width,
-        "image_size": module.image_size,
+        "face_model": face_model.fingerprint(),
+        "width": network.backbone.width,
+        "image_size": network.image_size,
         "parsing_classes": len(PARSING),
         "parsing": list(PARSING),
         "training": dict(training),

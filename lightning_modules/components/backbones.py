@@ -9,9 +9,8 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import get_model
 
-from lightning_modules.components.pretrained import VGG_FACE_MEAN, imagenet_network, vgg_face_network
+from lightning_modules.components.pretrained import VGG_FACE_MEAN, imagenet_network, untrained_network, vgg_face_network
 from renderers.coefficients import CoefficientLayout, Coefficients
 from renderers.io.errors import UserError
 
@@ -94,7 +93,7 @@ class ResNet(ImageEncoder):
             self.std.fill_(1)
         name = f"resnet{depth}"
         self.features = FEATURES[depth]
-        self.network = imagenet_network(name) if pretrained else get_model(name)
+        self.network = imagenet_network(name) if pretrained else untrained_network(name)
         self.network.fc = nn.Identity()
         if stages == 3:
             self.network.layer4 = nn.Identity()
@@ -132,7 +131,7 @@ class VGG(ImageEncoder):
             self.mean.copy_(torch.tensor(VGG_FACE_MEAN).view(1, 3, 1, 1) / 255)
             self.std.fill_(1 / 255)
         else:
-            network = imagenet_network(f"vgg{depth}") if pretrained else get_model(f"vgg{depth}")
+            network = imagenet_network(f"vgg{depth}") if pretrained else untrained_network(f"vgg{depth}")
         self.features = network.classifier[-1].in_features
         network.classifier[-1] = nn.Identity()
         self.network = network.to(memory_format=torch.channels_last)
@@ -166,3 +165,21 @@ class CoefficientRegressor(nn.Module):
     def forward(self, image: Tensor) -> Coefficients:
         """(B, 3, H, W) sRGB in [0, 1] -> Coefficients of B images."""
         return self.layout.split(self.head(self.backbone(image)) * self.scale)
+
+
+def resized(picture: Tensor, size: int) -> Tensor:
+    """(B, C, H, W) -> (B, C, size, size)"""
+    if picture.shape[-2:] == (size, size):
+        return picture
+    return nn.functional.interpolate(picture, size=(size, size), mode="bilinear", antialias=True)
+
+
+def finite(coefficients: Coefficients) -> Coefficients:
+    """The same.
+
+    Raises:
+        UserError: they are not finite.
+    """
+    if not coefficients.finite():
+        raise UserError("the checkpoint answers with values that are not finite; train it anew")
+    return coefficients

@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import safetensors
 import safetensors.torch
 import torch
-from lightning import LightningModule
 from torch import Tensor
 
 from lightning_modules.components.backbones import CoefficientRegressor
 from lightning_modules.components.checkpoint_archive import check_checkpoint
 from lightning_modules.components.deep3d import NETWORK, regressor_weights
 from renderers.io.errors import UserError
+
+if TYPE_CHECKING:
+    from lightning import LightningModule
 
 SHIPPED = ".safetensors"  # how the name of the shipped network's file ends
 
@@ -33,8 +35,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 def read_initial_weights(module: LightningModule, path: Path) -> dict[str, Any]:
     """The contents of a checkpoint to start from: of this program, the shipped network, or a Deep3D-style one.
 
-    The last two become the module's own `regressor`; everything else of the module is returned as it is, unless the
-    module is the shipped network's own.
+    The last two become the module's own `regressor`; everything else of the module is returned as it is.
 
     Args:
         module: with a `CoefficientRegressor` named `regressor`.
@@ -69,7 +70,8 @@ def _read_shipped(module: LightningModule, path: Path) -> dict[str, Any]:
         told = " ".join(str(error).split())[:100]
         raise UserError(f"checkpoint {path}: it or {about.name} beside it is missing or damaged: {told}") from error
     own = module.state_dict()
-    known = {name: value.to(own[name].dtype) for name, value in held.items() if name in own}
+    named = {f"regressor.{name}": value for name, value in held.items()}
+    known = {name: value.to(own[name].dtype) for name, value in named.items() if name in own}
     missing = next((name for name in own if name.startswith("regressor.") and name not in known), None)
     if missing is not None:
         raise UserError(

@@ -13,7 +13,6 @@ from urllib.parse import urlparse
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import get_model, get_model_weights
 
 from renderers.io.errors import UserError
 
@@ -41,8 +40,10 @@ def imagenet_network(name: str) -> nn.Module:
     Raises:
         UserError: they are neither there nor to be had, or the file is another one.
     """
+    from torchvision.models import get_model_weights
+
     if _followed.get():
-        return get_model(name)
+        return untrained_network(name)
     url = get_model_weights(name).DEFAULT.url
     path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
     begins = re.findall(r"-([0-9a-f]{8,})\.", path.name)[-1]  # torchvision's names end in it
@@ -59,9 +60,17 @@ def imagenet_network(name: str) -> nn.Module:
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     if not found.startswith(begins):
         raise UserError(f"{path}: not {name}'s ImageNet weights, its SHA-256 begins with {found[:8]}: {bring}")
-    network: nn.Module = get_model(name)
+    network = untrained_network(name)
     network.load_state_dict(_state_dict(path))
     return network
+
+
+def untrained_network(name: str) -> Any:
+    """A network of torchvision's, by its name there."""
+    # Importing torchvision takes as long as importing torch, and the shipped network has nothing of it.
+    from torchvision.models import get_model
+
+    return get_model(name)
 
 
 def vgg_face_network(path: Path) -> nn.Module:
@@ -72,7 +81,7 @@ def vgg_face_network(path: Path) -> nn.Module:
     """
     if not (path.is_file() or _followed.get()):
         raise UserError(f"{path}: no such file; bring {VGG_FACE_FILE}")
-    network: nn.Module = get_model("vgg16")
+    network = untrained_network("vgg16")
     if not _followed.get():
         load_vgg_face(network, path)
     return network

@@ -1,6 +1,8 @@
-"""The compact network that ships with the project: dense landmarks, coefficients and a parsing map from one crop."""
+"""The compact network that ships with the project: dense landmarks, coefficients and a parsing map from one crop.
 
-from lightning_modules.dense_face.module import DenseFace
-from lightning_modules.dense_face.network import ThinResNet
+`__init__.pyi` lists the public names. Each is imported when it is first used.
+"""
 
-__all__ = ["DenseFace", "ThinResNet"]
+from lazy_loader import attach_stub
+
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

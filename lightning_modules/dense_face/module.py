@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cross_entropy, interpolate
 from torch.optim import AdamW, Optimizer
 from torchmetrics import MeanMetric, MeanSquaredError, Metric
@@ -18,7 +18,7 @@ from lightning_modules.base import FaceModule, Stage
 from lightning_modules.components.evaluation import NamedMetrics
 from lightning_modules.components.panels import face_panels
 from lightning_modules.components.weighting import weighted_sum
-from lightning_modules.dense_face.network import ParsingHead, ThinResNet
+from lightning_modules.dense_face.network import EXPRESSION_DEVIATION, DenseAnswer, DenseNetwork, ThinResNet
 from lightning_modules.dense_face.targets import (
     DensePoints,
     ExplainedVariance,
@@ -38,28 +38,6 @@ from renderers.face_models.linear import LinearModel
 from renderers.illumination import sphere_points
 from renderers.io.errors import UserError
 from renderers.landmarks68 import LANDMARKS
-
-POINT_UNIT = 0.1  # shares of the crop's side that one unit of the head's output moves a point
-FIRST_DEVIATION = 0.05  # of an untrained network's points, shares of the crop's side
-LOG_LIMITS = (math.log(1e-3), math.log(1.0))  # of the deviation, likewise
-EXPRESSION_DEVIATION = 0.25  # of blend weights
-
-
-@dataclass
-class DenseAnswer:
-    """What the network says of B crops of S x S pixels.
-
-    Attributes:
-        coefficients: seen by the default camera.
-        points: (B, N, 2) pixels, of the vertices `DenseFace.vertices`.
-        log_deviation: (B, N) logarithm of each coordinate's standard deviation, pixels.
-        parsing: (B, K, S / 4, S / 4) scores of the classes.
-    """
-
-    coefficients: Coefficients
-    points: Tensor
-    log_deviation: Tensor
-    parsing: Tensor
 
 
 class DenseFaceMetrics(NamedMetrics):
@@ -96,9 +74,6 @@ class DenseFace(FaceModule):
 
     vertices: Tensor
     directions: Tensor
-    answer_deviation: Tensor
-    """(I + E,) standard deviation of the errors of identity and expression on the validation heads; before a
-    validation that of the coefficients themselves."""
 
     def __init__(
         self,
@@ -113,19 +88,11 @@ class DenseFace(FaceModule):
     ) -> None:
         if not isinstance(face_model, LinearModel) or face_model.name != "default":
             raise UserError(f"face model {face_model.name}: dense landmarks are known of the default one alone")
-        super().__init__(face_model, backbone, None, image_size, optimizer, schedule)
+        network = DenseNetwork(face_model, backbone, image_size, parsing_classes)
+        super().__init__(face_model, network, None, image_size, optimizer, schedule)
         self.weights = weights
         self.register_buffer("vertices", torch.from_numpy(load_dense_landmarks()), persistent=False)
         self.decode = DensePoints(face_model, self.vertices)
-        self.points = nn.Linear(backbone.features, 3 * len(self.vertices))
-        self.parser = ParsingHead(backbone.width, parsing_classes)
-        nn.init.zeros_(self.points.weight)
-        nn.init.zeros_(self.points.bias)
-        mean = face_model.mean_shape[self.vertices]
-        places = default_intrinsics(image_size)
-        depth = 10 - mean[:, 2:]
-        start = (places[:2, 2] + places[0, 0] * mean[:, :2] * mean.new_tensor([1.0, -1.0]) / depth) / image_size
-        self.register_buffer("mean_points", start, persistent=False)
         self.register_buffer("directions", sphere_points(64).float(), persistent=False)
         motions = similarity_motions(face_model.mean_shape)
         self.identity_error = ExplainedVariance(face_model.identity_basis, 1.0, motions)
@@ -134,34 +101,21 @@ class DenseFace(FaceModule):
         self.albedo_error = ExplainedVariance(face_model.albedo_basis, 1.0)
         self.own_metrics: DenseFaceMetrics = DenseFaceMetrics()
         sizes = face_model.identity_size, face_model.expression_size
-        spread = torch.cat([torch.ones(sizes[0]), torch.full((sizes[1],), EXPRESSION_DEVIATION)])
-        self.register_buffer("answer_deviation", spread)
         self.answer_errors = MeanSquaredError(squared=False, num_outputs=sum(sizes))
         self.start_from(init_weights)
 
+    @classmethod
+    def around(cls, network: DenseNetwork, face_model: LinearModel) -> DenseFace:
+        """The module of a network that was trained, for the face model that it was trained for."""
+        module = cls(face_model, network.backbone, network.image_size, network.parsing_classes)
+        module.regressor = network
+        return module
+
     @property
-    def backbone(self) -> ThinResNet:
-        """The network up to its heads, which the regressor holds."""
-        backbone = self.regressor.backbone
-        assert isinstance(backbone, ThinResNet)
-        return backbone
-
-    def predict(self, image: Tensor) -> DenseAnswer:
-        """(B, 3, S, S) sRGB in [0, 1] -> all that the network says of it."""
-        regressor = self.regressor
-        features, maps = self.backbone.maps(image)
-        coefficients = regressor.layout.split(regressor.head(features) * regressor.scale)
-        offset, spread = self.points(features).unflatten(-1, (-1, 3)).split([2, 1], dim=-1)
-        size = image.shape[-1]
-        points = (self.get_buffer("mean_points") + POINT_UNIT * offset) * size
-        log_deviation = (math.log(FIRST_DEVIATION) + spread[..., 0]).clamp(*LOG_LIMITS) + math.log(size)
-        return DenseAnswer(coefficients, points, log_deviation, self.parser(maps))
-
-    @torch.no_grad()
-    def landmarks(self, image: Tensor) -> Tensor:
-        """(B, 68, 2) pixels of aligned crops of any size: the iBUG points, the same of the head in every pose."""
-        answer = self.eval().predict(self._resized(image))
-        return answer.points[:, :LANDMARKS] * (image.shape[-1] / self.image_size)
+    def network(self) -> DenseNetwork:
+        """What is trained."""
+        assert isinstance(self.regressor, DenseNetwork)
+        return self.regressor
 
     def training_step(self, batch: FaceBatch, batch_idx: int) -> Tensor:
         terms, _, _ = self.terms(batch)
@@ -182,7 +136,7 @@ class DenseFace(FaceModule):
         given = self.regressor.layout.split(batch.truth.coefficients)
         target = self.true_points(batch)
         true = seen_by_default_camera(given, batch.intrinsics, batch.size[1])
-        answer, size = self.predict(batch.image), batch.size[1]
+        answer, size = self.network.predict(batch.image), batch.size[1]
         found = answer.coefficients
         camera = default_intrinsics(size, batch.image.device).expand(len(batch), -1, -1)
         redrawn = self.decode(found, camera)
@@ -217,7 +171,7 @@ class DenseFace(FaceModule):
 
     def on_validation_epoch_end(self) -> None:
         super().on_validation_epoch_end()
-        self.answer_deviation.copy_(self.answer_errors.compute())
+        self.network.answer_deviation.copy_(self.answer_errors.compute())
         self.answer_errors.reset()
 
     def true_points(self, batch: FaceBatch) -> Tensor:
@@ -232,7 +186,7 @@ class DenseFace(FaceModule):
     @torch.no_grad()
     def panels(self, batch: FaceBatch) -> dict[str, Tensor]:
         """Pictures of a batch by name, each (B, 3, H, W) in [0, 1]."""
-        answer = self.predict(batch.image)
+        answer = self.network.predict(batch.image)
         pictures = face_panels(batch.image, self.renderer(answer.coefficients))
         shades = answer.parsing.argmax(dim=1, keepdim=True) / max(answer.parsing.shape[1] - 1, 1)
         return pictures | {"parsing": interpolate(shades, batch.size).expand(-1, 3, -1, -1)}

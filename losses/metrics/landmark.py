@@ -8,24 +8,11 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from losses.metrics.landmark_error import landmark_nme
 from losses.metrics.mean_metric import MeanMetric
 
 YAW_BINS = ("0 to 30", "30 to 60", "60 to 90")  # degrees, either way
 YAW_LIMITS = (30.0, 60.0)
-
-
-def landmark_nme(predicted: Tensor, true: Tensor) -> Tensor:
-    """Mean point distance / sqrt(width * height) of the true points' box (AFLW2000-3D; MGCNet, section 4.3).
-
-    Args:
-        predicted: (B, L, 2) pixels.
-        true: (B, L, 2) pixels.
-
-    Returns:
-        (B,) percent; NaN or infinite where the true points span no area.
-    """
-    box = (true.amax(dim=1) - true.amin(dim=1)).prod(dim=-1)
-    return 100 * (predicted - true).norm(dim=-1).mean(dim=-1) / box.sqrt()
 
 
 class LandmarkNME(MeanMetric):

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
+from torchvision.models.resnet import BasicBlock
 
 from datamodules.batch import FaceBatch, Truth
 from lightning_modules.dense_face import DenseFace, ThinResNet
+from lightning_modules.dense_face.network import ResidualBlock
 from lightning_modules.dense_face.targets import (
     ExplainedVariance,
     seen_by_default_camera,
@@ -63,7 +68,7 @@ def test_dense_points_are_the_models_vertices_seen_by_the_camera(module: DenseFa
 
 
 def test_an_untrained_network_answers_the_mean_face(module: DenseFace, default_model: LinearModel) -> None:
-    answer = module.eval().predict(torch.rand(2, 3, SIZE, SIZE))
+    answer = module.eval().network.predict(torch.rand(2, 3, SIZE, SIZE))
     mean = mean_coefficients(default_model, 2)
     np.testing.assert_allclose(
         answer.points.detach(), module.decode(mean, default_intrinsics(SIZE).expand(2, -1, -1)), atol=1e-3
@@ -123,7 +128,7 @@ def test_a_validation_measures_the_errors_of_its_answers(default_model: LinearMo
         )
     module.on_validation_epoch_end()
     expected = torch.cat([drawn.identity, drawn.expression], dim=1).square().mean(dim=0).sqrt()
-    torch.testing.assert_close(module.answer_deviation, expected, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(module.network.answer_deviation, expected, atol=1e-3, rtol=1e-3)
 
 
 def test_it_learns_one_batch_by_heart(default_model: LinearModel) -> None:
@@ -151,3 +156,24 @@ def test_it_learns_one_batch_by_heart(default_model: LinearModel) -> None:
         optimizer.step()
     for name in ("dense", "identity", "rotation", "translation", "parsing"):
         assert terms[name].detach() < before[name] - 0.1 * abs(before[name]), name
+
+
+@pytest.mark.parametrize(("before", "after", "stride"), [(8, 8, 1), (8, 16, 2)])
+def test_the_residual_block_is_torchvisions(before: int, after: int, stride: int) -> None:
+    def shortcut() -> nn.Module | None:
+        return None if before == after else nn.Conv2d(before, after, 1, stride, bias=False)
+
+    ours, theirs = ResidualBlock(before, after, stride, shortcut()), BasicBlock(before, after, stride, shortcut())
+    ours.load_state_dict(theirs.state_dict())
+    image = torch.randn(2, before, 9, 9)
+    torch.testing.assert_close(ours(image), theirs(image))
+
+
+def test_a_photograph_needs_no_training_library() -> None:
+    """Lightning, torchmetrics and torchvision take longer to import than a photograph takes to reconstruct."""
+    code = (
+        "import sys, experiments.commands.reconstruct.results, experiments.commands.reconstruct.loading\n"
+        "print(*sorted({'lightning', 'torchmetrics', 'torchvision', 'kornia'} & set(sys.modules)))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.split() == []

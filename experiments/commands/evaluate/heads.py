@@ -20,11 +20,13 @@ from experiments.training.shipped_model import REMEDY, load_default_model
 from lightning_modules.base import FaceModule
 from lightning_modules.components.panels import face_panels
 from lightning_modules.components.reconstruction import Reconstruction
+from lightning_modules.dense_face import DenseFace
 from lightning_modules.dense_face.targets import seen_by_default_camera
 from losses.aspect_ratio import aspect_ratios
 from losses.metrics import landmark_nme, shape_errors
 from renderers.coefficients import Coefficients
 from renderers.face_models.default.albedo import skin_colors
+from renderers.face_models.linear import LinearModel
 from renderers.face_models.load import load_face_model
 from renderers.io.errors import UserError
 
@@ -48,9 +50,7 @@ def evaluate(module: FaceModule | None, request: Request, tell: Callable[[str], 
     Raises:
         UserError: the face model is not the embedded default, or there is no shipped network.
     """
-    network = module or load_default_model(load_face_model("default"))
-    if network is None:
-        raise UserError(f"there is no shipped network for this face model; {REMEDY}")
+    network = module or _shipped()
     if network.face_model.name != "default":
         raise UserError(f"face model {network.face_model.name}: heads are drawn with the default one alone")
     ready(network)
@@ -83,6 +83,15 @@ def evaluate(module: FaceModule | None, request: Request, tell: Callable[[str], 
         for name in sorted(set.union(*groups), key=_order)
     }
     return Evaluation("exact", sets, panels, pooled={ALL: _correlations(torch.cat(openings, dim=1))})
+
+
+def _shipped() -> DenseFace:
+    face_model = load_face_model("default")
+    network = load_default_model(face_model)
+    if network is None:
+        raise UserError(f"there is no shipped network for this face model; {REMEDY}")
+    assert isinstance(face_model, LinearModel)
+    return DenseFace.around(network, face_model)
 
 
 def _truth(network: FaceModule, batch: FaceBatch) -> Coefficients:

@@ -8,10 +8,8 @@ import torch
 
 from experiments.commands.reconstruct.detail import DEFAULT_SIZE
 from experiments.commands.reconstruct.pipeline import ReconstructionPipeline
-from experiments.training.checkpoint import load_module
 from experiments.training.shipped_model import load_default_model
 from experiments.training.stored_module import Trust
-from lightning_modules.base import FaceModule
 from renderers.face_models.load import load_face_model
 from renderers.io.errors import UserError
 
@@ -44,6 +42,10 @@ def load_pipeline(
         model = load_face_model(face_model or "default")
         shipped = load_default_model(model)
         return ReconstructionPipeline(model, None, detector, refine, shipped=shipped, device=device)
+    # A checkpoint's module needs Lightning, which takes longer to import than all else that a photograph needs.
+    from experiments.training.checkpoint import load_module
+    from lightning_modules.base import FaceModule
+
     module = load_module(checkpoint, trust or Trust())
     if not isinstance(module, FaceModule):
         raise UserError(f"checkpoint {checkpoint}: holds a {type(module).__name__}, which reconstructs no faces")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -21,9 +22,8 @@ from experiments.commands.reconstruct.face import CROP_SIZE, AlignedFace, Recons
 from experiments.commands.reconstruct.photo import Photo
 from experiments.commands.reconstruct.texture import TEXTURE_SIZE, PhotoView, bake_texture
 from experiments.fitting.photometric_fitting import FitResult, FitSettings, fit, project_landmarks
-from lightning_modules.base import FaceModule
 from lightning_modules.components.reconstruction import Reconstruction
-from lightning_modules.dense_face import DenseFace
+from lightning_modules.dense_face.network import DenseNetwork
 from losses.metrics import landmark_nme
 from renderers.camera import default_intrinsics
 from renderers.coefficients import Coefficients
@@ -31,6 +31,9 @@ from renderers.face_models.base import MorphableModel
 from renderers.face_renderer import FaceRenderer
 from renderers.io.errors import UserError
 from renderers.jaw_contour import contour_table
+
+if TYPE_CHECKING:
+    from lightning_modules.base import FaceModule
 
 MEASURED_MODEL = "default"  # the face model that `experiments.fitting.landmark_noise` was measured against
 FAR_APART = 10.0  # percent of the face: detectors that found it differ from the network by less
@@ -97,11 +100,11 @@ class ReconstructionPipeline:
         checkpoint: str | None = None,
         settings: FitSettings | None = None,
         detail_size: int = DEFAULT_SIZE,
-        shipped: DenseFace | None = None,
+        shipped: DenseNetwork | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
         self.shipped = shipped
-        self.regressor: FaceModule | None = module or shipped
+        self.regressor: FaceModule | DenseNetwork | None = module or shipped
         if self.regressor is None and not refine:
             raise UserError("--no-fit leaves nothing but the mean face: give --checkpoint FILE with it")
         self.face_model, self.module, self.refine, self.checkpoint = face_model, module, refine, checkpoint

@@ -31,7 +31,7 @@ def written(default_model: LinearModel, tmp_path: Path) -> DenseFace:
     torch.manual_seed(1)
     module = DenseFace(default_model, ThinResNet(8), SIZE)
     torch.nn.init.normal_(module.regressor.head.weight, std=0.01)
-    write_default_model(module.eval(), {"steps": 3}, tmp_path)
+    write_default_model(module.eval().network, default_model, {"steps": 3}, tmp_path)
     return module
 
 
@@ -56,7 +56,9 @@ def test_a_training_starts_from_it(written: DenseFace, default_model: LinearMode
     paper = MGCNet(default_model, ThinResNet(8), SmallEncoder(), SIZE, init_weights=start)
     for found in (own.answer(image), paper.answer(image)):
         torch.testing.assert_close(found.identity, expected.identity, atol=5e-3, rtol=5e-3)
-    torch.testing.assert_close(own.predict(image).points, written.predict(image).points, atol=5e-2, rtol=5e-3)
+    torch.testing.assert_close(
+        own.network.predict(image).points, written.network.predict(image).points, atol=5e-2, rtol=5e-3
+    )
 
 
 def test_a_training_of_another_network_does_not(written: DenseFace, default_model: LinearModel, tmp_path: Path) -> None:
@@ -90,7 +92,7 @@ def test_damage_is_told_in_one_line(
     elif damage == "nan":
         with torch.no_grad():
             written.regressor.head.bias[3] = torch.nan
-        write_default_model(written, {}, tmp_path)
+        write_default_model(written.network, default_model, {}, tmp_path)
     elif damage == "about":
         about.write_text("{")
     else:

@@ -1,0 +1,4 @@
+from .module import DenseFace
+from .network import DenseNetwork, ThinResNet
+
+__all__ = ["DenseFace", "DenseNetwork", "ThinResNet"]
