@@ -53,7 +53,7 @@ ELSEWHERE = {
     'make bench ARGS="--json FILE"': "tests/experiments/commands/test_bench.py",
     'make bench ARGS="full_step --device cuda"': "tests/experiments/commands/test_bench.py",
     'make bench ARGS="scaling --out .github/scaling.png"': "tests/experiments/commands/test_bench_scaling.py",
-    'make bench ARGS="--against experiments/commands/bench/expected.json"': ".ci/run",
+    'make bench ARGS="--against experiments/commands/bench/expected.json"': ".github/workflows/ci.yml",
     "make sheet": "tests/renderers/face_models/test_default.py",
     'make sheet ARGS="--heads --count 32 --size 160 --seed 3"': "tests/datamodules/test_synthetic_heads.py",
     "make corruptions": "tests/experiments/commands/test_corruptions.py",

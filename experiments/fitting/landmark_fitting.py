@@ -18,6 +18,19 @@ from renderers.jaw_contour import ContourTable, gather_vertices, visible_landmar
 ROBUST_SCALE = 3.0  # landmarks further off than this many deviations lose weight
 
 
+@dataclass(frozen=True)
+class SecondOpinion:
+    """The same landmarks as another source has them, such as the shipped network beside a detector. B faces.
+
+    Attributes:
+        points: (B, 68, 2) pixels; fixed points of the head, also at the jaw.
+        deviation: (B, 68) of each coordinate, pixels; infinite where there is no opinion.
+    """
+
+    points: Tensor
+    deviation: Tensor
+
+
 @dataclass
 class LandmarkProblem:
     """Maximum a posteriori of pose, identity and expression, given 68 detected points.
@@ -32,6 +45,7 @@ class LandmarkProblem:
         deviation: (I + E,) that of the prior, identity and then expression.
         expression_bounds: (least, most) that every expression coefficient may be; none where absent.
         views: so many faces in a row are one person, whose identity they share.
+        second: other measurements of the same landmarks, whose errors are independent of the detector's.
     """
 
     mean: Coefficients
@@ -43,6 +57,7 @@ class LandmarkProblem:
     deviation: Tensor
     expression_bounds: tuple[float, float] | None
     views: int = 1
+    second: SecondOpinion | None = None
 
     @property
     def box(self) -> Tensor:
@@ -51,8 +66,9 @@ class LandmarkProblem:
         return extent.prod(dim=1).sqrt()
 
     def whitening(self, points: Tensor, angles: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 136, 136) and (B, 136): the first times the landmarks' offsets from their targets, pixels, plus the
-        second is of unit deviation. Outliers weigh less, by Huber's function of the points at hand.
+        """(B, R, 136) and (B, R): the first times the landmarks' offsets from their targets, pixels, plus the
+        second is of unit deviation. Outliers weigh less, by Huber's function of the points at hand. R is 136, or twice
+        that with a second opinion.
 
         Args:
             points: (B, 68, 2) pixels, where the landmarks are now.
@@ -70,7 +86,17 @@ class LandmarkProblem:
         unit = torch.eye(2).to(points)[:, None].expand(2, len(points), 2)
         turn = torch.stack([upright(axis[:, None], angles[:, 2])[:, 0] for axis in unit], dim=-1)
         turned = torch.einsum("bknc,bcd->bknd", weighted.unflatten(2, (68, 2)), turn) / self.box[:, None, None, None]
-        return turned.flatten(2), constant
+        if self.second is None:
+            return turned.flatten(2), constant
+        weight = self._second_weight(self.second, points).repeat_interleave(2, dim=1)
+        apart = (self.target - self.second.points).flatten(1)
+        return torch.cat([turned.flatten(2), torch.diag_embed(weight)], 1), torch.cat([constant, weight * apart], 1)
+
+    def _second_weight(self, second: SecondOpinion, points: Tensor) -> Tensor:
+        """(B, 68): one over the deviation, less for outliers."""
+        deviation = second.deviation * self.doubt
+        far = (points - second.points).norm(dim=-1) / deviation
+        return (ROBUST_SCALE / far.clamp_min(ROBUST_SCALE)).sqrt() / deviation
 
     def distance(self, points: Tensor) -> Tensor:
         """(B,) mean point distance in percent of the box."""

@@ -1,9 +1,10 @@
 """How a detector's landmarks differ from a face model's: a bias that depends on yaw, and a full covariance.
 
 Neighbours along a contour err together, so that one number a point makes a fit bend the face to the detector's errors.
-The errors are measured on drawn heads of a development seed, in the frame of the upright face and in units of the
-landmarks' box, against the true face posed under the *default* camera. What an unknown focal length does to the points
-is therefore part of them: the focal length is marginalised with the prior that the heads were drawn with.
+The errors are measured on whole drawn heads of a development seed, as imperfect cameras see them. They are in the frame
+of the upright face and in units of the landmarks' box, against the true face posed under the *default* camera. What an
+unknown focal length does to the points is therefore part of them: the focal length is marginalised with the prior that
+the heads were drawn with.
 
     python -m experiments.fitting.landmark_noise          # draws, detects, writes landmark_noise.npz; about ten minutes
 """
@@ -34,7 +35,8 @@ SEED = 1001  # of the development heads; nothing is measured on them elsewhere
 HEADS, VIEWS = 160, 3
 SIZE = 320  # pixels of a drawn head
 MAX_YAW = 40.0
-NEAR, FAR = 5.0, 25.0  # decimetres, from an arm's length to across a room; log-uniform
+ZOOM = (0.55, 0.75)  # the whole head is in the picture
+LIGHT_CHANGE = 0.3
 LOST = 0.06  # share of the box: a mean error above it is a face that was missed, and not noise
 FLOOR = 1e-3  # share of the box; what is added to every deviation, so that no direction is trusted blindly
 
@@ -98,26 +100,27 @@ def noise_of(errors: Tensor, yaw: Tensor) -> LandmarkNoise:
 @torch.no_grad()
 def measure_errors(model: LinearModel, detector: LandmarkDetector, heads: int, seed: int) -> tuple[Tensor, Tensor]:
     """Draw heads, detect, compare: errors (N, 68, 2) of the faces that were found, and yaws (N,) in radians."""
-    from datamodules.synthesis.scenes import SceneSettings, sample_background, sample_scene
-    from renderers.camera import CAMERA_DISTANCE
-    from renderers.face_renderer import FaceRenderer
+    from datamodules.camera_effects import CameraEffects
+    from datamodules.synthesis.people import HeadSettings
+    from datamodules.synthesis.scenes import SceneSettings
+    from datamodules.synthetic_heads import SyntheticHeads
+    from renderers.camera import euler_to_rotation, project, transform
 
-    renderer = FaceRenderer(model, SIZE)
+    settings = SceneSettings(views=VIEWS, max_yaw=MAX_YAW, light_change=LIGHT_CHANGE, heads=HeadSettings(zoom=ZOOM))
+    drawn, effects = SyntheticHeads(model, "val", heads, SIZE, seed, settings), CameraEffects()
     errors, yaws = [], []
     for head in range(heads):
-        generator = np.random.default_rng([seed, head])
-        scene = sample_scene(model, SceneSettings(views=VIEWS, max_yaw=MAX_YAW), generator)
-        faces = Coefficients.from_named({name: torch.from_numpy(value) for name, value in scene.items()})
-        distance = torch.from_numpy(np.exp(generator.uniform(np.log(NEAR), np.log(FAR), VIEWS))).float()
-        faces.translation[:, 2] = CAMERA_DISTANCE - distance
-        intrinsics = torch.tensor([[1, 0, SIZE / 2], [0, 1, SIZE / 2], [0, 0, 1.0]]).repeat(VIEWS, 1, 1)
-        intrinsics[:, 0, 0] = intrinsics[:, 1, 1] = 0.36 * SIZE * distance
-        rendering = renderer(faces, intrinsics)
-        expected, angles = under_default_camera(model, faces, rendering.vertices_image)
-        for view in range(VIEWS):
-            behind = torch.from_numpy(sample_background(SIZE, generator))
-            picture = torch.where(rendering.mask[view], rendering.image[view].clamp(0, 1), behind)
-            found = detector.detect((picture.permute(1, 2, 0) * 255).round().byte().numpy())
+        batch = drawn[head]
+        assert batch.truth is not None
+        faces = model.layout().split(batch.truth.coefficients)
+        shape = model.shape(faces.identity, faces.expression)
+        seen = project(transform(shape, euler_to_rotation(faces.angles), faces.translation), batch.intrinsics)
+        expected, angles = under_default_camera(model, faces, seen)
+        with torch.random.fork_rng():
+            torch.manual_seed(head)
+            pictures = (effects(batch).image.permute(0, 2, 3, 1) * 255).round().byte().numpy()
+        for view, picture in enumerate(pictures):
+            found = detector.detect(picture)
             if not found:
                 continue
             points = torch.from_numpy(max(found, key=lambda face: face.area).landmarks).float()

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from experiments.fitting.landmark_fitting import LandmarkProblem, fit_landmarks, rigid_pose
+from experiments.fitting.landmark_fitting import LandmarkProblem, SecondOpinion, fit_landmarks, rigid_pose
 from experiments.fitting.landmark_noise import LandmarkNoise, measured_noise
 from experiments.fitting.lid_fitting import fit_lids
 from losses.photometric import render_loss
@@ -134,6 +134,7 @@ def fit(
     renderer: FaceRenderer | None = None,
     views: int = 1,
     deviation: Tensor | None = None,
+    second: SecondOpinion | None = None,
 ) -> FitResult:
     """Fit `face_model` to B aligned faces.
 
@@ -149,6 +150,7 @@ def fit(
         renderer: whose camera and light the faces are fitted in; a `FaceRenderer` where absent.
         views: so many pictures in a row show one person: they share identity and albedo, and nothing else.
         deviation: (I + E,) that of the errors in `initial`'s identity and expression; the prior is as narrow.
+        second: the landmarks as another source has them.
 
     Raises:
         UserError: an input of the wrong shape, one that holds values that are not finite, landmarks without extent, or
@@ -175,6 +177,7 @@ def fit(
             deviation=_prior_deviation(face_model, settings, deviation).to(image),
             expression_bounds=settings.expression_bounds,
             views=views,
+            second=second,
         )
         contour = contour_table(face_model) if settings.moving_contour else None
         angles, translation = rigid_pose(face_model, start, landmarks, problem.intrinsics, renderer.camera)

@@ -201,8 +201,13 @@ class DenseNetwork(CoefficientRegressor):
     @torch.no_grad()
     def landmarks(self, image: Tensor) -> Tensor:
         """(B, 68, 2) pixels of aligned crops of any size: the iBUG points, the same of the head in every pose."""
-        answer = self.eval().predict(resized(image, self.image_size))
-        return answer.points[:, :LANDMARKS] * (image.shape[-1] / self.image_size)
+        return self.marked(image)[0]
+
+    @torch.no_grad()
+    def marked(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """`landmarks`, and the standard deviation (B, 68) of each of their coordinates, pixels."""
+        answer, scale = self.eval().predict(resized(image, self.image_size)), image.shape[-1] / self.image_size
+        return answer.points[:, :LANDMARKS] * scale, answer.log_deviation[:, :LANDMARKS].exp() * scale
 
 
 def _seen(points: Tensor, size: int) -> Tensor:

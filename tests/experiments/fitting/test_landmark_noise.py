@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from experiments.fitting import landmark_noise
-from experiments.fitting.landmark_fitting import LandmarkProblem
+from experiments.fitting.landmark_fitting import ROBUST_SCALE, LandmarkProblem, SecondOpinion, fit_landmarks
 from experiments.fitting.landmark_noise import MIRROR, LandmarkNoise, measured_noise, noise_of, upright
+from experiments.fitting.photometric_fitting import project_landmarks
 from renderers.camera import default_intrinsics
 from renderers.face_models.default.model import load_default
-from renderers.face_renderer import mean_coefficients
+from renderers.face_renderer import FaceRenderer, mean_coefficients
 from tests.conf.scenes import small_face_model
 
 
@@ -78,6 +79,44 @@ def test_whitened_offsets_are_the_mahalanobis_distance_about_the_bias() -> None:
     moved[0, 0] += 20
     one, other = (doubtful.whitening(points, angles)[0][0] @ (p - target).flatten() for p in (points, moved))
     torch.testing.assert_close(one, other, atol=1e-2, rtol=0)
+
+
+def test_a_second_opinion_adds_its_own_squares() -> None:
+    generator = torch.Generator().manual_seed(3)
+    target = 224 * torch.rand(1, 68, 2, generator=generator)
+    other = target + torch.randn(1, 68, 2, generator=generator)
+    deviation = 1 + torch.rand(1, 68, generator=generator)
+    deviation[:, :17] = torch.inf
+    points = target + 0.5
+    alone = problem(LandmarkNoise.even(0.02), target)
+    both = replace(alone, second=SecondOpinion(other, deviation))
+    squares = []
+    for asked in (alone, both):
+        matrix, constant = asked.whitening(points, torch.zeros(1, 3))
+        squares.append(float((matrix[0] @ (points - target).flatten() + constant[0]).square().sum()))
+    # By hand; none of these points is an outlier.
+    added = ((points - other)[0, 17:] / deviation[0, 17:, None]).square().sum()
+    assert squares[1] - squares[0] == pytest.approx(float(added), rel=1e-4)
+    # An outlier weighs by Huber's function: its square grows as its distance.
+    far = replace(alone, second=SecondOpinion(other + 1000, deviation))
+    matrix, constant = far.whitening(points, torch.zeros(1, 3))
+    rows = (matrix[0] @ (points - target).flatten() + constant[0])[136:].unflatten(0, (68, 2))[17:].square().sum(dim=1)
+    distance = (points - other - 1000)[0, 17:].norm(dim=-1) / deviation[0, 17:]
+    torch.testing.assert_close(rows, ROBUST_SCALE * distance, rtol=1e-4, atol=0)
+
+
+def test_a_sure_second_opinion_moves_the_fit() -> None:
+    model = small_face_model()
+    camera = default_intrinsics(224)[None]
+    start = mean_coefficients(model, 1)
+    true = replace(start, identity=start.identity + 1.5, translation=torch.tensor([[0.1, 0.0, 0.0]]))
+    renderer = FaceRenderer(model, 224)
+    exact, _ = project_landmarks(renderer, true, camera)
+    detected, _ = project_landmarks(renderer, start, camera)
+    asked = problem(LandmarkNoise.even(0.05), detected)
+    asked = replace(asked, deviation=10 * asked.deviation, second=SecondOpinion(exact, torch.full((1, 68), 1e-3)))
+    found, _ = project_landmarks(renderer, fit_landmarks(model, asked, start, None, 6), camera)
+    assert float((found - exact).norm(dim=-1).max()) < 0.05 < float((detected - exact).norm(dim=-1).max())
 
 
 def test_upright_undoes_a_roll() -> None:
