@@ -23,6 +23,10 @@ class Weights:
         """The factor of every term in the loss, by the term's name."""
         return {name: value for name, value in asdict(self).items() if not name.startswith("prior_")}
 
+    def priors(self) -> dict[str, float]:
+        """The factors of `coefficient_regularization`, by the names of its arguments."""
+        return {name.removeprefix("prior_"): value for name, value in asdict(self).items() if name.startswith("prior_")}
+
     def at(self: W, step: int, starts: Mapping[str, int]) -> W:
         """The weights in force at a training step: 0 for every term that starts later.
 
