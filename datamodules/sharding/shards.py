@@ -43,14 +43,14 @@ Sample = dict[str, bytes]
 
 @dataclass(frozen=True)
 class ShardFolder:
-    """What `shards.json` says.
+    """The contents of `shards.json`, the index of a folder of shards.
 
     Attributes:
-        samples_per_shard: of every shard of a part but its last one.
-        parts: by "train", "val" and "test": (the name that its shards begin with, how many samples). Two parts may be
-            the same shards.
-        settings: what the shards were written from and how, as JSON holds it.
-        complete: whether all of them have been written.
+        samples_per_shard: the number of samples in each shard; the last shard of a part may hold fewer.
+        parts: for "train", "val" and "test": the beginning of its shards' names, and its number of samples. Two parts
+            may share their shards.
+        settings: the source and the options that the shards were written with, as plain JSON values.
+        complete: whether all shards have been written.
     """
 
     samples_per_shard: int

@@ -47,7 +47,7 @@ class ArchiveError(ValueError):
 
 
 def check_checkpoint(path: Path) -> None:
-    """Looks whether a file can be a checkpoint. Torch is not imported: what is wrong is told at once.
+    """Checks that a file can be a checkpoint. It does not import torch, so that a wrong file is reported at once.
 
     Raises:
         UserError: no such file, a damaged one, or one that another program wrote.

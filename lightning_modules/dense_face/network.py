@@ -86,7 +86,7 @@ class ThinResNet(ImageEncoder):
         self.network = network.to(memory_format=torch.channels_last)
 
     def maps(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """The features (B, 768), and the maps of the first three stages: 1/4, 1/8 and 1/16 of the image's side."""
+        """The features (B, 768), and the maps of the first three stages, 1/4, 1/8 and 1/16 as wide as the image."""
         found, x = [], self.normalized(image)
         for part in self.network.children():
             x = part(x)

@@ -33,15 +33,17 @@ class MGCNet(FaceModule):
 
     Args:
         face_model, backbone, identity_encoder, image_size, optimizer, schedule, init_weights: see `FaceModule`.
-        weights: of the loss terms; a row of the paper's table 3 is a choice of them.
-        identity_views: the images whose identity term is computed: all, or only the target of each group of views (and
-            every single view), which costs a third.
+        weights: of the loss terms. Each row of the paper's table 3 sets some of them to 0.
+        identity_views: the images whose identity term is computed: `all`, or `targets`, which are the target of each
+            group of views and every single view. With three views in a group, targets cost a third.
         identity_start: the training step from which the identity term counts. The first faces are shapeless, and their
             identity features say nothing.
         multi_view_start: the training step from which the multi-view terms count. An untrained network gives every view
             the same pose. The epipolar loss is zero at identical poses, so train the 2D terms first.
-        covisible: restrict the multi-view terms to the covisible map of section 3.4; else to the target's whole face.
-        pixel_distance: of the pixel term: the mean over the channels, or `euclidean` as in the paper's release.
+        covisible: whether the multi-view terms count only pixels of the covisible map (section 3.4). If not, they count
+            the target's whole face.
+        pixel_distance: how the pixel term compares two colours: `mean` over the channels, or `euclidean` as in the
+            paper's release.
     """
 
     landmark_weights: Tensor

@@ -166,10 +166,10 @@ class MorphableModel(nn.Module, ABC):
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """Twelve hexadecimal digits by which files name the face model that they were made for."""
+        """A hash, twelve hexadecimal digits. Files store it to say for which face model they were made."""
 
     def contents(self) -> str:
-        """Twelve hexadecimal digits that change with the last bit of anything that changes a decoded face."""
+        """A hash, twelve hexadecimal digits, of everything that affects a decoded face, to the last bit."""
         return self.fingerprint()
 
 
