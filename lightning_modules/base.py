@@ -250,7 +250,7 @@ class FaceModule(LightningModule):
         if self.schedule == "constant":
             return {"optimizer": optimizer}
         total = int(self.trainer.estimated_stepping_batches)
-        # A plain function: of an object a checkpoint would store the attributes.
+        # A plain function, because a checkpoint would store the attributes of an object.
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.rate_factor(step, total))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 

@@ -167,7 +167,7 @@ def _read_table(file: BufferedReader, path: Path, count: int) -> np.ndarray:
     except tarfile.HeaderError:
         right = False
     table = np.frombuffer(held, ENTRY, offset=BLOCK) if right else np.zeros(0, ENTRY)
-    # Python's numbers: those of the table may be so large that their sum begins at 0 again.
+    # Python integers: sums of the table's 64-bit numbers could overflow.
     whole = right and int(table["offset"].max()) <= size
     ends = table["offset"] + table["bytes"]
     if not whole or (ends[:-1] != table["offset"][1:]).any() or int(ends[-1]) > size:
@@ -261,7 +261,7 @@ class ShardedSamples(Dataset[Sample]):
             file.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        # A loader's process opens its own.
+        # Each loader process opens its own file handles.
         return {**self.__dict__, "_held": OrderedDict()}
 
 

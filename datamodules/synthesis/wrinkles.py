@@ -192,7 +192,7 @@ def _lower_face(places: FacePlaces) -> list[Family]:
                           [cx + 0.095, cy - 0.03], [cx + 0.10, cy - 0.12]])  # fmt: skip
         curve = smooth_curve(knots[:, ::-1])
         line = np.interp(y, curve[::-1, 0], curve[::-1, 1])
-        # A slanted line is nearer than it is aside.
+        # The distance to a slanted line is less than the sideways distance.
         smile: dict[str, float | np.ndarray] = {
             f"mouthSmile{name}": 1.0,
             f"noseSneer{name}": 0.7,

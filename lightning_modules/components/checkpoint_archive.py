@@ -137,7 +137,7 @@ def _check_members(members: list[zipfile.ZipInfo], file: BinaryIO) -> None:
 
 @dataclass(slots=True)
 class _Value:
-    """What a step leaves on the pickle's stack: of plain values themselves, of others how large they are.
+    """An entry of the pickle's stack: a plain value itself, or the size of anything else.
 
     Attributes:
         literal: a number, text, or a tuple of `_Value`; None for all else.

@@ -14,7 +14,7 @@ W = TypeVar("W", bound="Weights")
 
 @dataclass(frozen=True)
 class Weights:
-    """What the dataclasses of weights share: a field for each term.
+    """Base of the papers' weights: a dataclass with one field for each term.
 
     A term of weight 0 is not computed. Fields that start with `prior_` weigh parts of the regularization term.
     """
