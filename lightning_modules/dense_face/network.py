@@ -49,8 +49,8 @@ class DenseAnswer:
 class ThinResNet(ImageEncoder):
     """ResNet-18 with fewer channels: (B, 3, H, W) sRGB in [0, 1] -> (B, 768).
 
-    In place of the average over the last map its cells are kept, with fewer channels: a landmark's place is read off
-    them, not off what an average has mixed.
+    The cells of the last map are kept, with fewer channels, where ResNet averages them: an average would lose where a
+    landmark is.
 
     Args:
         width: channels of the first stage, 8 to 256; each of the three others has twice those of the one before. With
