@@ -39,7 +39,7 @@ class GeometryAugmentation:
     """
 
     def __init__(self, settings: GeometrySettings = GeometrySettings()) -> None:
-        # Its import would ask the package registry for newer versions.
+        # Without this, importing albumentations asks the package registry for newer versions.
         os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
         import albumentations
 
@@ -72,7 +72,7 @@ class GeometryAugmentation:
         Returns:
             The three of them again, of the same shapes and types; landmarks may come to lie outside the image.
         """
-        # A separate stream: otherwise mirroring would be correlated with the shift.
+        # Mirroring has a random stream of its own; otherwise it would be correlated with the shift.
         mirrored = np.random.default_rng((seed, 1)).random() < self.settings.mirror
         pipeline = self._mirrored if mirrored else self._plain
         pipeline.set_random_seed(seed)

@@ -1,4 +1,4 @@
-"""What a camera and the way to the screen do to a picture, drawn anew for every batch, on its device."""
+"""What a camera and image files do to a picture: exposure, noise, blur, JPEG. Drawn for every batch, on its device."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ class CameraEffects(nn.Module):
 
 
 class _Draws:
-    """Even numbers, alike for pictures of one camera."""
+    """Uniform random numbers. All pictures of one camera get the same ones."""
 
     def __init__(self, camera: Tensor) -> None:
         self.camera = camera

@@ -60,7 +60,7 @@ class CorruptedFaces(WrappedFaces):
         self.evaluation_corruptions = {name: make() for name, make in EVALUATION.items()}
 
     def on_after_batch_transfer(self, batch: FaceBatch, dataloader_idx: int) -> CorruptedBatch:
-        """The batch with its corrupted copies, drawn on its device."""
+        """Adds the corrupted copies to a batch. They are drawn on the batch's device."""
         clean: FaceBatch = self.data.on_after_batch_transfer(batch, dataloader_idx)
         if self.trainer is None or not self.trainer.training:
             return corrupt(clean, self.evaluation_corruptions, self.generator(clean))

@@ -26,7 +26,7 @@ PER_SHARD = 512  # people
 QUALITY = 95  # of the JPEG
 DEPTH_UNIT = 0.001  # decimetres a step of the 16-bit depth maps: 0.1 mm
 NUMBERS = ("landmarks", "intrinsics", "coefficients", "landmarks_visible")
-FEW = 128  # people that one process draws sooner than several have started
+FEW = 128  # for fewer people, starting several processes takes longer than drawing
 
 
 class _Encoded(Dataset[tuple[Sample, dict[str, NDArray]]]):
@@ -101,7 +101,7 @@ def _mapped(path: Path) -> NDArray:
 
 
 class CachedHeads(Dataset[MultiViewBatch]):
-    """What `write_heads` wrote: the people of `SyntheticHeads`, but for what JPEG changes.
+    """The heads that `write_heads` stored: those of `SyntheticHeads`, except for losses by JPEG.
 
     Args:
         folder: of the cache.

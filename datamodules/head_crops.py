@@ -38,8 +38,8 @@ class CropJitter:
 class HeadCrops(SyntheticMultiView):
     """Whole synthetic heads (`SyntheticMultiView` with `settings.heads`), cropped by their five points.
 
-    Every time a training picture is seen it is cropped anew, a little off, and goes through another camera. What is
-    validated on is drawn once for all.
+    Every time a training picture is shown, it is cropped anew, a little off, and goes through another camera.
+    Validation pictures are drawn once and stay the same.
 
     Args:
         face_model, batch_size, train_faces, val_faces, test_faces, seed, settings, num_workers: see

@@ -179,7 +179,7 @@ class MixedSampler(SeededSampler):
         self.sizes = list(sizes)
         exact = given / given.sum() * self.count
         self.counts = np.floor(exact).astype(int)
-        # The samples that rounding left over go to the largest remainders.
+        # Samples left over by rounding go to the data sets with the largest remainders.
         self.counts[np.argsort(self.counts - exact, kind="stable")[: self.count - self.counts.sum()]] += 1
 
     def order(self) -> np.ndarray:
@@ -208,7 +208,7 @@ class ResumableLoader(DataLoader[T]):
         if isinstance(order, EpochSampler):  # else Lightning has put another in its place: --trainer.overfit_batches
             order.skipped = 0
             if resumed is not None and resumed["epoch"] == order.epoch:
-                # Where the number of processes or the size of a batch has changed, the nearest batch before.
+                # If the number of processes or the batch size has changed, go back to the nearest whole batch.
                 seen = resumed["batches"] * resumed["samples"]
                 self._given = min(seen // (self.batch_size * order.num_replicas), len(self))
                 order.skipped = self._given * self.batch_size

@@ -131,7 +131,7 @@ class SyntheticFaces(Dataset[MultiViewBatch]):
         """The faces with their detail (B, 3, H, W), and the truth's fields `DETAIL`."""
         views, size = self.settings.views, detail.chart.size
         texture, relief = torch.zeros(len(indices), 3, size, size), None
-        # Streams of their own: nothing else of a seed changes with them, nor one of them with the other.
+        # Each has a random stream of its own, so that a change in one leaves everything else of a seed as it was.
         first, second = (
             [np.random.default_rng([self.seed, SPLITS.index(self.split), index, stream]) for index in indices]
             for stream in (1, 2)
@@ -245,7 +245,7 @@ def write_cache(faces: SyntheticFaces, folder: Path) -> None:
     with made_once(folder, named):
         if folder.is_dir():
             return
-        # Appended to, not mapped into memory: a full disk is an error then, and not the process's end.
+        # Appended to, not mapped into memory: writing to a mapped file on a full disk would kill the process.
         with folder_written_atomically(folder) as temporary, contextlib.ExitStack() as opened:
             files: dict[str, BinaryIO] = {}
             for start in track(range(0, len(faces), CHUNK), description=f"drawing {named}"):
@@ -334,7 +334,7 @@ class SyntheticMultiView(LightningDataModule):
             "settings": self.settings.key(),
         }
         if self.settings.specular:
-            # No part of the model's fingerprint.
+            # These arrays are not part of the model's fingerprint.
             tensors = [self.face_model.get_buffer(name) for name in ("mean_specular", "flat_specular_basis")]
             content = b"".join(tensor.cpu().contiguous().numpy().tobytes() for tensor in tensors)
             key["specular_albedo"] = hashlib.sha256(content).hexdigest()[:12]

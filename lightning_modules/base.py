@@ -22,10 +22,12 @@ from lightning_modules.components.reconstruction import Reconstruction
 from lightning_modules.components.schedule import Schedule, learning_rate_factor
 from losses.encoders import FaceEncoder
 from losses.identity import identity_loss
+from losses.landmark import landmark_loss
 from renderers.coefficients import Coefficients
 from renderers.face_models.base import MorphableModel
-from renderers.face_renderer import FaceRenderer
+from renderers.face_renderer import FaceRenderer, Rendering
 from renderers.io.errors import UserError, within
+from renderers.landmarks68 import LANDMARKS
 
 Stage = Literal["train", "val", "test"]
 
@@ -162,9 +164,16 @@ class FaceModule(LightningModule):
 
     def evaluate(self, stage: Stage, batch: Any, batch_idx: int) -> None:
         """Count a batch in the metrics; papers log their terms too, and count it in metrics of their own."""
+        self.metrics.update(batch, *self.faces(batch))
+
+    def faces(self, batch: FaceBatch) -> tuple[Coefficients, Rendering]:
+        """What the network makes of a batch's photographs, and what that draws, see `draw`."""
         coefficients = self(batch.image)
-        rendering = self.as_marked(self.renderer(coefficients, batch.intrinsics), coefficients, batch)
-        self.metrics.update(batch, coefficients, rendering)
+        return coefficients, self.draw(coefficients, batch)
+
+    def draw(self, coefficients: Coefficients, batch: FaceBatch) -> Rendering:
+        """The faces drawn into a batch's photographs, with landmarks in the convention of its annotation."""
+        return self.as_marked(self.renderer(coefficients, batch.intrinsics), coefficients, batch)
 
     def identity_term(
         self,
@@ -187,6 +196,17 @@ class FaceModule(LightningModule):
             target_features = self.identity_encoder(batch.image[rows], batch.landmarks[rows])
         rendered_features = self.identity_encoder(image[rows], landmarks[rows])
         return distance(rendered_features, target_features).mean()
+
+    def landmark_term(self, batch: FaceBatch, landmarks: Tensor, weights: Tensor | None = None) -> Tensor:
+        """The mean over the images of `landmark_loss` between rendered landmarks and those of the photographs.
+
+        Args:
+            batch: of B photographs.
+            landmarks: (B, 68, 2) of the rendered faces, pixels.
+            weights: (68,) confidences; 1 for every landmark where absent.
+        """
+        weights = landmarks.new_ones(LANDMARKS) if weights is None else weights
+        return landmark_loss(landmarks, batch.landmarks, weights, self.image_size).mean()
 
     def predict_step(self, batch: FaceBatch, batch_idx: int) -> Coefficients:
         return self(batch.image)
@@ -230,7 +250,7 @@ class FaceModule(LightningModule):
         if self.schedule == "constant":
             return {"optimizer": optimizer}
         total = int(self.trainer.estimated_stepping_batches)
-        # A plain function: of an object a checkpoint would store the attributes.
+        # A plain function, because a checkpoint would store the attributes of an object.
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.rate_factor(step, total))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 

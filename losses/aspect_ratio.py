@@ -1,4 +1,4 @@
-"""How far eyes and mouth are open, of 68 landmarks."""
+"""How far the eyes and the mouth are open, computed from the 68 landmarks."""
 
 from __future__ import annotations
 

@@ -28,9 +28,9 @@ def saturate_skin(skin: Tensor) -> Tensor:
 
 @on_gpu("losses.kernels")
 def color_distance(one: Tensor, other: Tensor) -> Tensor:
-    """Euclidean distance over RGB, its gradient 0 where the two agree; (B, 3, H, W) twice to (B, 1, H, W).
+    """Euclidean distance over RGB at every pixel: two images (B, 3, H, W) -> (B, 1, H, W).
 
-    A value that is not a number stays one.
+    The gradient is 0 where the two agree. NaN stays NaN.
     """
     # torch.linalg.vector_norm along any dimension but the last is forty times slower on a CPU.
     squared = (one - other).square().sum(dim=1, keepdim=True)

@@ -15,11 +15,13 @@ def coefficient_regularization(
     expression: float = 0.8,
     albedo: float = 3e-3,
     distance: float = 0.0,
+    tint: float = 0.0,
+    light: float = 0.0,
 ) -> Tensor:
     """L_reg = w_id sum alpha^2 + w_exp sum beta^2 + w_tex sum gamma^2 (MGCNet, section 3.3) + w_z (t_z / 3.5 cm)^2.
 
     The last part is ours. One picture hardly tells how large a face is from how far away it stands, and without it the
-    identity alone pays for that.
+    identity alone pays for that. `light_regularization` is added where it has a weight.
 
     Args:
         coefficients: of B images.
@@ -27,16 +29,19 @@ def coefficient_regularization(
         expression: w_exp.
         albedo: w_tex.
         distance: w_z.
+        tint: see `light_regularization`.
+        light: its strength.
 
     Returns:
         (B,)
     """
     away = coefficients.translation[:, 2] / DISTANCE_DEVIATION
-    return distance * away.square() + (
+    prior = distance * away.square() + (
         identity * coefficients.identity.square().sum(dim=-1)
         + expression * coefficients.expression.square().sum(dim=-1)
         + albedo * coefficients.albedo.square().sum(dim=-1)
     )
+    return prior + light_regularization(coefficients, tint, light) if tint or light else prior
 
 
 def light_regularization(coefficients: Coefficients, tint: float, strength: float) -> Tensor:

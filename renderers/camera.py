@@ -98,13 +98,13 @@ def project(posed: Tensor, intrinsics: Tensor) -> Tensor:
 def pose_and_project(
     points: Tensor, rotation: Tensor, translation: Tensor, intrinsics: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """`transform`, then `project`, of (B, N, 3) points: both answers."""
+    """Poses (B, N, 3) points with `transform`, projects them with `project`, and returns the results of both."""
     posed = transform(points, rotation, translation)
     return posed, project(posed, intrinsics)
 
 
 def project_orthographic(posed: Tensor, translation: Tensor, intrinsics: Tensor) -> Tensor:
-    """Scaled orthographic projection: all of a face is as large as its origin is (finegrained, equation (4)).
+    """Scaled orthographic projection: the whole face is drawn at the scale of its origin (finegrained, equation (4)).
 
     The scale f is the focal length over the origin's depth, 10 - t_z: for t_z = 0 the fixed one of the paper.
 

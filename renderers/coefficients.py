@@ -41,7 +41,7 @@ class Coefficients:
 
     @classmethod
     def from_named(cls, named: Mapping[str, Tensor]) -> Coefficients:
-        """The inverse of `named`: names that are no field are a paper's own."""
+        """The inverse of `named`. A name that is not a field belongs to a paper and goes into `extra`."""
         own = {f.name for f in fields(cls)} & set(named)
         known: dict[str, Any] = {name: named[name] for name in own}
         return cls(**known, extra={name: value for name, value in named.items() if name not in own})

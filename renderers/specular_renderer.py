@@ -63,7 +63,7 @@ class SpecularRendering(Rendering):
 
     @cached_property
     def diffuse(self) -> Tensor:
-        """(B, 3, H, W) the face without its highlights, on black, not clamped."""
+        """(B, 3, H, W) the face without highlights, on a black background; values above 1 are kept."""
         return self.draw(self.diffuse_colors)
 
     @cached_property

@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -137,6 +138,21 @@ def test_every_command_runs(elsewhere: Path) -> None:
     assert main(with_checkpoint) == 0
     assert (elsewhere / "again" / "report.html").is_file()
     assert main(arguments(f"make reconstruct IMAGE=sunglasses.png CHECKPOINT={checkpoint} ARGS=--no-fit")) == 0
+
+
+def test_the_six_lines_of_python_run(elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (snippet,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert len(snippet.splitlines()) == 6
+    names: dict[str, Any] = {}
+    exec(compile(snippet, "README.md", "exec"), names)
+    shapes, picture, camera = capsys.readouterr().out.splitlines()[-3:]
+    face = names["face"]
+    assert shapes == f"({len(face.vertices)}, 3) ({len(face.faces)}, 3)"
+    assert picture == f"{face.texture.shape} (68, 2)" and face.texture.shape[2] == 3
+    assert camera == str(face.camera)
+    # What the comments say: the astronaut's head is between ten and thirty centimetres high, and lies in the picture.
+    assert 100 < np.ptp(face.vertices[:, 1]) < 300
+    assert ((face.landmarks > 0) & (face.landmarks < 512)).all()
 
 
 def test_pictures_and_links_exist() -> None:

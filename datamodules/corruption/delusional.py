@@ -78,7 +78,7 @@ class DelusionalOcclusion(nn.Module):
         least, most = self.coverage
         count = hull.flatten(1).sum(dim=1)
         wanted = (draws.uniform(len(gauge), low=least, high=most) * count).round()
-        # The last bits of a product must not carry a whole number over the edge.
+        # Rounding must not carry a whole number over the edge.
         wanted = wanted.clamp((least * count - 1e-3).ceil(), (most * count + 1e-3).floor()).long()
         ranked = torch.where(hull, gauge, torch.inf).flatten(1).sort(dim=1).values
         scale = ranked.gather(1, (wanted - 1).clamp_min(0)[:, None])
@@ -111,7 +111,7 @@ def _gauges(x: Tensor, y: Tensor, draws: Draws) -> Tensor:
     distances = draws.uniform(batch, MOST_SHAPES, SIDES, low=0.6, high=1.2)
     waves = draws.uniform(2, batch, MOST_SHAPES, WAVES)
     present = torch.arange(MOST_SHAPES, device=x.device) < many
-    # The sides beyond a polygon's last are its first again.
+    # Indices beyond the last side of a polygon start again at its first.
     turn = torch.arange(SIDES, device=x.device) % sides
     angles = 2 * math.pi * (turn + jitter.gather(2, turn)) / sides
     distances = distances.gather(2, turn)

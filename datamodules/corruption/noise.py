@@ -19,7 +19,7 @@ POISSON_PEAK = (3.0, 30.0)
 SPECKLE_DEVIATION = (0.1, 0.8)
 PERIODIC_AMPLITUDE = (0.08, 0.45)
 PERIODIC_CYCLES = (4.0, 24.0)
-POISSON_TAIL = 1e-5  # probability of the counts that are never drawn: single precision cannot tell them apart
+POISSON_TAIL = 1e-5  # counts less probable than this are never drawn: single precision cannot tell them apart
 
 
 def gaussian(image: Tensor, strength: Tensor, draws: Draws) -> Tensor:

@@ -134,7 +134,7 @@ def surgical_mask(hits: Hits) -> Paint:
     cord = hits.part == CORD
     brightness = 0.62 + 0.42 * hits.light
     for pleat in (0.34, 0.5, 0.66):
-        # A fold's upper side catches the light, its underside is dark.
+        # The upper side of a fold is lit, its underside is dark.
         brightness = brightness - 0.22 * _line(v, pleat, 0.014) + 0.08 * _line(v, pleat - 0.035, 0.02)
     edge = torch.minimum(torch.minimum(u, 1 - u) * 1.2, torch.minimum(v, 1 - v))
     brightness = brightness - 0.12 * _line(edge, 0.045, 0.01) + 0.04 * _line(v, 0.09, 0.015) * _line(u, 0.5, 0.2)

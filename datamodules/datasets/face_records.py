@@ -27,7 +27,7 @@ class FaceRecord:
 
 @dataclass(frozen=True, eq=False)
 class Annotation:
-    """What the owner's own files say about one photograph; None where they are silent.
+    """The owner's annotation of one photograph. A field is None where the owner's files do not give it.
 
     Attributes:
         landmarks: (68, 2) iBUG points in the photograph's continuous pixels.

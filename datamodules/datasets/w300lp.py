@@ -45,7 +45,7 @@ def read_records(root: Path) -> list[FaceRecord]:
 
 
 def annotation_files(root: Path, name: str) -> list[Path]:
-    """The photograph's .mat, and the one of its points."""
+    """The two .mat files of a photograph: that of its pose, and that of its landmarks, which may not exist."""
     path = root / name
     points = path.parent.parent / "landmarks" / path.parent.name / f"{path.stem}_pts.mat"
     return [path.with_suffix(".mat"), points]

@@ -114,7 +114,7 @@ class DlibDetector:
 
     name, contour = "dlib", True
     SURE = 0.9  # HOG score above which a box needs no second opinion
-    DOUBTFUL = 0.0  # HOG score below which a box is not even looked at
+    DOUBTFUL = 0.0  # boxes with a lower HOG score are dropped at once
     HOG_SIDE = 80  # pixels of the smallest face that HOG finds
     SEARCH_SIDE = 1280  # longest side in pixels of the picture that HOG searches first
     SEARCH_AREA = 6e6  # square pixels up to which a picture is enlarged for HOG; about half a second on one core

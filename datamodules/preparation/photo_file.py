@@ -64,7 +64,7 @@ def open_picture(path: Path) -> Iterator[Image.Image]:
     try:
         if path.stat().st_size == 0:
             raise UserError(f"{path}: the file is empty")
-        # Given a name, Pillow maps raw pixels into memory and confuses the sides of a TIFF that lies.
+        # Given a file name, Pillow maps raw pixels into memory, and swaps the sides of a TIFF that is stored rotated.
         with path.open("rb") as file, _opened(file, path) as image:
             yield image
     except Image.DecompressionBombError:
@@ -128,7 +128,7 @@ def _decoded(path: Path) -> np.ndarray | None:
 
     Those of a TIFF are turned upright, those of other files are not.
     """
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # The caller tells what is damaged.
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # The caller reports the damage.
     decoded = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
     return decoded[..., [2, 1, 0, 3][: decoded.shape[2]]] if decoded is not None and decoded.ndim == 3 else None
 
@@ -172,7 +172,7 @@ def _eight_bit(image: Image.Image, path: Path) -> Image.Image:
         return image
     found = Image.fromarray(values if values.dtype == np.uint8 else _scaled(values))
     found.info["icc_profile"] = image.info.get("icc_profile")
-    if image.format != "TIFF":  # which Pillow and OpenCV have turned already
+    if image.format != "TIFF":  # Pillow and OpenCV have already applied the orientation
         found.getexif()[ExifTags.Base.Orientation] = image.getexif().get(ExifTags.Base.Orientation, 1)
     return found
 

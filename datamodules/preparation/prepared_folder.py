@@ -34,7 +34,7 @@ class PreparedFace:
         score: the detector's confidence.
         landmarks: 68 x, y pairs in the crop's continuous pixels.
         matrix: 2 x 3, the similarity from photograph to crop pixels.
-        checksums: CRC-32 of the two files, in that order; none in folders prepared by an older version.
+        checksums: CRC-32 of the two files, in that order. Folders prepared by an older version have none.
         contour: whether the jaw's landmarks mark the visible outline of the face, and not fixed points of the head.
     """
 

@@ -67,7 +67,7 @@ def skin_probability(image: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
 def color_features(image: np.ndarray) -> np.ndarray:
     """(H, W, 3) uint8 sRGB -> (H, W, 3): log R/G, log B/G, and half the log brightness.
 
-    Brightness varies with shading where chromaticity does not, so it counts half.
+    Shading changes the brightness and leaves R/G and B/G nearly as they are. Brightness therefore has half the weight.
     """
     red, green, blue = np.moveaxis(image.astype(np.float64) / 255 + FLOOR, -1, 0)
     brightness = 0.5 * np.log(0.299 * red + 0.587 * green + 0.114 * blue)

@@ -43,14 +43,14 @@ Sample = dict[str, bytes]
 
 @dataclass(frozen=True)
 class ShardFolder:
-    """What `shards.json` says.
+    """The contents of `shards.json`, the index of a folder of shards.
 
     Attributes:
-        samples_per_shard: of every shard of a part but its last one.
-        parts: by "train", "val" and "test": (the name that its shards begin with, how many samples). Two parts may be
-            the same shards.
-        settings: what the shards were written from and how, as JSON holds it.
-        complete: whether all of them have been written.
+        samples_per_shard: the number of samples in each shard; the last shard of a part may hold fewer.
+        parts: for "train", "val" and "test": the beginning of its shards' names, and its number of samples. Two parts
+            may share their shards.
+        settings: the source and the options that the shards were written with, as plain JSON values.
+        complete: whether all shards have been written.
     """
 
     samples_per_shard: int
@@ -167,7 +167,7 @@ def _read_table(file: BufferedReader, path: Path, count: int) -> np.ndarray:
     except tarfile.HeaderError:
         right = False
     table = np.frombuffer(held, ENTRY, offset=BLOCK) if right else np.zeros(0, ENTRY)
-    # Python's numbers: those of the table may be so large that their sum begins at 0 again.
+    # Python integers: sums of the table's 64-bit numbers could overflow.
     whole = right and int(table["offset"].max()) <= size
     ends = table["offset"] + table["bytes"]
     if not whole or (ends[:-1] != table["offset"][1:]).any() or int(ends[-1]) > size:
@@ -261,7 +261,7 @@ class ShardedSamples(Dataset[Sample]):
             file.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        # A loader's process opens its own.
+        # Each loader process opens its own file handles.
         return {**self.__dict__, "_held": OrderedDict()}
 
 

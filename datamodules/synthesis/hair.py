@@ -138,7 +138,7 @@ def grow(head: Head, style: Style, detail: float, generator: np.random.Generator
     forward = (style.fringe > 0) & (roots[:, 2] > center[2] + 0.45 * (head.points[:, 2].max() - center[2]))
     forward &= np.abs(roots[:, 0]) < 0.62
     length = np.where(forward, style.fringe * (1 + 0.12 * generator.standard_normal(len(roots))), length)
-    # A lock or two may hang into the face.
+    # One or two locks may hang into the face.
     bare = 0.64 + 0.10 * generator.random(len(roots)) - 0.25 * (generator.random(len(roots)) < 0.03)
     paths, outward = [roots], [normals]
     place, direction = roots - 0.02 * normals, normals
@@ -154,7 +154,7 @@ def grow(head: Head, style: Style, detail: float, generator: np.random.Generator
         direction = _unit(0.35 * direction + wanted)
         move = length / style.steps
         if style.flow == "gathered":
-            # As far as the knot, and no farther.
+            # Hair ends at the knot.
             away = np.linalg.norm(knot - place, axis=1)
             move = np.minimum(away / (style.steps - step), move + 0.2)
         place = place + move[:, None] * direction

@@ -237,7 +237,7 @@ class HeadGeometry:
         together = torch.cat([self.mean, points]), torch.cat([self.normals, normals])
         faces = torch.cat([self.faces, torch.from_numpy(ribbons.faces) + self.size])
         ambient = ambient_share(*together, faces, directions=32, size=80)
-        # A single ribbon hides its neighbours at random; a head of hair has folds.
+        # Single ribbons hide their neighbours at random; the folds of a whole head of hair are smoother.
         _, around = cKDTree(ribbons.points).query(ribbons.points, k=NEIGHBOURS)
         ambient[self.size :] = ambient[self.size :][torch.from_numpy(around)].mean(dim=1)
         return Hairdo(ribbons, near, weights, ambient)

@@ -1,4 +1,4 @@
-"""The light of a scene: a real place turned at random, with at most one lamp and a flash; and exposure to match."""
+"""The light of a scene: a real place, turned at random, with at most one lamp and a flash, and the exposure for it."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def sample_light(
         strengths.append(strength)
     around, key, strength = torch.stack(soft), torch.stack(keys), torch.stack(strengths)
     flashes = flash * around.mean(dim=(1, 2))[:, None].expand(-1, 3)
-    # On what faces the camera: the lights' colour and their brightness.
+    # Colour and brightness of the light on surfaces that face the camera.
     front = _on_face(around, key, strength, flashes)
     if one_exposure:
         front = front[views // 2].expand(views, 3)

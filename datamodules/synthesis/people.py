@@ -1,4 +1,4 @@
-"""Who stands before the camera: skin, hair, gaze, things worn, and the camera itself; all drawn at random."""
+"""Random people for synthetic heads: skin, hair, gaze, what they wear, and the camera that takes them."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ SHADOW_DISTANCE = 100.0  # of the light; so far that its rays are parallel
 
 @dataclass(frozen=True)
 class Light:
-    """Of S pictures, in the camera's frame, linear; a white surface reflects what it says.
+    """The light of S pictures in the camera's frame, in linear values: what a white surface would reflect.
 
     Attributes:
         harmonics: (S, 27) soft light without the strongest one, weights of `renderers.illumination` with the ambient

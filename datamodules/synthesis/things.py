@@ -27,7 +27,7 @@ RATES = {
 """How many people in a hundred wear or hold each; what does not go together is drawn once."""
 TOGETHER = (("glasses", "sunglasses", "eye_mask"), ("surgical_mask", "beard", "moustache", "hand"))
 LABELS = {"glasses": "glasses", "sunglasses": "glasses", "beard": "hair", "moustache": "hair"}
-EVEN = 0.75  # what the paints are told of the light: the scene's own comes on top
+EVEN = 0.75  # the light given to the paints: an even one, because the scene lights them afterwards
 STANDING_OFF = {"surgical_mask": 0.07, "eye_mask": 0.04, "moustache": 0.02, "beard": 0.02}
 """Decimetres towards the front beyond where a mean head would have them: noses differ."""
 OPAQUE = 0.5  # opacity above which a thing is what a pixel shows
@@ -169,7 +169,7 @@ def _draw(
     part = parts[face]
     hits = Hits(image, point, u[:, 0], v[:, 0], part, even, seen_facing[:, 0], styles, texture, skin.expand(views, -1))
     color, opacity = occluder.paint(hits)
-    # A lens shows what it mirrors, and that does not darken with the light upon it.
+    # The reflection in a lens does not darken with the light that falls on the lens.
     lit = torch.where((part == LENS)[:, None], received.mean(dim=1, keepdim=True), received)
     color = encode(decode(color.clamp(0, 1)) * lit).clamp(0, 1)
     painted = torch.cat([color, torch.ones_like(color[:, :1])], dim=1) * opacity[:, None]

@@ -1,4 +1,4 @@
-"""Clothes and hats: shells cut out of the mean head's skin along a level, that lie a little above anybody's."""
+"""Clothes and hats: shells cut from the mean head's skin, which lie a little above the skin of any person."""
 
 from __future__ import annotations
 

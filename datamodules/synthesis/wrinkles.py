@@ -71,12 +71,13 @@ class Wrinkles:
         self.actions = tuple(sorted({name for family in self.families for s in family.sides for name in s.actions}))
 
     def carve(self, generator: Generator, weights: dict[str, float], texels: int) -> np.ndarray:
-        """(texels,) decimetres, negative in a line.
+        """The relief of a person's wrinkles: (texels,) decimetres along the normal, negative where a line is.
 
         Args:
-            generator: decides which lines the person has; what it is asked does not depend on the expression.
-            weights: of the actions, 0 to 1; absent ones are 0.
-            texels: how many there are.
+            generator: draws the person's lines. It draws the same number of values for every expression, so that one
+                seed gives one person.
+            weights: how strongly each facial action is active, in [0, 1]; an action that is absent has weight 0.
+            texels: the length of the result.
         """
         carved = np.zeros(texels, dtype=np.float32)
         age = generator.beta(1.2, 1.8)
@@ -191,7 +192,7 @@ def _lower_face(places: FacePlaces) -> list[Family]:
                           [cx + 0.095, cy - 0.03], [cx + 0.10, cy - 0.12]])  # fmt: skip
         curve = smooth_curve(knots[:, ::-1])
         line = np.interp(y, curve[::-1, 0], curve[::-1, 1])
-        # A slanted line is nearer than it is aside.
+        # The distance to a slanted line is less than the sideways distance.
         smile: dict[str, float | np.ndarray] = {
             f"mouthSmile{name}": 1.0,
             f"noseSneer{name}": 0.7,

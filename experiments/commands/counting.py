@@ -1,4 +1,4 @@
-"""Counts as they are told."""
+"""Counts with their nouns, as messages print them."""
 
 from __future__ import annotations
 

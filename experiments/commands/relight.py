@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
     if args.checkpoint is None:
         renderer, coefficients = random_face(args.seed)
     else:
-        # What cannot be read is told before torch is imported.
+        # An unreadable file is reported before torch is imported, which takes seconds.
         photo = default_photo() if args.image is None else open_photo(args.image)
         check_checkpoint(args.checkpoint)
         renderer, coefficients = photographed_face(photo, args.checkpoint, Trust.of(args))

@@ -186,7 +186,7 @@ def portrait(
 
 
 def studio_light(generator: np.random.Generator) -> Tensor:
-    """(27,) spherical-harmonics weights: a key light from above and one side, and a dimmer fill; nearly white."""
+    """(27,) spherical-harmonics weights: a key light from above one side, and a dimmer fill light; nearly white."""
     import torch
 
     from renderers.illumination import AMBIENT, spherical_harmonics_basis

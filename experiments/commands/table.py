@@ -328,7 +328,7 @@ def summary(seeds: Sequence[float]) -> dict[str, Any]:
 
 
 def columns(table: Mapping[str, Any], word: str = "") -> tuple[list[str], list[str]]:
-    """Names of the paper's and of our columns that hold `word`."""
+    """The names of the columns that contain `word`: those with the paper's figures, and those with ours."""
     paper = dict.fromkeys(name for row in table["rows"] for name in row["paper"] if word in name)
     ours = dict.fromkeys(name for row in table["rows"] for name in row.get("ours", ()) if word in name)
     return list(paper), list(ours)

@@ -59,9 +59,9 @@ class SharedFolder(Callback):
 class LastCheckpoint(Checkpoint):
     """Keeps `checkpoints/last.ckpt`, and the one before it as `previous.ckpt`.
 
-    After every epoch, every validation and every so many steps, at the last step, and when a run is interrupted, which
-    waits for the end of the step. With it goes the random state of every process, so that a run which goes on from here
-    goes on as if it had never stopped.
+    It saves after every epoch and every validation, every `every` steps, at the last step, and when a run is
+    interrupted. An interruption waits for the end of the step. The random state of every process is saved too, so that
+    a resumed run gives the same results as one that never stopped.
 
     Args:
         folder: the run's folder.

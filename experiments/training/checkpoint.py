@@ -22,10 +22,10 @@ CONFIG_KEY = "monoface_model"
 
 
 def stored_plan(contents: dict[str, Any], path: Path) -> Plan:
-    """What a checkpoint says of its module.
+    """The plan that a checkpoint holds of its module: the names of its parts, and their arguments.
 
     Raises:
-        UserError: the checkpoint does not say, or says something else than names and plain values.
+        UserError: the checkpoint holds none, or one with anything but names and plain values.
     """
     place, told = f"checkpoint {path}", contents.get(CONFIG_KEY)
     return describe(parse_yaml(told, place), place) if isinstance(told, str) else plain_plan(told, place)

@@ -42,7 +42,13 @@ from experiments.training.callbacks import (
 )
 from experiments.training.checkpoint import CONFIG_KEY, newest_whole, stored_plan
 from experiments.training.linked_arguments import innermost, link_arguments
-from experiments.training.resuming import differences, newest_run, readable_training_state
+from experiments.training.resuming import (
+    SameTraining,
+    differences,
+    newest_run,
+    readable_training_state,
+    why_none,
+)
 from experiments.training.run_folder import (
     Metrics,
     RunFolder,
@@ -53,7 +59,7 @@ from experiments.training.run_folder import (
     write_text,
 )
 from experiments.training.stored_module import Plan, describe
-from lightning_modules.components.checkpoint_file import mismatch, read_checkpoint
+from lightning_modules.components.checkpoint_file import read_checkpoint
 from lightning_modules.components.pretrained import a_checkpoint_follows
 from renderers.coefficients import Coefficients
 from renderers.io.atomic_file import written_atomically
@@ -153,6 +159,7 @@ class CommandLine(LightningCLI):
             raise UserError(f"--resume goes on with a training; {self.config.subcommand} takes --ckpt_path")
         automatic = settings.resume == "auto"
         folder: RunFolder | None
+        reason = ""
         if not automatic:
             path = resumed_path(settings.resume, Path(settings.runs_dir), str(settings.paper))
             if not path.is_dir():
@@ -163,14 +170,16 @@ class CommandLine(LightningCLI):
             folder = choose_folder(Path(settings.runs_dir), settings.paper, settings.run_id)
             self.starts_over = True
         else:
-            folder = newest_run(Path(settings.runs_dir) / str(settings.paper), self._comparable(settings))
+            runs, wanted = Path(settings.runs_dir) / str(settings.paper), self._comparable(settings)
+            folder = newest_run(runs, wanted)
+            reason = "" if folder else why_none(runs, wanted)
         found = newest_whole(folder.checkpoints(), _tell) if folder else None
         if found is None and not automatic:
             raise UserError(f"--resume {settings.resume}: there is no checkpoint in it")
         if found is not None:
             settings.ckpt_path, settings.run_id, self.starts_over = str(found), None, False
         if _is_first():
-            _tell(f"going on from {found}" if found else "nothing to go on from yet: a new run")
+            _tell(f"going on from {found}" if found else f"nothing to go on from yet: a new run{reason}")
 
     def _comparable(self, settings: Namespace) -> dict[str, Any]:
         """What two runs must have in common for one to go on with the other."""
@@ -214,6 +223,10 @@ class CommandLine(LightningCLI):
         with a_checkpoint_follows() if self.resumed else contextlib.nullcontext():
             super().instantiate_classes()
 
+    def _run_subcommand(self, subcommand: str) -> None:
+        with readable_training_state(self.resumed):
+            super()._run_subcommand(subcommand)
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         given = {**self._get(self.config_init, "trainer", default={}), **kwargs}
         own, callbacks = self._callbacks(given), given["callbacks"] or []
@@ -250,6 +263,8 @@ class CommandLine(LightningCLI):
             own.append(_ProgressBar())
         if self.subcommand == "fit":
             own.append(Panels(None if self.dry else self.folder))
+            if self.resumed is not None:
+                own.append(SameTraining(self.resumed))
             if given["enable_checkpointing"] is not False and not self.dry:
                 own.append(LastCheckpoint(self.folder, self.model_plan(), self.settings.checkpoint_every))
         return own
@@ -331,8 +346,9 @@ class CommandLine(LightningCLI):
 
     @contextlib.contextmanager
     def recorded(self) -> Iterator[None]:
-        """Fills the run's folder; a run that ends before it learnt anything leaves none."""
+        """Fills the run's folder; a run that ends before it learnt anything leaves no folder, or the one it found."""
         first = _is_first() and not self.dry
+        before = self.folder.config.read_bytes() if first and self.continues else b""
         try:
             if first:
                 if self.keeps_own_logger and self.wandb_mode != "disabled":
@@ -342,8 +358,12 @@ class CommandLine(LightningCLI):
         except BaseException as error:
             self._close_wandb()
             learnt = self.subcommand == "fit" and self.trainer.global_step > 0
-            if first and not learnt and not self.continues:
-                self.folder.clear()
+            if first and not learnt:
+                if self.continues:
+                    with written_atomically(self.folder.config) as temporary:
+                        temporary.write_bytes(before)
+                else:
+                    self.folder.clear()
             if isinstance(error, (SIGTERMException, KeyboardInterrupt)) or _was_interrupt(error):
                 raise KeyboardInterrupt(self._how_to_resume(learnt)) from None
             raise
@@ -459,18 +479,13 @@ def main(args: list[str]) -> int:
     bound_yaml()
     on_interrupt = signal.getsignal(signal.SIGINT)
     try:
-        with readable_training_state():
-            CommandLine(args)
+        CommandLine(args)
     except ArgumentError as error:
         raise UserError(short_message(str(error))) from error
     except MisconfigurationException as error:
         raise UserError(str(error).strip().splitlines()[0]) from error
     except ValueError as error:
         raise unwrapped(error) from None
-    except RuntimeError as error:
-        if "loading state_dict" not in str(error):
-            raise
-        raise UserError(f"--ckpt_path: {mismatch(error)}") from error
     finally:
         # Lightning leaves SIGINT ignored after an interrupt.
         if threading.current_thread() is threading.main_thread():

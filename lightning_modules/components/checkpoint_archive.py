@@ -47,7 +47,7 @@ class ArchiveError(ValueError):
 
 
 def check_checkpoint(path: Path) -> None:
-    """Looks whether a file can be a checkpoint. Torch is not imported: what is wrong is told at once.
+    """Checks that a file can be a checkpoint. It does not import torch, so that a wrong file is reported at once.
 
     Raises:
         UserError: no such file, a damaged one, or one that another program wrote.
@@ -137,7 +137,7 @@ def _check_members(members: list[zipfile.ZipInfo], file: BinaryIO) -> None:
 
 @dataclass(slots=True)
 class _Value:
-    """What a step leaves on the pickle's stack: of plain values themselves, of others how large they are.
+    """An entry of the pickle's stack: a plain value itself, or the size of anything else.
 
     Attributes:
         literal: a number, text, or a tuple of `_Value`; None for all else.

@@ -39,7 +39,7 @@ def shape_metrics() -> dict[str, Metric]:
 
 
 class NamedMetrics(nn.Module, ABC):
-    """A paper's metrics; subclasses say what they are called."""
+    """A collection of metrics that a paper logs. Subclasses list them with their names."""
 
     @abstractmethod
     def named(self) -> Iterator[tuple[str, Metric]]:

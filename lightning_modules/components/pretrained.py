@@ -55,7 +55,7 @@ def imagenet_network(name: str) -> nn.Module:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(url, str(path), hash_prefix=begins)
-        except (OSError, RuntimeError) as error:  # RuntimeError: what came has another sum
+        except (OSError, RuntimeError) as error:  # RuntimeError: the download has another checksum
             raise UserError(f"{name}: its ImageNet weights cannot be fetched ({error}): {bring}") from error
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     if not found.startswith(begins):

@@ -14,7 +14,7 @@ W = TypeVar("W", bound="Weights")
 
 @dataclass(frozen=True)
 class Weights:
-    """What the dataclasses of weights share: a field for each term.
+    """Base of the papers' weights: a dataclass with one field for each term.
 
     A term of weight 0 is not computed. Fields that start with `prior_` weigh parts of the regularization term.
     """
@@ -22,6 +22,10 @@ class Weights:
     def terms(self) -> dict[str, float]:
         """The factor of every term in the loss, by the term's name."""
         return {name: value for name, value in asdict(self).items() if not name.startswith("prior_")}
+
+    def priors(self) -> dict[str, float]:
+        """The factors of `coefficient_regularization`, by the names of its arguments."""
+        return {name.removeprefix("prior_"): value for name, value in asdict(self).items() if name.startswith("prior_")}
 
     def at(self: W, step: int, starts: Mapping[str, int]) -> W:
         """The weights in force at a training step: 0 for every term that starts later.

@@ -1,4 +1,4 @@
-"""The network that ships with the project: what it answers, and how it learns it from drawn heads alone."""
+"""The network that ships with the project: its outputs, and its training on synthetic heads alone."""
 
 from __future__ import annotations
 

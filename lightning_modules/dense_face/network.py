@@ -49,8 +49,8 @@ class DenseAnswer:
 class ThinResNet(ImageEncoder):
     """ResNet-18 with fewer channels: (B, 3, H, W) sRGB in [0, 1] -> (B, 768).
 
-    In place of the average over the last map its cells are kept, with fewer channels: a landmark's place is read off
-    them, not off what an average has mixed.
+    The cells of the last map are kept, with fewer channels, where ResNet averages them: an average would lose where a
+    landmark is.
 
     Args:
         width: channels of the first stage, 8 to 256; each of the three others has twice those of the one before. With
@@ -86,7 +86,7 @@ class ThinResNet(ImageEncoder):
         self.network = network.to(memory_format=torch.channels_last)
 
     def maps(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """The features (B, 768), and the maps of the first three stages: 1/4, 1/8 and 1/16 of the image's side."""
+        """The features (B, 768), and the maps of the first three stages, 1/4, 1/8 and 1/16 as wide as the image."""
         found, x = [], self.normalized(image)
         for part in self.network.children():
             x = part(x)

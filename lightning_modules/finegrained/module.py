@@ -30,12 +30,10 @@ from losses.finegrained import (
     unlit,
     unsaturated,
 )
-from losses.landmark import landmark_loss
-from losses.regularization import coefficient_regularization, light_regularization
+from losses.regularization import coefficient_regularization
 from renderers.coefficients import Coefficients
 from renderers.face_models.base import MorphableModel
 from renderers.face_renderer import FaceRenderer, Rendering
-from renderers.landmarks68 import LANDMARKS
 from renderers.reflectance import lambertian
 from renderers.units import MILLIMETRES
 from renderers.uv.chart import UVChart, unit
@@ -144,8 +142,7 @@ class Finegrained(FaceModule):
         refining = self.refining
         self.regressor.train(not refining)  # The running statistics of a frozen network must not change either.
         with torch.set_grad_enabled(not refining):
-            coefficients = self(batch.image)
-            rendering = self.as_marked(self.renderer(coefficients, batch.intrinsics), coefficients, batch)
+            coefficients, rendering = self.faces(batch)
         if refining:
             terms = self.fine_terms(batch, rendering, self.refine(batch.image, batch.skin, coefficients, rendering))
             loss = weighted_sum(terms, self.fine_weights.terms())
@@ -157,8 +154,7 @@ class Finegrained(FaceModule):
         return loss
 
     def evaluate(self, stage: Stage, batch: FaceBatch, batch_idx: int) -> None:
-        coefficients = self(batch.image)
-        rendering = self.as_marked(self.renderer(coefficients, batch.intrinsics), coefficients, batch)
+        coefficients, rendering = self.faces(batch)
         face = self.refine(batch.image, batch.skin, coefficients, rendering)
         coarse = self.coarse_terms(batch, coefficients, rendering)
         fine = self.fine_terms(batch, rendering, face)
@@ -220,16 +216,11 @@ class Finegrained(FaceModule):
                 rendering.image, batch.image, rendering.mask, batch.skin
             ).mean()
         if weights.landmark:
-            even = rendering.landmarks.new_ones(LANDMARKS)
-            terms["landmark"] = landmark_loss(rendering.landmarks, batch.landmarks, even, self.image_size).mean()
+            terms["landmark"] = self.landmark_term(batch, rendering.landmarks)
         if weights.identity:
             terms["identity"] = self.squared_identity_term(batch, rendering.image, rendering.landmarks)
         if weights.regularizes:
-            prior = coefficient_regularization(
-                coefficients, weights.prior_identity, weights.prior_expression, weights.prior_albedo
-            )
-            prior = prior + light_regularization(coefficients, weights.prior_tint, weights.prior_light)
-            terms["regularization"] = prior.mean()
+            terms["regularization"] = coefficient_regularization(coefficients, **weights.priors()).mean()
         return terms
 
     def fine_terms(self, batch: FaceBatch, rendering: Rendering, face: DetailedFace) -> dict[str, Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from lightning_modules.components.weighting import Weights
 
@@ -31,7 +31,7 @@ class CoarseWeights(Weights):
     @property
     def regularizes(self) -> bool:
         """Whether there is a prior on any coefficient."""
-        return any(value for name, value in asdict(self).items() if name.startswith("prior_"))
+        return any(self.priors().values())
 
     def terms(self) -> dict[str, float]:
         """The weights of equation (6)'s terms, by name. Equation (10) is one term and applies its own weights."""

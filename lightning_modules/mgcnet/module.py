@@ -18,7 +18,7 @@ from lightning_modules.components.weighting import weighted_sum
 from lightning_modules.mgcnet.view_pairs import ViewPairs
 from lightning_modules.mgcnet.weights import MGCNetWeights
 from losses.encoders import FaceEncoder
-from losses.landmark import landmark_loss, landmark_weights
+from losses.landmark import landmark_weights
 from losses.multiview import depth_consistency_loss, epipolar_loss, pixel_consistency_loss
 from losses.photometric import render_loss, saturate_skin
 from losses.regularization import coefficient_regularization
@@ -33,15 +33,17 @@ class MGCNet(FaceModule):
 
     Args:
         face_model, backbone, identity_encoder, image_size, optimizer, schedule, init_weights: see `FaceModule`.
-        weights: of the loss terms; a row of the paper's table 3 is a choice of them.
-        identity_views: the images whose identity term is computed: all, or only the target of each group of views (and
-            every single view), which costs a third.
+        weights: of the loss terms. Each row of the paper's table 3 sets some of them to 0.
+        identity_views: the images whose identity term is computed: `all`, or `targets`, which are the target of each
+            group of views and every single view. With three views in a group, targets cost a third.
         identity_start: the training step from which the identity term counts. The first faces are shapeless, and their
             identity features say nothing.
         multi_view_start: the training step from which the multi-view terms count. An untrained network gives every view
             the same pose. The epipolar loss is zero at identical poses, so train the 2D terms first.
-        covisible: restrict the multi-view terms to the covisible map of section 3.4; else to the target's whole face.
-        pixel_distance: of the pixel term: the mean over the channels, or `euclidean` as in the paper's release.
+        covisible: whether the multi-view terms count only pixels of the covisible map (section 3.4). If not, they count
+            the target's whole face.
+        pixel_distance: how the pixel term compares two colours: `mean` over the channels, or `euclidean` as in the
+            paper's release.
     """
 
     landmark_weights: Tensor
@@ -74,11 +76,13 @@ class MGCNet(FaceModule):
         self.start_from(init_weights)
 
     def training_step(self, batch: MultiViewBatch, batch_idx: int) -> Tensor:
-        terms, loss, _, _ = self._losses(batch, self.weights.at(self.global_step, self.starts))
+        weights = self.weights.at(self.global_step, self.starts)
+        terms = self.terms(batch, *self.faces(batch), weights)
+        loss = weighted_sum(terms, weights.terms())
         self.log_terms("train", terms, loss, len(batch))
         if process_count() == 1:
             return loss
-        return weighted_sum(self.over_all_processes(batch, terms), self.weights.terms())
+        return weighted_sum(self.over_all_processes(batch, terms), weights.terms())
 
     def over_all_processes(self, batch: MultiViewBatch, terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Each term times what makes DDP's mean over processes one over all their images, or pairs of views.
@@ -93,18 +97,17 @@ class MGCNet(FaceModule):
         return {name: own.get(name, images) * term for name, term in terms.items()}
 
     def evaluate(self, stage: Stage, batch: MultiViewBatch, batch_idx: int) -> None:
-        terms, loss, coefficients, rendering = self._losses(batch, self.weights)
-        self.log_terms(stage, terms, loss, len(batch))
+        coefficients, rendering = self.faces(batch)
+        terms = self.terms(batch, coefficients, rendering, self.weights)
+        self.log_terms(stage, terms, weighted_sum(terms, self.weights.terms()), len(batch))
         self.metrics.update(batch, coefficients, rendering)
 
-    def _losses(
-        self, batch: MultiViewBatch, weights: MGCNetWeights
-    ) -> tuple[dict[str, Tensor], Tensor, Coefficients, Rendering]:
-        coefficients = self(batch.image)
-        rendering = self.as_marked(self.renderer(coefficients, batch.intrinsics), coefficients, batch)
-        terms = self.feature_terms(batch, coefficients, rendering, weights)
-        terms |= self.multi_view_terms(batch, rendering, weights)
-        return terms, weighted_sum(terms, weights.terms()), coefficients, rendering
+    def terms(
+        self, batch: MultiViewBatch, coefficients: Coefficients, rendering: Rendering, weights: MGCNetWeights
+    ) -> dict[str, Tensor]:
+        """The terms of equation 6: those of single images, and those of pairs of views."""
+        single = self.feature_terms(batch, coefficients, rendering, weights)
+        return single | self.multi_view_terms(batch, rendering, weights)
 
     def feature_terms(
         self,
@@ -127,14 +130,12 @@ class MGCNet(FaceModule):
             skin = saturate_skin(batch.skin)
             terms["render"] = render_loss(rendering.image, batch.image, rendering.mask, skin).mean()
         if weights.landmark:
-            distances = landmark_loss(rendering.landmarks, batch.landmarks, self.landmark_weights, self.image_size)
-            terms["landmark"] = distances.mean()
+            terms["landmark"] = self.landmark_term(batch, rendering.landmarks, self.landmark_weights)
         if weights.identity:
             rows = batch.targets() if self.identity_views == "targets" else slice(None)
             terms["identity"] = self.identity_term(batch, rendering.image, rendering.landmarks, rows)
         if weights.regularization:
-            priors = weights.prior_identity, weights.prior_expression, weights.prior_albedo, weights.prior_distance
-            terms["regularization"] = coefficient_regularization(coefficients, *priors).mean()
+            terms["regularization"] = coefficient_regularization(coefficients, **weights.priors()).mean()
         return terms
 
     def multi_view_terms(

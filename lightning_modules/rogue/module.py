@@ -19,13 +19,11 @@ from lightning_modules.rogue.network import CoefficientDiscriminator
 from lightning_modules.rogue.weights import ROGUEWeights
 from losses.consistency import consistency_loss
 from losses.encoders import FaceEncoder
-from losses.landmark import landmark_loss
 from losses.photometric import guided_render_loss, render_loss
 from losses.regularization import coefficient_regularization
 from renderers.coefficients import Coefficients
 from renderers.face_models.base import MorphableModel
 from renderers.face_renderer import Rendering
-from renderers.landmarks68 import LANDMARKS
 
 OCCLUDED, NOISY = "delusional", "noisy"
 """The corruptions of training, by their names in `CorruptedBatch`."""
@@ -150,17 +148,14 @@ class ROGUE(FaceModule):
         weights = weights or self.weights
         terms: dict[str, Tensor] = {}
         if weights.landmark:
-            even = rendering.landmarks.new_ones(LANDMARKS)
-            terms["landmark"] = landmark_loss(rendering.landmarks, batch.landmarks, even, self.image_size).mean()
+            terms["landmark"] = self.landmark_term(batch, rendering.landmarks)
         if weights.photometric:
             skin = batch.skin if self.skin_mask else torch.ones_like(batch.skin)
             terms["photometric"] = render_loss(rendering.image, batch.image, rendering.mask, skin).mean()
         if weights.perceptual:
             terms["perceptual"] = self.identity_term(batch, rendering.image, rendering.landmarks)
         if weights.regularization:
-            terms["regularization"] = coefficient_regularization(
-                coefficients, weights.prior_identity, weights.prior_expression, weights.prior_albedo
-            ).mean()
+            terms["regularization"] = coefficient_regularization(coefficients, **weights.priors()).mean()
         return terms
 
     def robustification_terms(

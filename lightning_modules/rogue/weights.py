@@ -29,5 +29,5 @@ class ROGUEWeights(Weights):
     prior_albedo: float = 1.7e-3
 
     def terms(self) -> dict[str, float]:
-        """The factor of every term in the coefficient network's loss: that of the consistency is negative (12)."""
+        """The factor of every term in the coefficient network's loss. Equation (12) subtracts the consistency term."""
         return {**super().terms(), "consistency": -self.consistency}

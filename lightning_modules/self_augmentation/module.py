@@ -25,15 +25,13 @@ from lightning_modules.self_augmentation.network import FineModel
 from lightning_modules.self_augmentation.rerender import TexturedFaces, View, hidden_view, recolored, turned_view
 from lightning_modules.self_augmentation.weights import CoarseWeights, SelfAugmentationWeights
 from losses.encoders import FaceEncoder
-from losses.landmark import landmark_loss
 from losses.photometric import render_loss, saturate_skin
-from losses.regularization import coefficient_regularization, light_regularization
+from losses.regularization import coefficient_regularization
 from losses.robust import robustified_loss
 from renderers.coefficients import Coefficients
 from renderers.face_models.base import MorphableModel
 from renderers.face_renderer import Rendering
 from renderers.io.errors import UserError
-from renderers.landmarks68 import LANDMARKS
 
 
 class SelfAugmentation(FaceModule):
@@ -145,8 +143,7 @@ class SelfAugmentation(FaceModule):
     def training_step(self, batch: FaceBatch, batch_idx: int) -> Tensor:
         step = self.global_step - self.coarse_steps
         if step < 0:
-            coefficients = self(batch.image)
-            rendering = self.as_marked(self.renderer(coefficients, batch.intrinsics), coefficients, batch)
+            coefficients, rendering = self.faces(batch)
             weights = self.coarse_weights.at(self.global_step, self.coarse_starts)
             terms = self.coarse_terms(batch, coefficients, rendering, weights)
             loss = weighted_sum(terms, weights.terms())
@@ -236,16 +233,11 @@ class SelfAugmentation(FaceModule):
             mask = self.face_mask(batch)
             terms["photometric"] = render_loss(rendering.image, batch.image, rendering.mask, mask).mean()
         if weights.landmark:
-            even = rendering.landmarks.new_ones(LANDMARKS)
-            terms["landmark"] = landmark_loss(rendering.landmarks, batch.landmarks, even, batch.size[0]).mean()
+            terms["landmark"] = self.landmark_term(batch, rendering.landmarks)
         if weights.identity:
             terms["identity"] = self.identity_term(batch, rendering.image, rendering.landmarks)
         if weights.regularization:
-            prior = coefficient_regularization(
-                coefficients, weights.prior_identity, weights.prior_expression, weights.prior_albedo
-            )
-            prior = prior + light_regularization(coefficients, weights.prior_tint, weights.prior_light)
-            terms["regularization"] = prior.mean()
+            terms["regularization"] = coefficient_regularization(coefficients, **weights.priors()).mean()
         return terms
 
     def fine_terms(self, batch: FaceBatch, step: int) -> dict[str, Tensor]:

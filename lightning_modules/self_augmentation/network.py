@@ -53,7 +53,7 @@ class Standardization(nn.Module):
         self.count.copy_(total)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, features) -> (B, features); as it came while fewer than two vectors have been counted."""
+        """(B, features) -> (B, features) of mean 0, deviation 1; before two vectors were seen, minus the mean alone."""
         if self.count < 2:
             return x - self.mean
         return (x - self.mean) / (self.squares / self.count).sqrt().clamp_min(LEAST_DEVIATION)

@@ -81,16 +81,19 @@ class Specular(FaceModule):
         coefficients = self(batch.image)
         if step < 2 * self.lamp_start:
             coefficients = with_held_lamp(coefficients, max(0, step - self.lamp_start) / self.lamp_start)
-        rendering = self.as_marked(self.renderer(coefficients, batch.intrinsics), coefficients, batch)
+        rendering = self.draw(coefficients, batch)
         weights = self.weights.at(step, self.starts)
         terms = self.terms(batch, coefficients, rendering, weights)
         loss = weighted_sum(terms, weights.terms())
         self.log_terms("train", terms, loss, len(batch))
         return loss
 
+    def draw(self, coefficients: Coefficients, batch: FaceBatch) -> SpecularRendering:
+        return cast(SpecularRendering, super().draw(coefficients, batch))
+
     def evaluate(self, stage: Stage, batch: FaceBatch, batch_idx: int) -> None:
         coefficients = self(batch.image)
-        rendering = self.as_marked(self.renderer(coefficients, batch.intrinsics), coefficients, batch)
+        rendering = self.draw(coefficients, batch)
         terms = self.terms(batch, coefficients, rendering)
         self.log_terms(stage, terms, weighted_sum(terms, self.weights.terms()), len(batch))
         self.metrics.update(batch, coefficients, rendering)

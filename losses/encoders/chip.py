@@ -149,7 +149,7 @@ def extract_chips(images: Tensor, transform: ChipTransform, chip_size: int) -> T
     oversampling = 1
     if max(height, width) > 2 * chip_size and len(images):  # avoids a CUDA synchronisation
         shrinkage = float(transform.linear[:, :, 0].norm(dim=-1).nan_to_num(1.0).amax())
-        finest = max(height, width) // chip_size + 2  # a chip that reaches far out of its image needs no more samples
+        finest = max(height, width) // chip_size + 2  # more samples add nothing to a chip far out of its image
         oversampling = max(1, min(math.ceil(shrinkage / 2), finest))
     steps = chip_size * oversampling
     axis = (torch.arange(steps, device=images.device, dtype=images.dtype) + 0.5) / oversampling

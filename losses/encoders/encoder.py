@@ -66,7 +66,7 @@ class FaceEncoder(nn.Module):
         return super()._apply(fn, recurse)
 
     def chips(self, images: Tensor, landmarks: Tensor) -> Tensor:
-        """The upright crops the network sees, before normalization.
+        """The upright crops of the faces that the network looks at, before they are normalized.
 
         Args:
             images: (B, 3, H, W) sRGB in [0, 1].

@@ -112,7 +112,7 @@ class SizeError(MeanMetric):
 
 
 class PosedVertexRMSE(MeanMetric):
-    """`centred_vertex_rmse` in millimetres, averaged over faces."""
+    """Vertex error of the posed face in millimetres: `centred_vertex_rmse`, averaged over faces."""
 
     def update(self, predicted: Tensor, true: Tensor) -> None:
         """Take in B faces.

@@ -39,9 +39,9 @@ class MaskedPSNR(MeanMetric):
 
 
 class MaskedRMSE(MeanMetric):
-    """Root mean squared difference of 8-bit colours inside a mask, per image and then averaged, in [0, 255].
+    """Root mean squared difference of 8-bit colours inside a mask, in [0, 255]: the mean over the images.
 
-    An image whose mask is empty is left out.
+    An image whose mask is empty does not count.
     """
 
     def update(self, predicted: Tensor, true: Tensor, mask: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""How well highlights and the light that makes them are found."""
+"""Metrics of highlights, and of the direction of the light that causes them."""
 
 from __future__ import annotations
 

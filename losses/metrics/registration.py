@@ -22,7 +22,7 @@ GAIN = 1e-6  # share by which a step has to lower the mean squared distance to c
 PATIENCE = 3  # steps without such gain that end the registration; near the optimum the nearest points alternate
 TRUSTED = 0.1  # of the surface's extent, the farthest that one step may go
 EXACT = 1e-10  # of the surface's extent; root mean squared residuals below it are rounding
-SELECTION = 3000  # points are enough to come near
+SELECTION = 3000  # so many points are enough for an approximate registration
 
 
 def residuals(points: np.ndarray, nearest: Nearest, kind: Residual = "plane") -> tuple[np.ndarray, np.ndarray]:
@@ -42,7 +42,7 @@ def residuals(points: np.ndarray, nearest: Nearest, kind: Residual = "plane") ->
     if kind == "plane":
         return along, nearest.normals
     distance = np.sqrt((away**2).sum(axis=-1))
-    # On the surface itself the distance has no direction: there the plane's serves.
+    # On the surface itself the distance has no direction; the normal of the plane is used there.
     off = distance > np.finfo(np.float64).tiny
     direction = np.where(off[:, None], away / np.where(off, distance, 1.0)[:, None], nearest.normals)
     return np.where(off, distance, along), direction

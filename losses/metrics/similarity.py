@@ -22,7 +22,7 @@ class Similarity:
     translation: np.ndarray
 
     def apply(self, points: np.ndarray) -> np.ndarray:
-        """(N, 3) -> (N, 3)"""
+        """The transformed points: (N, 3) -> (N, 3)."""
         return self.scale * points @ self.rotation.T + self.translation
 
     def after(self, first: Similarity) -> Similarity:

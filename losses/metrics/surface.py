@@ -62,7 +62,7 @@ class PointCloud:
 
 
 class TriangleMesh:
-    """Triangles: the nearest place is the exact one, inside a face, on an edge or in a corner.
+    """A mesh of triangles. The nearest place is exact: inside a face, on an edge or in a corner.
 
     Faces without area are passed over. Vertices at the same place count as one where the border is looked for, so that
     a seam of a texture is no border.

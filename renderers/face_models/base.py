@@ -44,7 +44,7 @@ class MorphableModel(nn.Module, ABC):
     albedo_size: int
     has_specular: bool
     linear_albedo = False  # whether the albedo's statistics are of linear RGB
-    has_contour = False  # whether the model tells the jaw line that a viewer sees
+    has_contour = False  # whether the model itself can say which jaw line a viewer sees
 
     def __init__(
         self,
@@ -162,14 +162,14 @@ class MorphableModel(nn.Module, ABC):
 
     @abstractmethod
     def arrays(self) -> dict[str, np.ndarray]:
-        """The constructor's arguments that are arrays, but for the regions: the model is built from them again."""
+        """The constructor's array arguments, except the regions. They are what is needed to build the model again."""
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """Twelve hexadecimal digits by which files name the face model that they were made for."""
+        """A hash, twelve hexadecimal digits. Files store it to say for which face model they were made."""
 
     def contents(self) -> str:
-        """Twelve hexadecimal digits that change with the last bit of anything that changes a decoded face."""
+        """A hash, twelve hexadecimal digits, of everything that affects a decoded face, to the last bit."""
         return self.fingerprint()
 
 
@@ -179,7 +179,7 @@ def as_rows(basis: np.ndarray) -> np.ndarray:
 
 
 def as_columns(rows: Tensor) -> Tensor:
-    """`as_rows` undone: (K, 3V) -> (V, 3, K), a view."""
+    """The inverse of `as_rows`: (K, 3V) -> (V, 3, K), a view."""
     return rows.T.unflatten(0, (-1, 3))
 
 

@@ -1,4 +1,4 @@
-"""LinearModel: a mean and bases of shape and colour, the decoder of all five papers."""
+"""LinearModel: a mean and linear bases of shape and colour. All five papers use it as their decoder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From what a configuration names to a face model."""
+"""Loads the face model that a configuration names."""
 
 from __future__ import annotations
 

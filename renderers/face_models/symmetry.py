@@ -1,4 +1,4 @@
-"""The two sides of a face."""
+"""Left-right symmetry of a face model: which vertices mirror each other."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ def _encode(text: Any, encoding: Any = "latin1") -> bytes:
 
 KNOWN: dict[tuple[str, str], Callable[..., Any]] = {
     ("_codecs", "encode"): _encode,
-    ("builtins", "bytes"): lambda *_: b"",  # so old protocols write the bytes of an empty array
+    ("builtins", "bytes"): lambda *_: b"",  # how old protocols write the bytes of an empty array
     ("__builtin__", "bytes"): lambda *_: b"",
     ("builtins", "bytearray"): lambda content=b"", *_: content,
     ("builtins", "object"): _Kept,

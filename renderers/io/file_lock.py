@@ -16,11 +16,11 @@ WITHOUT_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP)  # what file systems answer tha
 
 @contextlib.contextmanager
 def locked(path: Path, busy: Callable[[], None]) -> Iterator[None]:
-    """Holds a lock file for the length of the block; on a file system without locks it does nothing.
+    """Holds a lock file while the block runs. On a file system without locks it does nothing.
 
     Args:
-        path: of the lock file, which stays; its folder is there.
-        busy: called where another process holds it; when this returns, the lock is waited for.
+        path: of the lock file. Its folder must exist, and the file is left behind.
+        busy: called if another process holds the lock. It may raise; if it returns, this waits for the lock.
 
     Raises:
         OSError: the folder cannot be written.

@@ -1,4 +1,4 @@
-"""Files of packages that are never imported: dlib's networks, which detectors and encoders share."""
+"""Finds data files in installed packages without importing these: dlib's networks, for detectors and encoders."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Functions that a GPU runs as one kernel."""
+"""A decorator: on a GPU a function runs as one Warp kernel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Initialises Warp quietly, before another import does it with a greeting of seven lines."""
+"""Initialises Warp quietly. Without this, the first import that uses Warp prints a greeting of seven lines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One function in front of the rasterizer backends."""
+"""`rasterize`: one function that calls whichever rasterizer backend is installed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from renderers.raster.interpolation import make_fragments
 
 BACKENDS = ("warp", "pytorch3d")  # fastest first; each is the name of the package that it needs and of its module here
 
-# What no backend draws: edge-on faces, and faces whose edge functions could overflow or hold a NaN.
+# No backend draws these: edge-on faces, and faces whose edge functions could overflow or hold a NaN.
 MIN_AREA = 1e-4  # square pixels; below it, twice a face's area is rounding
 MAX_EXTENT = 1e9  # the sum of a face's nine absolute coordinates, pixels and decimetres
 

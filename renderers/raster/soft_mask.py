@@ -45,7 +45,7 @@ def polygon_coverage(polygon: Tensor, size: tuple[int, int], softness: float = 1
     to_x = torch.where(level, x1, x0 + slope * (upper + softness * end - y0))
     left = (columns + 0.5 - softness / 2)[:, None]
     share = _mean_of_clamped((from_x[:, :, None] - left) / softness, (to_x[:, :, None] - left) / softness)
-    # An edge leaves what is to its right covered or bare, by the way it runs; (B, N, W, H) summed over edges.
+    # The direction of an edge decides whether pixels to its right are covered or bare; (B, N, W, H) summed over edges.
     covered = ((start - end)[:, :, None] * (1 - share)).sum(dim=1)
     return covered.transpose(1, 2)[:, None]
 

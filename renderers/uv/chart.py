@@ -262,7 +262,7 @@ def _rasterize_chart(uv: Tensor, faces: Tensor, mean_shape: Tensor, size: int) -
     flat = torch.stack([uv[:, 0] * size, (1 - uv[:, 1]) * size, torch.ones_like(uv[:, 0])], dim=-1)
     radius = (mean_shape[:, 0].square() + (mean_shape[:, 2] - mean_shape[:, 2].min()).square()).sqrt()
     layered = torch.cat([flat[:, :2], (1 + radius.max() - radius)[:, None]], dim=-1)
-    # Seen from outside, but with weights of the plane: depth is for the order of overlapping faces alone.
+    # Seen from outside, but with weights of the plane. Depth only decides which of two overlapping faces is drawn.
     seen = rasterize(layered[None], faces, (size, size)).pix_to_face
     fragments = make_fragments(flat[None], faces, seen)
     corners = faces[seen.clamp_min(0)].view(-1, 3)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from datamodules.batch import MultiViewBatch
 from lightning_modules.components.backbones import ResNet
 from lightning_modules.components.schedule import cosine_factor
+from lightning_modules.components.weighting import weighted_sum
 from lightning_modules.mgcnet import MGCNet, MGCNetWeights
 from losses.landmark import landmark_loss, landmark_weights
 from losses.regularization import coefficient_regularization
@@ -102,12 +103,18 @@ def test_the_epipolar_term_counts_in_the_groups_that_say_so() -> None:
     assert none["epipolar"] == 0 and none["depth"] == every["depth"]
 
 
+def losses(module: MGCNet, batch: MultiViewBatch) -> tuple[dict[str, Tensor], Tensor]:
+    """Every term of a batch, and their weighted sum."""
+    terms = module.terms(batch, *module.faces(batch), module.weights)
+    return terms, weighted_sum(terms, module.weights.terms())
+
+
 @pytest.mark.parametrize("covisible", [True, False])
 def test_a_batch_without_groups_trains_on(covisible: bool) -> None:
     batch, _ = exact_batch(small_face_model(), faces=1, size=SIZE)
     alone = replace(batch, views=torch.zeros(0, 3, dtype=torch.long))
     module = make_module(covisible=covisible)
-    terms, loss, _, _ = module._losses(alone, module.weights)
+    terms, loss = losses(module, alone)
     assert terms["pixel"] == terms["depth"] == terms["epipolar"] == 0
     loss.backward()
     gradients = [p.grad for p in module.regressor.parameters() if p.grad is not None]
@@ -118,7 +125,7 @@ def test_a_weight_of_zero_switches_off_the_term_and_its_cost() -> None:
     batch, _ = exact_batch(small_face_model(), faces=1, size=SIZE)
     for name, value in MGCNetWeights().terms().items():
         module = make_module(replace(NOTHING, **{name: value}))
-        terms, loss, _, _ = module._losses(batch, module.weights)
+        terms, loss = losses(module, batch)
         assert list(terms) == [name]
         torch.testing.assert_close(loss, value * terms[name])
         assert (module.identity_encoder.calls > 0) == (name == "identity")
@@ -131,7 +138,7 @@ def test_every_term_moves_the_regressor(name: str) -> None:
     layout = small_face_model().layout()
     noise = torch.randn(3, layout.length, generator=torch.manual_seed(2))
     vector = (layout.join(truth) + 0.05 * noise).requires_grad_()
-    _, loss, _, _ = told(module, layout.split(vector))._losses(batch, module.weights)
+    _, loss = losses(told(module, layout.split(vector)), batch)
     loss.backward()
     assert vector.grad is not None and vector.grad.isfinite().all()
     assert vector.grad.abs().max() > 0

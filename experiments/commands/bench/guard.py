@@ -1,4 +1,4 @@
-"""Ratios of today against ratios that were written down: never times, which differ from machine to machine."""
+"""Compares measured ratios with expected ones. Times are not compared, as they differ from machine to machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Intervals over people: how far a mean would move, had other people been measured."""
+"""Bootstrap intervals: how far a mean would differ if other people had been measured."""
 
 from __future__ import annotations
 

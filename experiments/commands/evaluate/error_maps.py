@@ -1,4 +1,4 @@
-"""A scan painted with how far a prediction is from it."""
+"""Error maps: a scan coloured by its distance from a prediction."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a suite is asked, what it finds, and the files that say so."""
+"""The request to an evaluation suite, its results, and the files that they are written to."""
 
 from __future__ import annotations
 

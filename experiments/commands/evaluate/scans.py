@@ -182,7 +182,7 @@ class Measurer:
                 target = face.landmarks
                 if marked is not None:
                     target = torch.from_numpy(face.alignment.to_crop(marked)).float()[None]
-            except Exception as error:  # one photograph must not cost all others
+            except Exception as error:  # a photograph that fails must not end the evaluation of the others
                 self.left_out[f"{person.name}/{image.name}"] = reason(error)
             else:
                 yield View(image, face, target)

@@ -1,4 +1,4 @@
-"""`python -m experiments launch dashboard PAPER`: what stands around many runs; the launchers lie beside this file."""
+"""`python -m experiments launch dashboard PAPER`: tools for many runs. The launchers lie beside this file."""
 
 from __future__ import annotations
 

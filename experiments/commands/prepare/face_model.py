@@ -167,7 +167,7 @@ def findings(kind: str, model: MorphableModel) -> list[str]:
 
 
 def identity_motion(model: MorphableModel) -> float:
-    """Millimetres that a random person's vertices lie from the mean's, root mean square."""
+    """How far the vertices of a random person lie from those of the mean face: millimetres, root mean square."""
     return MILLIMETRES * float((model.arrays()["identity_basis"] ** 2).sum(axis=(1, 2)).mean() ** 0.5)
 
 

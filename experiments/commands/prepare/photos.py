@@ -27,7 +27,7 @@ from renderers.io.atomic_file import write_bytes
 from renderers.io.errors import UserError
 
 LISTED = 20  # skipped photographs shown on the screen; all of them are in skipped.json
-MANY = 500  # photographs whose check deserves a progress bar
+MANY = 500  # the check of more photographs than this shows a progress bar
 
 Labels = Mapping[str, PhotoLabel | None]
 
@@ -201,7 +201,7 @@ def _open_store(request: _Request, console: Console) -> tuple[PreparedStore, Lan
     store = PreparedStore(out, index)
     remove_leftovers(out)
     if (out / JOURNAL_NAME).exists():
-        store.save()  # its last line may be torn: what follows goes into a new one
+        store.save()  # its last line may be incomplete: a new line is begun first
     return store, _detector(index.detector)
 
 

@@ -15,7 +15,7 @@ from datamodules.preparation.prepared_folder import PhotoLabel
 from experiments.commands.prepare.worker import Outcome, Preparer, Settings, prepare_in_worker, start_worker
 from renderers.io.errors import UserError
 
-FEW = 8  # photographs that are not worth the start of worker processes
+FEW = 8  # for so few photographs worker processes are not started
 AHEAD = 8  # photographs a process that are handed out before they are asked for: bounds the memory, keeps all busy
 
 

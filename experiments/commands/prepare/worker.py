@@ -25,7 +25,7 @@ from datamodules.preparation.prepared_folder import PhotoLabel, PreparedFace, Pr
 from datamodules.preparation.skin import skin_probability
 from renderers.io.errors import UserError, reason
 
-GIVEN = "given"  # stands in the place of a detector's name where a data set brings its own landmarks
+GIVEN = "given"  # used instead of a detector's name if a data set has landmarks of its own
 SMALLEST = 8.0  # pixels that given landmarks must at least be apart
 
 

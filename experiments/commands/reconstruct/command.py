@@ -79,10 +79,10 @@ def run(args: argparse.Namespace) -> int:
     elif is_folder:
         from experiments.commands.reconstruct.folder import look_into, reconstruct_folder
 
-        look_into(images[0], out)  # An empty folder is told before anything is loaded.
+        look_into(images[0], out)  # An empty folder is reported before anything is loaded.
         reconstruct_folder(images[0], out, _pipeline(args))
     else:
-        # A picture that cannot be read is told before torch is imported.
+        # An unreadable picture is reported before torch is imported, which takes seconds.
         photo = open_photo(images[0]) if images else default_photo()
 
         from experiments.commands.reconstruct.results import reconstruct_photo

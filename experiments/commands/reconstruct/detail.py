@@ -37,7 +37,7 @@ NUMBERS = {
 
 @dataclass(frozen=True)
 class FaceDetail:
-    """What a paper tells of one face beyond its face model; N texels along a side, row 0 is v = 1.
+    """What a paper estimates of one face beyond the face model: maps of N x N texels, row 0 at v = 1, and numbers.
 
     Attributes:
         mesh: millimetres; its texture is the albedo map (N, N, 3). Subdivided and displaced where there is such a map.

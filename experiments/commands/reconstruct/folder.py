@@ -137,7 +137,7 @@ def reconstruct_folder(source: Path, out: Path, pipeline: ReconstructionPipeline
     try:
         run.reconstruct()
     except (UserError, KeyboardInterrupt) as error:
-        # A full disk, or a folder that is gone, would stop the next photograph, too.
+        # A full disk or a missing folder would stop every further photograph too.
         with suppress(UserError):
             run.save()
         told = f"{len(run.photos)} of {len(run.names)} files are finished, in {out}; run the same command to go on"
@@ -219,7 +219,7 @@ class _FolderRun:
         except OSError as error:
             raise UserError(f"{self.out}: cannot be written ({error.strerror or error}); choose another OUT") from error
         remove_leftovers(self.out)
-        # By its marker the folder is known as ours, even after this run has been killed.
+        # The marker says that the folder is ours, even if this run is killed.
         if not (self.out / INDEX).exists():
             self.save()
 

@@ -1,4 +1,4 @@
-"""The photograph that is reconstructed. Torch is not imported: what cannot be read is told at once."""
+"""The photograph that is reconstructed. It does not import torch, so that an unreadable file is reported at once."""
 
 from __future__ import annotations
 

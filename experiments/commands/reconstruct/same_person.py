@@ -26,8 +26,8 @@ from renderers.io.atomic_file import write_bytes
 from renderers.io.errors import UserError, reason
 
 MOST = 24  # photographs that are solved as one problem, whose cost grows with the cube of their number
-# Distance of dlib's features from which two photographs are taken for two people's. Chosen on 60 development heads: of
-# 151 pairs of one person 9 % are farther apart, of 12,890 pairs of two people 9 % are nearer. dlib's own limit is 0.6.
+# Above this distance of dlib's features two photographs are taken to show two people. Chosen on 60 development heads:
+# of 151 pairs of one person 9 % are farther apart, of 12,890 pairs of two people 9 % are nearer. dlib's limit is 0.6.
 DIFFERENT = 0.55
 
 

@@ -108,7 +108,7 @@ def _matches(boxes: np.ndarray, before: np.ndarray) -> list[tuple[int, int]]:
     centres, others = (boxes[:, :2] + boxes[:, 2:]) / 2, (before[:, :2] + before[:, 2:]) / 2
     sides = (before[:, 2:] - before[:, :2]).mean(axis=1)
     distances = np.linalg.norm(centres[:, None] - others[None], axis=2) / sides
-    # What is too far is worse than any number of near pairs, so that it never drives one of them apart.
+    # A pair that is too far apart costs more than all near pairs together, so that it never replaces one of them.
     cost = np.where(distances < FARTHEST, distances, 10.0 * (1 + min(distances.shape)))
     return [(int(i), int(j)) for i, j in zip(*linear_sum_assignment(cost), strict=True) if distances[i, j] < FARTHEST]
 

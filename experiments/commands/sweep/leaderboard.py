@@ -1,4 +1,4 @@
-"""`runs/PAPER/sweep/leaderboard.json` and `.md`: what was drawn, and what came of it."""
+"""`runs/PAPER/sweep/leaderboard.json` and `.md`: the parameters of each run and its result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A sweep without an account: draws, trains, stops what falls behind, and keeps the leaderboard."""
+"""A sweep without an account: it draws parameters, trains, stops runs that fall behind, and keeps the leaderboard."""
 
 from __future__ import annotations
 

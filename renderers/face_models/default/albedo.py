@@ -197,7 +197,7 @@ def paint(below: np.ndarray, mask: np.ndarray, color: np.ndarray) -> np.ndarray:
 
 
 def mean_color(masks: Masks, points: np.ndarray) -> np.ndarray:
-    """(V, 3) the mean face's colours."""
+    """The colours of the mean face, (V, 3) RGB: skin, with cheeks, lips, brows, lashes and mouth painted on it."""
     skin, _ = skin_colors()
     color = np.broadcast_to(skin, points.shape).copy()
     color += masks.cheeks[:, None] * [0.020, -0.028, -0.022]

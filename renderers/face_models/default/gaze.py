@@ -1,4 +1,4 @@
-"""Where the eyes look: eyeballs that turn about their centres, and the weights with which both see one point."""
+"""Gaze: eyeballs that turn about their centres, and the weights with which both eyes look at one point."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ class RestMesh:
 
 def build_rest_mesh(heads: Heads, head: RefinedHead, face: FaceMesh) -> RestMesh:
     """Joins all that is not the face to it, vertex to vertex."""
-    socket = np.char.startswith(head.labels, "eye_cavity")  # which the face lacks, for its eyeballs hide it
+    socket = np.char.startswith(head.labels, "eye_cavity")  # the face lacks it, because its eyeballs hide it
     step, around, parents = cut(head.positions, head.faces[~socket], -head.level)
     elsewhere = np.isin(heads.parts, (*HEAD_PARTS, "body")) & ~near_face(heads.neutral, heads.faces, heads.parts)
     elsewhere |= np.isin(heads.parts, list(HELPERS.values()))

@@ -11,7 +11,9 @@ from renderers.face_models.default.model import load_default, load_rest
 
 @dataclass(frozen=True)
 class WholeHead:
-    """Head, neck and shoulders that move with the default face model's coefficients. W vertices, the first V its own.
+    """Head, neck and shoulders that follow the coefficients of the default face model.
+
+    It has W vertices; the first V are those of the face model.
 
     Attributes:
         mean_shape: (W, 3) float32 decimetres in the face model's frame; the first V rows are the face model's.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 import yaml
 
 from experiments.__main__ import main
+from experiments.training.resuming import other_training
 from renderers.io import atomic_file
 from tests.conf.tiny_papers import PAPERS, Processes, configuration, curve, write_configuration
 
@@ -266,6 +268,80 @@ def test_a_wrong_resume_is_one_line(
     assert fit(*arguments) == 2
     assert said in capsys.readouterr().err
     assert not list(elsewhere.iterdir())
+
+
+def test_the_training_of_an_older_version_is_refused_with_a_remedy(
+    elsewhere: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert fit("--run_id=a") == 0
+    last, config = Path("runs/tiny/a/checkpoints/last.ckpt"), Path("runs/tiny/a/config.yaml")
+    spoil_training(last, lambda held: held["optimizer_states"].pop())
+    before = last.read_bytes(), config.read_text()
+    capsys.readouterr()
+    assert fit("--resume=a", "--trainer.max_epochs=2") == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
+    assert "the states of 0 optimizers, and this run has 1" in line
+    assert f"--model.init_args.init_weights={last}" in line
+    assert (last.read_bytes(), config.read_text()) == before
+    assert fit(f"--model.init_args.init_weights={last}", "--run_id=b") == 0  # the remedy
+
+
+def spoil_training(checkpoint: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    held = contents_of(checkpoint)
+    change(held)
+    torch.save(held, checkpoint)
+
+
+def test_weights_of_an_older_version_are_refused_with_a_remedy(
+    elsewhere: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert fit("--run_id=a") == 0
+    spoil_training(
+        Path("runs/tiny/a/checkpoints/last.ckpt"), lambda held: held["state_dict"].update(old=torch.zeros(3))
+    )
+    capsys.readouterr()
+    assert fit("--resume=auto", "--trainer.max_epochs=2") == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
+    assert 'Unexpected key(s) in state_dict: "old"' in line and "leave out --resume" in line
+
+
+def stepped(kind: type[torch.optim.Optimizer], *shapes: tuple[int, ...]) -> torch.optim.Optimizer:
+    """An optimizer of parameters of these shapes after a step."""
+    parameters = [torch.nn.Parameter(torch.ones(shape)) for shape in shapes]
+    optimizer = kind(parameters, lr=0.1)  # type: ignore[call-arg]
+    torch.stack([parameter.square().sum() for parameter in parameters]).sum().backward()
+    optimizer.step()
+    return optimizer
+
+
+def test_training_states_that_do_not_fit_are_told() -> None:
+    adam, sgd = torch.optim.Adam, torch.optim.SGD
+    run = [stepped(adam, (3,), (2, 2)), stepped(adam, (4,))]
+    whole = {"optimizer_states": [one.state_dict() for one in run], "lr_schedulers": [{}], "loops": {}}
+
+    def told(*written: torch.optim.Optimizer, **more: Any) -> str | None:
+        return other_training({**whole, "optimizer_states": [one.state_dict() for one in written], **more}, run, 1)
+
+    assert told(*run) is None
+    assert "states of 1 optimizers, and this run has 2" in str(told(run[0]))
+    assert "states of 3 optimizers, and this run has 2" in str(told(*run, run[0]))
+    assert "0 schedules of the learning rate, and this run has 1" in str(told(*run, lr_schedulers=[]))
+    for other in (stepped(adam, (4,), (4,)), stepped(adam, (5,)), stepped(sgd, (4,))):
+        assert "optimizer 2 is of another optimizer, or of other parameters" in str(told(run[0], other))
+    assert "weights alone" in str(other_training({"state_dict": {}}, run, 1))
+    for group in whole["optimizer_states"][1]["param_groups"]:  # as an older torch writes it
+        del group["fused"]
+    assert other_training(whole, run, 1) is None
+
+
+def test_auto_says_why_it_goes_on_with_no_run(elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert fit("--run_id=a") == 0
+    config = Path("runs/tiny/a/config.yaml")
+    config.write_text(config.read_text().replace("    diverge_at: null\n", ""))  # an argument that came later
+    assert fit("--resume=auto", "--model.init_args.hidden=5") == 0
+    told = capsys.readouterr().err
+    assert "the newest one, runs/tiny/a, was trained with model.init_args.hidden=8, the command says 5" in told
+    assert "go on with it by --resume runs/tiny/a" in told
 
 
 def test_a_save_that_is_cut_off_leaves_both_checkpoints(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
