@@ -175,7 +175,7 @@ class MorphableModel(nn.Module, ABC):
 
 def as_rows(basis: np.ndarray) -> np.ndarray:
     """(V, 3, K) -> (K, 3V), contiguous: one matrix product decodes a batch."""
-    return np.ascontiguousarray(basis.reshape(-1, basis.shape[-1]).T)
+    return np.ascontiguousarray(basis.reshape(basis.shape[0] * basis.shape[1], basis.shape[2]).T)
 
 
 def as_columns(rows: Tensor) -> Tensor:
