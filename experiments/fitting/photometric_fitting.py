@@ -316,6 +316,27 @@ def _fit_colors(
     return coefficients
 
 
+def fit_illumination(rendering: Rendering, image: Tensor, skin_vertices: Tensor, precision: float = 1e4) -> Tensor:
+    """(B, 27) the light of B faces whose shape, pose and albedo are known, a robust ridge regression.
+
+    Args:
+        rendering: of the faces in pictures as large as `image`.
+        image: (B, 3, H, W) sRGB in [0, 1].
+        skin_vertices: (N,) the vertices that are skin; all others are passed over.
+        precision: of a typical colour error against the prior, ambient white light.
+    """
+    pictures = _Pictures(image, torch.ones_like(image[:, :1]), image.new_empty(0), (1.0, 1.0))
+    colors, weight = _sample_vertices(rendering, pictures)
+    skin = torch.zeros_like(weight[0])
+    skin[skin_vertices] = 1
+    albedo, normals = rendering.vertex_albedo, rendering.vertex_normals
+    light = colors.new_zeros((len(image), 27))
+    for _ in range(2):
+        robust = _robust(weight * skin, colors - albedo * irradiance(normals, light))
+        light = _solve_illumination(colors, robust, albedo, normals, precision)
+    return light
+
+
 def _robust(weight: Tensor, residual: Tensor) -> Tensor:
     """(B, V) weights that add up to 1 and let hair, glasses and highlights go (Geman-McClure)."""
     distance = residual.norm(dim=-1)

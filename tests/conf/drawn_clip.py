@@ -99,7 +99,12 @@ def _in_a_room(angles: torch.Tensor) -> torch.Tensor:
 def _of_frame(light: Light, row: int) -> Light:
     rows = slice(row, row + 1)
     return Light(
-        light.harmonics[rows], light.key[rows], light.strength[rows], light.flash[rows], light.panorama, light.turn[rows]
+        light.harmonics[rows],
+        light.key[rows],
+        light.strength[rows],
+        light.flash[rows],
+        light.panorama,
+        light.turn[rows],
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from typing import Any
 
 import numpy as np
@@ -15,10 +15,17 @@ FLOAT, UNSIGNED_INT = 5126, 5125  # glTF's names of the kinds of number
 STILL = 1e-6  # metres, and of a unit normal: what moves less is not stored
 
 
-def glb(mesh: FaceMesh) -> bytes:
+Change = Callable[[MutableMapping[Any, bytes], dict[str, Any]], None]
+
+
+def glb(mesh: FaceMesh, change: Change | None = None) -> bytes:
     """A binary glTF with the texture inside; metres.
 
     A mesh with `morph` is stored as its neutral face, whose morph targets at the stored weights make the mesh.
+
+    Args:
+        mesh: the face.
+        change: what is to be changed in the file's buffers and JSON before they are written.
     """
     import trimesh
 
@@ -37,6 +44,8 @@ def glb(mesh: FaceMesh) -> bytes:
     def add_targets(buffers: MutableMapping[Any, bytes], tree: dict[str, Any]) -> None:
         if morph is not None:
             _add_targets(buffers, tree, morph)
+        if change is not None:
+            change(buffers, tree)
 
     content: bytes = trimesh.Scene({"face": body}).export(file_type="glb", buffer_postprocessor=add_targets)
     return content

@@ -12,7 +12,17 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from datamodules.preparation.alignment import Alignment, warp
 from datamodules.preparation.file_names import printable
@@ -189,8 +199,15 @@ def project_version() -> str:
 
 @contextmanager
 def progress_bar(total: int | None = None) -> Iterator[tuple[Progress, TaskID]]:
-    """A rich progress bar on stderr that leaves nothing behind; none where stderr is no terminal."""
-    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
+    """A rich progress bar on stderr that leaves nothing behind; none where stderr is no terminal.
+
+    Args:
+        total: steps; with them it says how much time is left.
+    """
+    columns: list[ProgressColumn] = [SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn()]
+    columns.append(TimeElapsedColumn())
+    if total is not None:
+        columns += [MofNCompleteColumn(), TextColumn("left"), TimeRemainingColumn()]
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         yield bar, bar.add_task("", total=total)

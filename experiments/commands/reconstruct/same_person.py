@@ -57,7 +57,7 @@ def solve_person(
 ) -> Person:
     """Solve photographs of one person as one problem.
 
-    Where a photograph shows several faces, the one is taken that is most like the others' (`_chosen`).
+    Where a photograph shows several faces, the one is taken that is most like the others' (`most_alike`).
 
     Raises:
         UserError: fewer than two photographs with a face, or too many of them.
@@ -77,7 +77,7 @@ def solve_person(
         why = "".join(f"; {place}: {text}" for place, text in skipped.items())
         raise UserError(f"--same-person needs two photographs that show a face, and here is {len(found)}{why}")
     candidates = [[pipeline.placed(photo, face, seconds) for face in faces] for photo, faces, seconds in found]
-    placed, features = _chosen(candidates)
+    placed, features = most_alike(candidates)
     tell(f"fitting {len(placed)} photographs together")
     views = pipeline.finished(placed, pipeline.solve_together([view.aligned for view in placed]))
     distances = torch.cdist(features, features).double().numpy()
@@ -85,7 +85,7 @@ def solve_person(
     return Person(photos, views, neutral_mesh(views), distances, strangers(distances), skipped)
 
 
-def _chosen(candidates: Sequence[Sequence[PlacedFace]]) -> tuple[list[PlacedFace], torch.Tensor]:
+def most_alike(candidates: Sequence[Sequence[PlacedFace]]) -> tuple[list[PlacedFace], torch.Tensor]:
     """One face of each of N photographs, and their identity features (N, 128).
 
     The largest face of the photograph with the fewest faces leads. Of every other photograph its nearest is taken.

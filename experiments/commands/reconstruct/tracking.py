@@ -63,8 +63,8 @@ class FaceTracker:
             picture: (H, W, 3) uint8.
             boxes: (N, 4) left, top, right, bottom, from left to right.
         """
-        scene, before = _scene(picture), self._scene_before()
-        if before is None or not _same_scene(before, scene):
+        scene, before = scene_of(picture), self._scene_before()
+        if before is None or not same_scene(before, scene):
             self._begin(name)
         self._scene_before, self._frame = lambda: scene, self._frame + 1
         known = [number for number, track in self._seen.items() if self._frame - track.frame <= FORGOTTEN]
@@ -87,7 +87,7 @@ class FaceTracker:
         """
         if first != self.first:
             self._begin(first)
-        self._scene_before, self._frame = lambda: _scene(read()), self._frame + 1
+        self._scene_before, self._frame = lambda: scene_of(read()), self._frame + 1
         for number, box in numbered.items():
             self._note(number, box)
 
@@ -113,13 +113,13 @@ def _matches(boxes: np.ndarray, before: np.ndarray) -> list[tuple[int, int]]:
     return [(int(i), int(j)) for i, j in zip(*linear_sum_assignment(cost), strict=True) if distances[i, j] < FARTHEST]
 
 
-def _scene(picture: np.ndarray) -> np.ndarray:
+def scene_of(picture: np.ndarray) -> np.ndarray:
     """Height, width, and the picture's (`THUMBNAIL`^2,) grey values in [0, 255]."""
     small = cv2.resize(picture, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA).mean(axis=2)
     return np.array([*picture.shape[:2], *small.flat])
 
 
-def _same_scene(one: np.ndarray, other: np.ndarray) -> bool:
+def same_scene(one: np.ndarray, other: np.ndarray) -> bool:
     if (one[:2] != other[:2]).any():
         return False
     first, second = one[2:] - one[2:].mean(), other[2:] - other[2:].mean()
