@@ -19,7 +19,7 @@ from datamodules.synthesis.head_geometry import HAIRDOS
 from datamodules.synthesis.head_scene import compose
 from datamodules.synthesis.lighting import sample_light
 from datamodules.synthesis.people import HeadSettings, sample_camera, sample_looks
-from datamodules.synthesis.scenes import SceneSettings, head_turns, sample_scene
+from datamodules.synthesis.scenes import SceneSettings, sample_scene
 from datamodules.synthesis.shading import Light, draw
 from datamodules.synthetic_heads import MODES, geometry_of, skin_texture
 from renderers.coefficients import Coefficients

@@ -1,4 +1,4 @@
-"""`python -m experiments reconstruct [IMAGE]`: photographs -> textured meshes, overlay, report."""
+"""`python -m experiments reconstruct [IMAGE]`: photographs, or a video -> textured meshes, overlay, report."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments; nothing heavy is imported."""
     parser.add_argument(
         "images", nargs="*", type=Path, metavar="IMAGE",
-        help="a photograph, or a folder of photographs or video frames (default: scikit-image's astronaut)",
+        help="a photograph, a video, or a folder of photographs or video frames (default: scikit-image's astronaut)",
     )  # fmt: skip
     parser.add_argument(
         "--same-person", action="store_true",
@@ -81,6 +81,10 @@ def run(args: argparse.Namespace) -> int:
 
         look_into(images[0], out)  # An empty folder is reported before anything is loaded.
         reconstruct_folder(images[0], out, _pipeline(args))
+    elif images and _is_video(images[0]):
+        from experiments.commands.reconstruct.video.clip import reconstruct_clip
+
+        reconstruct_clip(images[0], out, _pipeline(args))
     else:
         # An unreadable picture is reported before torch is imported, which takes seconds.
         photo = open_photo(images[0]) if images else default_photo()
@@ -89,6 +93,14 @@ def run(args: argparse.Namespace) -> int:
 
         reconstruct_photo(photo, out, _pipeline(args))
     return 0
+
+
+def _is_video(path: Path) -> bool:
+    try:
+        from experiments.commands.reconstruct.video.clip_file import is_video
+    except ImportError:
+        return False
+    return is_video(path)
 
 
 def _result_name(images: Sequence[Path], same_person: bool) -> str:

@@ -57,7 +57,8 @@ def animate(buffers: MutableMapping[Any, bytes], tree: dict[str, Any], motion: M
         "weights": (motion.weights.reshape(-1, 1), "SCALAR"),
     }
     times = _accessor(buffers, tree, "animation: seconds", motion.seconds.reshape(-1, 1), "SCALAR")
-    samplers, channels = [], []
+    samplers: list[dict[str, Any]] = []
+    channels: list[dict[str, Any]] = []
     for path, (values, kind) in tracks.items():
         output = _accessor(buffers, tree, f"animation: {path}", values, kind)
         channels.append({"sampler": len(samplers), "target": {"node": number, "path": path}})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -71,10 +73,10 @@ def reconstruct_clip(path: Path, out: Path, pipeline: ReconstructionPipeline) ->
     check_replaceable(out)
     wanted = {**made_with(pipeline), "video_stamp": stamp(path)}
     earlier = read_marker(out / RESULT)
-    if earlier and all(earlier.get(name) == value for name, value in wanted.items()):
-        if all((out / name).is_file() for name in earlier["files"]):
-            print(f"finished already: {printable(str(out))}")
-            return
+    same = earlier and all(earlier.get(name) == value for name, value in wanted.items())
+    if same and all((out / name).is_file() for name in earlier["files"]):
+        print(f"finished already: {printable(str(out))}")
+        return
     if not isinstance(pipeline.face_model, LinearModel) or not pipeline.refine:
         raise UserError("a video needs the fit and a linear face model: leave out --no-fit, and FLAME")
     _ClipRun(path, out, pipeline, wanted).reconstruct()
@@ -106,7 +108,7 @@ class _ClipRun:
 
     def reconstruct(self) -> None:
         """Every frame, then the files."""
-        done = 0
+        done, clock = 0, time.perf_counter()
         try:
             with progress_bar(2 * self.clip.count) as (bar, task):
                 tables = []
@@ -125,10 +127,10 @@ class _ClipRun:
                 with replacing(self.out) as folder:
                     self._write(folder, motion, bar, task)
         except KeyboardInterrupt:
-            told = f"{done} of {self.clip.count} frames are finished, in {self.parts.folder}; run the same command to go on"
-            raise KeyboardInterrupt(told) from None
+            told = f"{done} of {self.clip.count} frames are finished, in {self.parts.folder}"
+            raise KeyboardInterrupt(f"{told}; run the same command to go on") from None
         self.parts.remove()
-        self._tell(motion)
+        self._tell(motion, self.clip.count / (time.perf_counter() - clock))
 
     def _solved(self, cast: Cast) -> FollowedPerson:
         """The person of the spread frames, which an earlier run may have solved."""
@@ -157,20 +159,16 @@ class _ClipRun:
     def _tables(self) -> Iterator[FrameTable]:
         """The clip's frames chunk by chunk, from an earlier run as far as it came."""
         follower = Follower(self.clip, self.pipeline, self.person.cast)
-        coming, earlier = islice(frames(self.clip.path), self.clip.count), None
-        for number in range(-(-self.clip.count // CHUNK)):
+        coming = islice(frames(self.clip.path), self.clip.count)
+        for number in range(math.ceil(self.clip.count / CHUNK)):
+            chunk = list(islice(coming, CHUNK))
             table = self.parts.read(number)
             if table is None:
-                if earlier is not None:
-                    follower.resume(last, *_state(earlier))
-                chunk = list(islice(coming, CHUNK))
                 seen = [(follower.follow(frame), follower.scene) for frame in chunk]
                 table = self._followed(chunk, [found for found, _ in seen], [scene for _, scene in seen])
                 self.parts.write(number, table)
-                earlier = None
             else:
-                *_, last = islice(coming, len(table.seconds))
-                earlier = table
+                follower.resume(chunk[-1], *_state(table))
             yield table
 
     def _followed(self, chunk: list[Frame], found: list[Found | None], scenes: list[int]) -> FrameTable:
@@ -221,7 +219,7 @@ class _ClipRun:
         }
         write_marker(folder, content)
 
-    def _tell(self, motion: SmoothMotion) -> None:
+    def _tell(self, motion: SmoothMotion, rate: float) -> None:
         shown, count = Path(printable(str(self.out))), len(motion.seconds)
         number = {kind: int((motion.status == kind).sum()) for kind in (FOUND, INTERPOLATED, ABSENT)}
         if self.clip.damage is not None:
@@ -230,7 +228,9 @@ class _ClipRun:
             print(
                 f"people        {self.person.cast.most} at once; the one that is followed is in {shown / 'video.mp4'}"
             )
-        print(f"frames        {count}, with the face in {number[FOUND]}, bridged in {number[INTERPOLATED]}")
+        print(
+            f"frames        {count}, with the face in {number[FOUND]}, bridged in {number[INTERPOLATED]}; {rate:.1f} a second"
+        )
         print(f"film          {shown / 'video.mp4'}")
         print(f"animation     {shown / 'animation.glb'}")
         print(f"table         {shown / 'frames.csv'}")

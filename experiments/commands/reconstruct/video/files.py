@@ -26,7 +26,7 @@ from renderers.units import MILLIMETRES
 
 PANEL_SIDE = 1280  # pixels; larger frames are shrunk in the film
 FINER = 2  # samples of a pixel along each side where the face is drawn
-LARGEST_RASTER = 1024  # pixels along a side; larger faces get one sample
+LARGEST_RASTER = 640  # pixels along a side; larger faces get one sample
 
 
 class Film:
@@ -44,7 +44,7 @@ class Film:
         height, width = clip.size
         factor = min(1.0, PANEL_SIDE / max(height, width))
         # H.264 halves the resolution of colours: sides are even.
-        self.size = tuple(max(2, 2 * round(factor * side / 2)) for side in (height, width))
+        self.size = _even(factor * height), _even(factor * width)
         scale = np.array([self.size[1] / width, self.size[0] / height])
         self._shrink = None if self.size == (height, width) else np.column_stack([np.diag(scale), np.zeros(2)])
         self._intrinsics = torch.diag(torch.tensor([*scale.tolist(), 1.0])) @ intrinsics
@@ -81,12 +81,16 @@ class Film:
         camera[:2, 2] -= camera.new_tensor(low)
         camera[:2] *= finer
         drawn = self._renderer(face, camera[None], (height * finer, width * finer))
-        layer = torch.cat([drawn.image.clamp(0, 1), drawn.mask.float()], dim=1)
-        layer = torch.nn.functional.avg_pool2d(layer, finer)[0].permute(1, 2, 0).numpy()
+        opaque = torch.cat([drawn.image.clamp(0, 1), drawn.mask.float()], dim=1)
+        layer = torch.nn.functional.avg_pool2d(opaque, finer)[0].permute(1, 2, 0).numpy()
         result = photo.copy()
         region = result[low[1] : high[1], low[0] : high[0]]
         region[:] = region * (1 - layer[..., 3:]) + 255 * layer[..., :3] + 0.5
         return result
+
+
+def _even(pixels: float) -> int:
+    return max(2, 2 * round(pixels / 2))
 
 
 def frame_coefficients(motion: SmoothMotion, rows: slice) -> Coefficients:

@@ -54,7 +54,7 @@ class Cast:
 
 
 def find_person(clip: Clip, pipeline: ReconstructionPipeline) -> Cast:
-    """The person who is followed: the largest face in the frame with the fewest faces, and who is most like it in others.
+    """The person who is followed: the largest face of the frame with the fewest faces, and in others the most alike.
 
     Raises:
         UserError: nobody is in these frames.
@@ -68,8 +68,8 @@ def find_person(clip: Clip, pipeline: ReconstructionPipeline) -> Cast:
             found.append(placed)
     if not found:
         raise UserError(
-            f"{clip.path}: no face found in {len(clip.spread)} of its frames, from the first to the last; try a sharper, "
-            "more frontal or larger picture"
+            f"{clip.path}: no face found in {len(clip.spread)} of its frames, from the first to the last; try a "
+            "sharper, more frontal or larger picture"
         )
     placed, features = most_alike(found)
     lead = features.median(dim=0).values
