@@ -37,7 +37,7 @@ from renderers.coefficients import Coefficients
 from renderers.face_models.linear import LinearModel
 from renderers.io.errors import UserError
 
-SPREAD = 8  # frames, or up to twice as many, of which half at most are solved together
+SPREAD = 8  # frames that are solved together
 WINDOW = 256  # pixels of a frame's cut round the face
 REACH = 1.35  # of the landmarks' larger extent
 
@@ -228,9 +228,8 @@ class _ClipRun:
             print(
                 f"people        {self.person.cast.most} at once; the one that is followed is in {shown / 'video.mp4'}"
             )
-        print(
-            f"frames        {count}, with the face in {number[FOUND]}, bridged in {number[INTERPOLATED]}; {rate:.1f} a second"
-        )
+        found = f"with the face in {number[FOUND]}, bridged in {number[INTERPOLATED]}"
+        print(f"frames        {count}, {found}; {rate:.1f} a second")
         print(f"film          {shown / 'video.mp4'}")
         print(f"animation     {shown / 'animation.glb'}")
         print(f"table         {shown / 'frames.csv'}")

@@ -70,7 +70,7 @@ def is_video(path: Path) -> bool:
 
 
 def look_through(path: Path, spread: int) -> Clip:
-    """Count a video's frames, and keep about so many of them, between `spread` and twice that where there are as many.
+    """Count a video's frames, and keep so many of them, evenly from the first to the last, or all of a short one.
 
     Raises:
         UserError: not a video, one without frames, or one with too small or too large ones.
@@ -90,7 +90,8 @@ def look_through(path: Path, spread: int) -> Clip:
         damage = str(error)
     if not kept:
         raise UserError(f"{path}: a video without frames")
-    return Clip(path, count, kept[0].pixels.shape[:2], kept, damage)
+    chosen = np.unique(np.linspace(0, len(kept) - 1, spread).round().astype(int))
+    return Clip(path, count, kept[0].pixels.shape[:2], [kept[row] for row in chosen], damage)
 
 
 def frames(path: Path) -> Iterator[Frame]:
