@@ -79,7 +79,7 @@ UNKNOWN := train-% debug-% table-% sweep-%
 $(UNKNOWN):
 	@$(info no paper named $*; there are: $(PAPERS))exit 2
 
-## reconstruct [IMAGE=] [OUT=] [CHECKPOINT=]    photograph, folder or frames to meshes and a report; IMAGES="A.jpg B.jpg" show one person
+## reconstruct [IMAGE=] [OUT=] [CHECKPOINT=]    photograph, video, folder or frames to meshes and a report; IMAGES="A.jpg B.jpg" show one person
 reconstruct: $(INSTALLED)
 	@$(MONOFACE) reconstruct $(if $(OUT),--out="$$OUT") $(if $(CHECKPOINT),--checkpoint="$$CHECKPOINT") $(ARGS) $(if $(IMAGES),--same-person -- $$IMAGES,$(if $(IMAGE),-- "$$IMAGE"))
 

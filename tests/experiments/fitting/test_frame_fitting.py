@@ -71,4 +71,4 @@ def test_shut_eyes_are_seen_whose_landmarks_stand_open(model: LinearModel, perso
     # What falls on the skin that is seen; of the light from behind nothing is known.
     seen = [irradiance(drawn.vertex_normals, light) for light in (found.illumination, person.illumination)]
     front = drawn.vertex_normals[..., 2] > 0.3
-    torch.testing.assert_close(seen[0][front], seen[1][front], atol=0.06, rtol=0)
+    assert float((seen[0] - seen[1])[front].abs().mean()) < 0.03 < float(seen[1][front].std())
