@@ -37,7 +37,10 @@ COMMANDS = {
         "turn raw data into what training reads, for example photographs",
         "experiments.commands.prepare.command",
     ),
-    "reconstruct": ("photographs or a video -> textured meshes and a report", "experiments.commands.reconstruct.command"),
+    "reconstruct": (
+        "photographs or a video -> textured meshes and a report",
+        "experiments.commands.reconstruct.command",
+    ),
     "export": ("a checkpoint's network as ONNX, or as the network that ships", "experiments.commands.export"),
     "evaluate": ("a checkpoint on a paper's own test, its figures beside", "experiments.commands.evaluate.command"),
     "table": ("a paper's ablation table on the embedded default", "experiments.commands.table"),

@@ -186,7 +186,7 @@ _state: dict[str, Any] = {}
 def start_worker(settings: Settings) -> None:
     """Prepares a worker process; Ctrl-C is its parent's business."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    threading.Thread(target=leave_with_parent, daemon=True).start()
     # One thread each: the processes share the cores.
     cv2.setNumThreads(1)
     if settings.detector == FaceAlignmentDetector.name:
@@ -196,7 +196,7 @@ def start_worker(settings: Settings) -> None:
     _state["preparer"] = Preparer(settings)
 
 
-def _leave_with_parent() -> None:
+def leave_with_parent() -> None:
     """Ends this process when its parent is killed, or it would wait for work for ever."""
     parent = multiprocessing.parent_process()
     if parent is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from lightning_modules.components.checkpoint_archive import check_checkpoint
 from renderers.io.errors import UserError
 
 if TYPE_CHECKING:
+    from experiments.commands.reconstruct.folder_work import Loader
     from experiments.commands.reconstruct.pipeline import ReconstructionPipeline
 
 
@@ -37,6 +39,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--detail-size", type=int, choices=(256, 512, 1024), metavar="256|512|1024",
         help="texels of the albedo, normal and displacement maps, of a checkpoint that finds detail (default: 512)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--workers", type=int, default=os.cpu_count() or 1, metavar="N",
+        help="processes for a folder, each of which takes about 1 GB (default: one for each core)",
     )  # fmt: skip
     add_trust_arguments(parser)
     parser.add_argument("--no-fit", action="store_true", help="take the checkpoint's answer as it is, do not optimize")
@@ -80,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
         from experiments.commands.reconstruct.folder import look_into, reconstruct_folder
 
         look_into(images[0], out)  # An empty folder is reported before anything is loaded.
-        reconstruct_folder(images[0], out, _pipeline(args))
+        reconstruct_folder(images[0], out, _pipeline(args), _loader(args), args.workers)
     elif images and _is_video(images[0]):
         from experiments.commands.reconstruct.video.clip import reconstruct_clip
 
@@ -121,8 +127,10 @@ def _photographs(images: Sequence[Path], out: Path) -> list[Path]:
 
 
 def _pipeline(args: argparse.Namespace) -> ReconstructionPipeline:
-    from experiments.commands.reconstruct.loading import load_pipeline
+    return _loader(args)()
 
-    return load_pipeline(
-        args.checkpoint, args.face_model, args.detector, not args.no_fit, args.detail_size, Trust.of(args)
-    )
+
+def _loader(args: argparse.Namespace) -> Loader:
+    from experiments.commands.reconstruct.folder_work import Loader
+
+    return Loader(args.checkpoint, args.face_model, args.detector, not args.no_fit, args.detail_size, Trust.of(args))

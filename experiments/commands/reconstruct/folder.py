@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import math
 import re
 import time
 import unicodedata
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from datamodules.preparation.file_names import printable
 from experiments.commands.counting import counted
-from experiments.commands.reconstruct.face import ReconstructedFace
+from experiments.commands.prepare.pool import process_count
+from experiments.commands.reconstruct.folder_work import Loader, Look, Order, Workshop, workshop
 from experiments.commands.reconstruct.output import (
     INDEX,
     RESULT,
@@ -26,25 +32,20 @@ from experiments.commands.reconstruct.output import (
     marker_text,
     read_marker,
     remove_leftovers,
-    replacing,
 )
-from experiments.commands.reconstruct.photo import Photo, open_photo
+from experiments.commands.reconstruct.photo import open_photo
 from experiments.commands.reconstruct.pipeline import ReconstructionPipeline
-from experiments.commands.reconstruct.report import index_page, thumbnail
-from experiments.commands.reconstruct.results import (
-    made_with,
-    nme_line,
-    overlay_size,
-    progress_bar,
-    stamp,
-    write_result,
-)
+from experiments.commands.reconstruct.report import data_uri, index_page
+from experiments.commands.reconstruct.results import THUMBNAIL, made_with, nme_line, progress_bar, stamp
 from experiments.commands.reconstruct.tracking import FaceTracker, sequence_name
 from renderers.io.atomic_file import write_bytes
 from renderers.io.errors import UserError, reason
 
 SAVE_SECONDS = 10.0  # how often `index.json` is written
-PAGE = "index.html"
+PAGE, FAILED = "index.html", "failed.csv"
+TOLD = 20  # files that were skipped, at most, one line each
+CARDS = 100  # photographs on a page
+SEQUENCES = 64  # whose faces keep their numbers at a time
 
 Record = dict[str, Any]
 
@@ -104,7 +105,8 @@ def result_names(paths: Sequence[Path], earlier: Mapping[str, str], foreign: Seq
         foreign: names that are taken by something else.
     """
     stems = Counter(_folded(path.stem) for path in paths)
-    used = {_folded(name) for name in ["index", PAGE, INDEX, *earlier.values(), *foreign]}
+    pages = [page_name(number + 1) for number in range(math.ceil(len(paths) / CARDS) or 1)]
+    used = {_folded(name) for name in ["index", INDEX, FAILED, *pages, *earlier.values(), *foreign]}
     names: dict[Path, str] = {}
     for path in paths:
         name, whole = printable(path.stem), printable(path.name).replace(".", "_")
@@ -123,17 +125,26 @@ def _folded(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
 
 
-def reconstruct_folder(source: Path, out: Path, pipeline: ReconstructionPipeline) -> None:
+def reconstruct_folder(
+    source: Path, out: Path, pipeline: ReconstructionPipeline, loader: Loader | None = None, workers: int = 1
+) -> None:
     """Reconstruct every photograph of a folder into folders of `out`; what cannot be is listed with its reason.
 
     Each result is there when its photograph is finished. The same command, run again, goes on where it stopped: it
     keeps the results that were made in the same way from files that have not changed since.
 
+    Args:
+        source: the folder.
+        out: where the results go.
+        pipeline: what reconstructs them.
+        loader: what other processes load the same pipeline by; without it this process does everything.
+        workers: processes at most.
+
     Raises:
         UserError: an empty folder, one in which nothing could be reconstructed, or `out` cannot be written.
         KeyboardInterrupt: interrupted; what was finished is kept.
     """
-    run = _FolderRun(source, out, pipeline)
+    run = _FolderRun(source, out, pipeline, loader, workers)
     try:
         run.reconstruct()
     except (UserError, KeyboardInterrupt) as error:
@@ -156,13 +167,15 @@ class _FolderRun:
         skipped: printable file name -> reason.
     """
 
-    def __init__(self, source: Path, out: Path, pipeline: ReconstructionPipeline) -> None:
+    def __init__(
+        self, source: Path, out: Path, pipeline: ReconstructionPipeline, loader: Loader | None, workers: int
+    ) -> None:
         check_results_folder(out)
-        self.source, self.out, self.pipeline = source, out, pipeline
+        self.source, self.out, self.pipeline, self.loader, self.workers = source, out, pipeline, loader, workers
         self.listing, self.made_with = look_into(source, out), made_with(pipeline)
         self.photos: dict[str, Record] = {}
         self.skipped: dict[str, str] = {}
-        self._cards: dict[str, str] = {}  # thumbnails of what this run has made
+        self._made: deque[tuple[Path, Future[str | None]]] = deque()
         self._trackers: dict[str, FaceTracker] = {}
         self._saved = time.monotonic()
         self._is_new = not out.exists()
@@ -206,11 +219,20 @@ class _FolderRun:
             + (f", {done} of them finished already" if done else "")
         )
         self._begin()
-        with progress_bar(len(self.names)) as (bar, task):
-            for path, name in self.names.items():
+        processes = process_count(self.workers, len(self.names) - done)
+        with workshop(self.pipeline, self.loader, processes) as shop, progress_bar(len(self.names)) as (bar, task):
+            looks: deque[tuple[Path, Future[Look] | None]] = deque()
+            for path in self.names:
                 bar.update(task, description=printable(path.name))
-                self._take(path, name)
+                looks.append((path, None if self._done[path] or path in self._held else shop.look(path)))
+                if len(looks) == shop.ahead:
+                    self._number(*looks.popleft(), shop)
+                    bar.advance(task)
+            while looks:
+                self._number(*looks.popleft(), shop)
                 bar.advance(task)
+            while self._made:
+                self._finish(*self._made.popleft())
         self.save()
 
     def _begin(self) -> None:
@@ -223,43 +245,53 @@ class _FolderRun:
         if not (self.out / INDEX).exists():
             self.save()
 
-    def _take(self, path: Path, name: str) -> None:
+    def _number(self, path: Path, looked: Future[Look] | None, shop: Workshop) -> None:
+        """Give the faces of the next photograph their numbers, and order its result."""
         key, record = printable(path.name), self._done[path]
         if path in self._held:
             self.skipped[key] = self._held[path]
             return
-        group = sequence_name(path)
-        tracker = self._trackers.setdefault(group, FaceTracker())
+        tracker = self._tracker(sequence_name(path))
         if record is not None:
             numbered = {face["number"]: np.array(face["box"]) for face in record["faces"]}
             tracker.recall(record["sequence"], lambda: open_photo(path).pixels, numbered)
-            self._note(key, name, record)
+            self._note(key, self.names[path], record)
             return
+        assert looked is not None
         try:
-            photo = open_photo(path)
-            found = self.pipeline.reconstruct(photo)
-            numbers = tracker.follow(key, photo.pixels, np.array([face.detected.box for face in found]))
+            look = looked.result()
+        except BrokenProcessPool:
+            raise
         except Exception as error:  # whatever is wrong with one file, the others are not lost
-            self.skipped[key] = printable(reason(error)).removeprefix(f"{printable(str(path))}: ")
+            self._skip(path, reason(error))
+            return
+        numbers = tracker.follow_scene(key, look.scene, np.array([face.box for face in look.found]))
+        more = {"photo_file": key, "photo_stamp": stamp(path), "sequence": tracker.first}
+        order = Order(path, self.out / self.names[path], look, numbers, more)
+        self._made.append((path, shop.make(order)))
+        if len(self._made) == shop.ahead:
+            self._finish(*self._made.popleft())
+
+    def _tracker(self, sequence: str) -> FaceTracker:
+        """The sequence's own; those that have not been asked for longest are forgotten."""
+        tracker = self._trackers.pop(sequence, None) or FaceTracker()
+        self._trackers[sequence] = tracker
+        if len(self._trackers) > SEQUENCES:
+            del self._trackers[next(iter(self._trackers))]
+        return tracker
+
+    def _finish(self, path: Path, made: Future[str | None]) -> None:
+        fault = made.result()
+        if fault is None:
+            name = self.names[path]
+            self._note(printable(path.name), name, read_marker(self.out / name / RESULT))
         else:
-            found = sorted((replace(face, number=n) for face, n in zip(found, numbers, strict=True)), key=_number)
-            self._write(path, name, photo, found, tracker.first)
+            self._skip(path, fault)
         if time.monotonic() - self._saved > SAVE_SECONDS:
             self.save()
 
-    def _write(self, path: Path, name: str, photo: Photo, found: list[ReconstructedFace], sequence: str) -> None:
-        key = printable(path.name)
-        more = {"photo_file": key, "photo_stamp": stamp(path), "sequence": sequence}
-        try:
-            with replacing(self.out / name) as folder:
-                overlay = write_result(folder, photo, found, self.pipeline, more)
-        except UserError:
-            raise
-        except Exception as error:
-            self.skipped[key] = printable(reason(error))
-        else:
-            self._cards[key] = thumbnail(overlay)
-            self._note(key, name, read_marker(self.out / name / RESULT))
+    def _skip(self, path: Path, fault: str) -> None:
+        self.skipped[printable(path.name)] = printable(fault).removeprefix(f"{printable(str(path))}: ")
 
     def _note(self, key: str, name: str, record: Record) -> None:
         self.photos[key] = {
@@ -271,7 +303,7 @@ class _FolderRun:
         }
 
     def save(self) -> None:
-        """Write `index.json`."""
+        """Write `index.json`, and the table of what failed."""
         content = {
             "source": printable(str(self.source)),
             "photos": self.photos,
@@ -279,6 +311,12 @@ class _FolderRun:
             "passed_over": self.listing.passed_over,
         }
         write_bytes(self.out / INDEX, marker_text(content))
+        if self.skipped:
+            table = io.StringIO(newline="")
+            csv.writer(table).writerows([("file", "reason"), *self.skipped.items()])
+            write_bytes(self.out / FAILED, table.getvalue().encode(errors="backslashreplace"))
+        else:
+            (self.out / FAILED).unlink(missing_ok=True)
         self._saved = time.monotonic()
 
     def finish(self) -> None:
@@ -287,18 +325,19 @@ class _FolderRun:
         Raises:
             UserError: nothing could be reconstructed.
         """
-        for key, why in self.skipped.items():
+        for key, why in islice(self.skipped.items(), TOLD):
             print(f"skipped       {key}: {why}")
+        if len(self.skipped) > TOLD:
+            print(f"skipped       {len(self.skipped) - TOLD} more, listed in {printable(str(self.out / FAILED))}")
         if self.listing.passed_over:
             print(printable(f"not looked at {_listed(self.listing.passed_over)}"))
         if not self.photos:
             if self._is_new:
                 (self.out / INDEX).unlink()
+                (self.out / FAILED).unlink(missing_ok=True)
                 self.out.rmdir()
             raise UserError(f"{self.source}: none of its {counted(len(self.names), 'files')} could be reconstructed")
-        done = [(record["folder"], _line(record), self._card(key)) for key, record in self.photos.items()]
-        page = index_page(printable(self.source.resolve().name), done, self.skipped, self.listing.passed_over)
-        write_bytes(self.out / PAGE, page.encode(errors="backslashreplace"))
+        self._write_pages()
         faces = [pair for held in self.photos.values() for pair in _told(held)]
         trusted = [error for error, confidence in faces if confidence != "doubtful"]
         smallest = max(record["smallest_face"] for record in self.photos.values())
@@ -311,18 +350,28 @@ class _FolderRun:
         print(f"faces         {len(faces)}; none smaller than {smallest:.0f} px was looked for")
         print(f"reports       {printable(str(self.out / PAGE))}")
 
-    def _card(self, key: str) -> str:
-        if key not in self._cards:
-            folder = self.out / self.photos[key]["folder"]
-            width, height = read_marker(folder / RESULT)["photo_size"]
-            height, width = overlay_size(height, width)
-            with Image.open(folder / "overlay.png", formats=("PNG",)) as picture:
-                self._cards[key] = thumbnail(np.asarray(picture.convert("RGB"))[-height:, -width:])
-        return self._cards[key]
+    def _write_pages(self) -> None:
+        """Pages of `CARDS` photographs each, so that a browser stays quick and only one of them is in memory."""
+        held = list(self.photos.values())
+        count = math.ceil(len(held) / CARDS)
+        names = [page_name(number) for number in range(1, count + 1)]
+        for number, name in enumerate(names, start=1):
+            records = held[CARDS * (number - 1) : CARDS * number]
+            done = [(record["folder"], _line(record), self._card(record["folder"])) for record in records]
+            links = [(other, other != name) for other in names] if count > 1 else []
+            first = number == 1
+            skipped, passed_over = (self.skipped, self.listing.passed_over) if first else ({}, {})
+            title = printable(self.source.resolve().name)
+            page = index_page(title, done, skipped, passed_over, links, len(held))
+            write_bytes(self.out / name, page.encode(errors="backslashreplace"))
+
+    def _card(self, name: str) -> str:
+        return data_uri((self.out / name / THUMBNAIL).read_bytes())
 
 
-def _number(face: ReconstructedFace) -> int:
-    return face.number
+def page_name(number: int) -> str:
+    """Of the number-th page, from 1."""
+    return PAGE if number == 1 else f"index_{number}.html"
 
 
 def _line(record: Record) -> str:

@@ -130,6 +130,12 @@ class ReconstructionPipeline:
         """
         tell("detecting")
         found, seconds = self.detect(photo)
+        return self.solved(photo, found, seconds, tell)
+
+    def solved(
+        self, photo: Photo, found: Sequence[DetectedFace], seconds: float, tell: Progress = lambda stage: None
+    ) -> list[ReconstructedFace]:
+        """The detected faces of a photograph, numbered in their order; see `detect` and `reconstruct`."""
         faces = []
         for number, face in enumerate(found, start=1):
             tell(f"fitting face {number} of {len(found)}")

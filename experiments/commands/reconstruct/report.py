@@ -80,7 +80,12 @@ def face_folder(number: int, count: int) -> str:
 
 
 def index_page(
-    title: str, done: Sequence[tuple[str, str, str]], skipped: Mapping[str, str], passed_over: Mapping[str, int]
+    title: str,
+    done: Sequence[tuple[str, str, str]],
+    skipped: Mapping[str, str],
+    passed_over: Mapping[str, int],
+    pages: Sequence[tuple[str, bool]] = (),
+    total: int | None = None,
 ) -> str:
     """The page that links all reports of a folder.
 
@@ -89,6 +94,8 @@ def index_page(
         done: for each photograph its report's folder, a line about it, and its thumbnail as a data URI.
         skipped: file name -> reason.
         passed_over: what else the folder holds -> how many.
+        pages: all pages of the folder, and whether each is another one than this.
+        total: photographs on all pages; those of `done` where absent.
     """
     cards = "\n".join(
         f'<a class="card" href="{quote(folder)}/report.html"><img src="{thumbnail}" alt="">'
@@ -97,14 +104,23 @@ def index_page(
     )
     rows = "".join(f"<tr><td>{html.escape(k)}</td><td>{html.escape(v)}</td></tr>" for k, v in skipped.items())
     table = f'<section class="card skipped"><div class="head"><h2>Skipped</h2></div><table>{rows}</table></section>'
-    chips = {"reconstructed": str(len(done)), "skipped": str(len(skipped))}
+    links = " ".join(
+        f'<a href="{quote(name)}">{number}</a>' if is_other else f"<b>{number}</b>"
+        for number, (name, is_other) in enumerate(pages, start=1)
+    )
+    chips = {"reconstructed": str(len(done) if total is None else total), "skipped": str(len(skipped))}
     chips |= {f"{kind}, not looked at": str(count) for kind, count in passed_over.items()}
-    return _page(title, chips, _fill("index.html", cards=cards, skipped=table if skipped else ""))
+    return _page(title, chips, _fill("index.html", cards=cards, pages=links, skipped=table if skipped else ""))
 
 
 def thumbnail(picture: np.ndarray) -> str:
     """A small JPEG as a data URI."""
     return _encode(_shrunk(picture, THUMBNAIL_SIDE))
+
+
+def data_uri(jpeg: bytes) -> str:
+    """A JPEG file's content for a page."""
+    return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
 
 
 def _face_data(photo: Photo, face: ReconstructedFace, folder: str, expression_names: Sequence[str]) -> dict[str, Any]:

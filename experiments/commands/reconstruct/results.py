@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -36,6 +37,8 @@ from experiments.commands.reconstruct.photo import Photo
 from experiments.commands.reconstruct.pipeline import ReconstructionPipeline
 from experiments.commands.reconstruct.report import face_folder, report_page
 
+THUMBNAIL = "thumbnail.jpg"
+THUMBNAIL_SIDE = 320  # pixels
 OVERLAY_SIDE = 2048  # pixels; larger photographs are shrunk for overlay.png
 
 
@@ -96,6 +99,9 @@ def write_result(
         alignment = Alignment(matrix, face.alignment.size)
         overlay = draw_on(overlay, face.rendering, alignment)
     beside(picture, overlay).save(folder / "overlay.png")
+    small = Image.fromarray(overlay)
+    small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+    small.save(folder / THUMBNAIL, quality=85)
     page = report_page(photo, overlay, found, pipeline.face_model.expression_names, about(photo, pipeline))
     (folder / "report.html").write_text(page, encoding="utf-8", errors="backslashreplace")
     content: dict[str, Any] = {

@@ -63,7 +63,11 @@ class FaceTracker:
             picture: (H, W, 3) uint8.
             boxes: (N, 4) left, top, right, bottom, from left to right.
         """
-        scene, before = scene_of(picture), self._scene_before()
+        return self.follow_scene(name, scene_of(picture), boxes)
+
+    def follow_scene(self, name: str, scene: np.ndarray, boxes: np.ndarray) -> list[int]:
+        """As `follow`, of a frame of which the `scene_of` is all that is known."""
+        before = self._scene_before()
         if before is None or not same_scene(before, scene):
             self._begin(name)
         self._scene_before, self._frame = lambda: scene, self._frame + 1

@@ -25,7 +25,7 @@ from skimage import data
 from datamodules.preparation.alignment import Alignment
 from datamodules.preparation.landmarks import DetectedFace
 from experiments.__main__ import main
-from experiments.commands.reconstruct import command, folder, results
+from experiments.commands.reconstruct import command, folder, folder_work, results
 from experiments.commands.reconstruct.face import ReconstructedFace
 from experiments.commands.reconstruct.folder import look_into, reconstruct_folder, result_names
 from experiments.commands.reconstruct.photo import Photo
@@ -60,13 +60,19 @@ class Copies:
     def smallest_face(self, photo: Photo) -> float:
         return 40.0
 
-    def reconstruct(self, photo: Photo, tell: object = None) -> list[ReconstructedFace]:
+    def detect(self, photo: Photo) -> tuple[list[DetectedFace], float]:
         self.asked.append(Path(photo.source).name)
         places = [int(x) for x in photo.pixels[0, :, 0] if x]
         if not places:
             raise UserError(f"{photo.source}: no face found")
         boxes = [np.array([x, 0.0, x + BOX, BOX]) for x in sorted(places)]
-        return [replace(self.face, detected=replace(self.face.detected, box=box)) for box in boxes]
+        return [replace(self.face.detected, box=box) for box in boxes], 0.0
+
+    def solved(self, photo: Photo, found: list[DetectedFace], seconds: float) -> list[ReconstructedFace]:
+        return [replace(self.face, detected=face) for face in found]
+
+    def reconstruct(self, photo: Photo, tell: object = None) -> list[ReconstructedFace]:
+        return self.solved(photo, *self.detect(photo))
 
 
 @pytest.fixture(scope="module")
@@ -123,14 +129,14 @@ def test_no_name_and_no_content_stops_a_folder(
     picture(source / "nobody.png")
     (source / "postscript.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n")
     (source / "notes.txt").write_text("no picture")
-    real = Copies.reconstruct
+    real = Copies.detect
 
-    def reconstruct(self: Copies, photo: Photo) -> list[ReconstructedFace]:
+    def detect(self: Copies, photo: Photo) -> tuple[list[DetectedFace], float]:
         if photo.name == "face 2":
             raise RuntimeError("Unsupported\nimage type")  # as dlib says
         return real(self, photo)
 
-    monkeypatch.setattr(Copies, "reconstruct", reconstruct)
+    monkeypatch.setattr(Copies, "detect", detect)
     out = source.parent / "out"
     reconstruct_folder(source, out, copies)
     index = read_index(out)
@@ -139,7 +145,7 @@ def test_no_name_and_no_content_stops_a_folder(
     assert index["skipped"]["face 2"] == "RuntimeError: Unsupported image type"
     assert index["skipped"]["nobody.png"] == "no face found"
     folders = [photo["folder"] for photo in index["photos"].values()]
-    assert sorted([*folders, "index.html", "index.json"]) == sorted(entry.name for entry in out.iterdir())
+    assert sorted([*folders, "failed.csv", "index.html", "index.json"]) == sorted(entry.name for entry in out.iterdir())
     for name, photo in index["photos"].items():
         record = json.loads((out / photo["folder"] / "reconstruction.json").read_text())
         assert record["photo_file"] == name and "mesh.obj" in record["files"]
@@ -225,7 +231,7 @@ def test_the_same_command_goes_on_after_a_signal(
 ) -> None:
     for number in range(4):
         picture(source / f"{number}.png", 5 + number)
-    out, real = source.parent / "out", folder.write_result
+    out, real = source.parent / "out", folder_work.write_result
 
     def interrupted(place: Path, photo: Photo, *rest: object) -> np.ndarray:
         if photo.name == "2":
@@ -234,13 +240,13 @@ def test_the_same_command_goes_on_after_a_signal(
         return real(place, photo, *rest)
 
     monkeypatch.setattr(command, "_pipeline", lambda arguments: copies)
-    monkeypatch.setattr(folder, "write_result", interrupted)
+    monkeypatch.setattr(folder_work, "write_result", interrupted)
     words = ["reconstruct", str(source), "--out", str(out)]
     assert main(words) == 130
     assert "2 of 4 files are finished" in (told := capsys.readouterr().err) and "same command to go on" in told
     assert {entry.name for entry in out.iterdir()} == {"0", "1", "index.json"}
     (out / ".monoface-killed").mkdir()  # what SIGKILL leaves
-    monkeypatch.setattr(folder, "write_result", real)
+    monkeypatch.setattr(folder_work, "write_result", real)
     before = {path: path.stat().st_mtime_ns for path in (out / "1").iterdir()}
     copies.asked.clear()
     assert main(words) == 0
@@ -311,7 +317,7 @@ def test_a_strangers_folder_is_refused(source: Path, copies: Any, name: str) -> 
 def test_a_full_disk_keeps_what_is_finished(source: Path, copies: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in "ab":
         picture(source / f"{name}.png", 5)
-    out, real = source.parent / "out", folder.write_result
+    out, real = source.parent / "out", folder_work.write_result
 
     def full(place: Path, photo: Photo, *rest: object) -> np.ndarray:
         if photo.name == "b":
@@ -322,7 +328,7 @@ def test_a_full_disk_keeps_what_is_finished(source: Path, copies: Any, monkeypat
     def nothing_fits(path: Path, content: bytes) -> None:
         raise UserError(f"cannot write {path}: {os.strerror(errno.ENOSPC)}")
 
-    monkeypatch.setattr(folder, "write_result", full)
+    monkeypatch.setattr(folder_work, "write_result", full)
     told = r"No space left.*1 of 2 files are finished, in .*; run the same command to go on"
     with pytest.raises(UserError, match=told):
         reconstruct_folder(source, out, copies)
