@@ -5,6 +5,7 @@ Nothing is really reconstructed or drawn: every photograph shows copies of one f
 
 from __future__ import annotations
 
+import csv
 import errno
 import json
 import os
@@ -31,6 +32,7 @@ from experiments.commands.reconstruct.folder import look_into, reconstruct_folde
 from experiments.commands.reconstruct.photo import Photo
 from experiments.commands.reconstruct.tracking import FaceTracker, sequence_name
 from experiments.fitting.photometric_fitting import FitSettings
+from experiments.training.stored_module import Trust
 from renderers.face_models.base import MorphableModel
 from renderers.face_models.bfm2009 import load_bfm2009
 from renderers.face_renderer import mean_coefficients
@@ -217,6 +219,51 @@ def test_what_was_not_looked_at_is_told(source: Path, copies: Any, capsys: pytes
     assert "not looked at 1 broken link, 1 sub-folder\n" in capsys.readouterr().out
     assert read_index(out)["passed_over"] == {"broken links": 1, "sub-folders": 1}
     assert "sub-folders, not looked at" in (out / "index.html").read_text()
+
+
+def test_pages_hold_so_many_photographs_and_a_table_what_failed(
+    source: Path, copies: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(folder, "CARDS", 2)
+    monkeypatch.setattr(folder, "TOLD", 1)
+    for number in range(5):
+        picture(source / f"{number}.png", 5)
+    (source / "index_2.html.png").write_text("no picture")
+    picture(source / "n,obody.png")
+    out = source.parent / "out"
+    reconstruct_folder(source, out, copies)
+    pages = [(out / name).read_text() for name in ("index.html", "index_2.html", "index_3.html")]
+    assert [page.count('<a class="card"') for page in pages] == [2, 2, 1]
+    assert all(page.count("data:image/jpeg") == page.count('<a class="card"') for page in pages)
+    assert '<a href="index_3.html">3</a>' in pages[0] and '<a href="index.html">1</a> <b>2</b>' in pages[1]
+    with (out / "failed.csv").open() as file:
+        rows = {row["file"]: row["reason"] for row in csv.DictReader(file)}
+    assert rows["n,obody.png"] == "no face found" and "not an image" in rows["index_2.html.png"]
+    assert "1 more, listed in" in capsys.readouterr().out
+    for name in ("index_2.html.png", "n,obody.png"):
+        (source / name).unlink()
+    reconstruct_folder(source, out, copies)
+    assert not (out / "failed.csv").exists()
+
+
+@pytest.mark.slow
+def test_two_processes_make_what_one_makes(source: Path) -> None:
+    portrait = np.ascontiguousarray(data.astronaut()[:256, 96:352])
+    for number in range(10):
+        Image.fromarray(np.roll(portrait, number, axis=1)).save(source / f"shot_{number}.png")
+    (source / "broken.jpg").write_bytes(b"\xff\xd8\xff")
+    loader = folder_work.Loader(None, None, "dlib", True, None, Trust())
+    pipeline, records = loader(), list[dict[str, Any]]()
+    for workers, name in ((2, "two"), (1, "one")):
+        out = source.parent / name
+        reconstruct_folder(source, out, pipeline, loader, workers)
+        assert set(read_index(out)["skipped"]) == {"broken.jpg"}
+        records.append(read_index(out)["photos"])
+    two, one = records
+    assert set(two) == set(one) == {f"shot_{number}.png" for number in range(10)}
+    for key, record in one.items():
+        assert two[key]["faces"] == record["faces"] == [1]
+        assert two[key]["landmark_nme"] == pytest.approx(record["landmark_nme"], abs=0.3)
 
 
 def test_a_folder_without_anything_leaves_nothing(source: Path, copies: Any) -> None:
