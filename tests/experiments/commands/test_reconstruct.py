@@ -50,7 +50,7 @@ from tests.conf.shiny import small_shiny_model
 from tests.conf.tiny_papers import SmallBackbone
 
 FACE_FILES = {"mesh.obj", "mesh.mtl", "mesh.png", "mesh.ply", "mesh.glb"}
-FILES = {*FACE_FILES, "overlay.png", "report.html", "reconstruction.json"}
+FILES = {*FACE_FILES, "overlay.png", "thumbnail.jpg", "report.html", "reconstruction.json"}
 QUICK = FitSettings(photometric_iterations=3, landmark_rounds=3)
 
 
@@ -278,7 +278,7 @@ def test_report_runs_in_a_browser(single: Path, tmp_path: Path) -> None:
 def test_all_faces_of_a_photograph(tmp_path: Path, pipeline: ReconstructionPipeline, portrait: np.ndarray) -> None:
     out = tmp_path / "two"
     results.reconstruct_photo(Photo("two", "two.png", np.hstack([portrait, portrait])), out, pipeline)
-    assert {e.name for e in out.iterdir()} == {"face_1", "face_2", "overlay.png", "report.html", "reconstruction.json"}
+    assert {e.name for e in out.iterdir()} == {"face_1", "face_2", *(FILES - FACE_FILES)}
     record = read_json(out / "reconstruction.json")
     faces = record["faces"]
     assert [face["number"] for face in faces] == [1, 2] and record["face_count"] == 2
