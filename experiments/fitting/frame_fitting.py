@@ -25,6 +25,7 @@ NOISE = 0.015  # of the landmarks, as `FitSettings.landmark_noise`
 DEVIATION, LID_DEVIATION = 0.1, 0.3  # of expressions and of blinks from what is expected
 LIGHT_SIZE = 96  # pixels of the picture that the light is read off
 OPENINGS = torch.linspace(0, 1, 6)  # weights of a blink that are tried
+ALSO = ("eyeLookDown", "eyeSquint", "eyeWide")  # how the names of what else moves the lids begin
 EYE = (24, 36)  # pixels of the picture of one eye
 EYE_WIDTH = 24  # pixels between its corners
 EYE_REACH = 0.9  # widths of an eye round its middle that are drawn
@@ -75,8 +76,12 @@ class FrameFitter:
         self.person = of_person(face_model, identity, albedo)
         self.bounds = expression_bounds
         self._contour = contour_table(self.person) if moving_contour else None
-        self.blinks = {
-            column: BLINKS[name] for column, name in enumerate(face_model.expression_names) if name in BLINKS
+        columns = {name: column for column, name in enumerate(face_model.expression_names)}
+        self.blinks = {columns[name]: first for name, first in BLINKS.items() if name in columns}
+        self._also = {
+            columns[name]: [columns[own] for stem in ALSO if (own := name.replace("eyeBlink", stem)) in columns]
+            for name in BLINKS
+            if name in columns
         }
         self._renderer = FaceRenderer(self.person, LIGHT_SIZE)
         self._eyes = FaceRenderer(part_of(self.person, self._round_eyes()), EYE)
@@ -133,8 +138,15 @@ class FrameFitter:
             corners = marks[:, first], marks[:, first + 3]
             energy = self._eye_errors(windows, faces, column, *corners) / EYE_NOISE
             away = (OPENINGS - faces.expression[:, column, None]) / LID_DEVIATION
-            expression[:, column] = least(energy + 0.5 * away.square())
+            expression = self._shut(expression, column, least(energy + 0.5 * away.square()))
         return expression
+
+    def _shut(self, expression: Tensor, column: int, opening: Tensor) -> Tensor:
+        """(B, E) with (B,) weights of a blink. What else moves these lids leaves the more room, or they would cross."""
+        changed = expression.clone()
+        changed[:, column] = opening
+        changed[:, self._also[column]] *= 1 - opening[:, None]
+        return changed
 
     def _eye_errors(self, windows: Windows, faces: Coefficients, column: int, corner: Tensor, other: Tensor) -> Tensor:
         """(B, G) mean colour error round an eye, by how far it is shut; its corners are (B, 2) pixels."""
@@ -147,9 +159,8 @@ class FrameFitter:
         seen = _sampled(windows.image, places / zoom[:, None, None, None] + middle[:, None, None])
         inside = (places / at).norm(dim=-1) < 0.9
         errors = []
-        for opening in OPENINGS.tolist():
-            trial = faces.expression.clone()
-            trial[:, column] = opening
+        for opening in OPENINGS:
+            trial = self._shut(faces.expression, column, opening.expand(len(zoom)))
             drawn = self._eyes(replace(faces, expression=trial), intrinsics)
             weight = (drawn.mask[:, 0] & inside).float()
             distance = (drawn.image - seen).norm(dim=1) * weight

@@ -11,7 +11,7 @@ from experiments.commands.reconstruct.video.parts import FrameTable
 from experiments.commands.reconstruct.video.smoothing import smoothed
 
 POSE_CUTOFF, EXPRESSION_CUTOFF, LID_CUTOFF = 2.5, 6.0, 9.0  # Hz; a blink lasts 0.2 s
-LIDS = ("eyeBlink", "eyeSquint", "eyeWide")  # how the names of what moves the lids begin
+LIDS = ("eyeBlink", "eyeLookDown", "eyeSquint", "eyeWide")  # how the names of what moves the lids begin
 BRIDGED = 1.0  # seconds without the face over which its motion is believed to have gone on
 FOUND, INTERPOLATED, ABSENT = "found", "interpolated", "absent"
 
