@@ -16,7 +16,7 @@ PAPERS := $(patsubst experiments/%/default.yaml,%,$(wildcard experiments/*/defau
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup test lint docs bench reconstruct sheet corruptions relight evaluate export prepare-photos
+.PHONY: help setup test lint docs bench reconstruct demo sheet corruptions relight evaluate export prepare-photos
 .PHONY: $(PAPERS:%=train-%) $(PAPERS:%=debug-%) $(PAPERS:%=table-%) $(PAPERS:%=sweep-%)
 
 ## help                                         this list
@@ -43,7 +43,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@echo "Setting up .venv, once: some minutes, about $(if $(ON_CPU),3,7) GB"
 	@touch .venv/.installing
 	@$(if $(ON_CPU),sed -nE 's/^(torch|torchvision)==[^; ]*/&+cpu/p' "$$CONSTRAINTS" > $(CPU_PINS))
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c "$$CONSTRAINTS" $(ON_CPU) -e '.[attributes,dev,docs,launch]' \
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c "$$CONSTRAINTS" $(ON_CPU) -e '.[attributes,demo,dev,docs,launch]' \
 	  $(if $(ON_CPU),|| { echo "CPU=1 takes torch's wheels for CPUs (+cpu) from an index that your own pip's settings name; else leave it out"; exit 2; })
 	@$(if $(ON_CPU),$(BIN)/python -m pip uninstall --quiet --yes easypytorch3d)
 	@$(BIN)/python -c 'from renderers.face_models.default.model import load_default; load_default()'
@@ -82,6 +82,10 @@ $(UNKNOWN):
 ## reconstruct [IMAGE=] [OUT=] [CHECKPOINT=]    photograph, folder or frames to meshes and a report; IMAGES="A.jpg B.jpg" show one person
 reconstruct: $(INSTALLED)
 	@$(MONOFACE) reconstruct $(if $(OUT),--out="$$OUT") $(if $(CHECKPOINT),--checkpoint="$$CHECKPOINT") $(ARGS) $(if $(IMAGES),--same-person -- $$IMAGES,$(if $(IMAGE),-- "$$IMAGE"))
+
+## demo [CHECKPOINT=] [ARGS=...]                a page on this machine: drop photographs, turn the face, change its light
+demo: $(INSTALLED)
+	@$(MONOFACE) demo $(if $(CHECKPOINT),--checkpoint="$$CHECKPOINT") $(ARGS)
 
 ## evaluate CHECKPOINT= [SUITE=rogue]           a checkpoint on a suite of test pictures, beside the papers' figures
 evaluate: $(INSTALLED)

@@ -24,7 +24,13 @@ def chromium(width: int, height: int) -> Iterator[Any]:
         pytest.skip("no Chromium with its chromedriver here")
     options = webdriver.ChromeOptions()
     options.binary_location = browser
-    for word in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", f"--window-size={width},{height}", *WEBGL):
+    for word in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-dev-shm-usage",
+        f"--window-size={width},{height}",
+        *WEBGL,
+    ):
         options.add_argument(word)
     options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
     opened = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))

@@ -9,7 +9,6 @@ import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
-from experiments.training.stored_module import Trust, add_trust_arguments
 from lightning_modules.components.checkpoint_archive import check_checkpoint
 from renderers.io.errors import UserError
 
@@ -27,7 +26,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--face-model", metavar="default|PATH",
         help="the embedded model or a file's path (default: the checkpoint's, or the embedded one)",
     )  # fmt: skip
-    add_trust_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -48,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
         print("loading the face model, the landmark detector and the network", file=sys.stderr)
         from experiments import Reconstructor
 
-        reconstructor = Reconstructor(args.checkpoint, face_model=args.face_model, trust=Trust.of(args))
+        reconstructor = Reconstructor(args.checkpoint, face_model=args.face_model)
         print("building the page", file=sys.stderr)
         from experiments.commands.demo.page import show
         from experiments.commands.demo.studio import Studio

@@ -5,8 +5,10 @@ from __future__ import annotations
 import html
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import gradio as gr
@@ -28,8 +30,13 @@ INVITATION = "Drop a photograph above, or take one with the camera. It takes som
 LARGEST_UPLOAD = "64mb"
 FIRST_PORT = 7860  # Gradio's own
 FARTHEST_RIGHT, FARTHEST_UP = 90.0, 60.0  # degrees of the lamp
+LEAST_WIDTH = 300  # pixels: two views stand side by side where there is room, on a phone one above the other
 FONTS = ("Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif")  # of the browser's machine: none is fetched
-STYLE = "footer {display: none !important} .gradio-container {max-width: 1180px !important; margin: auto}"
+STYLE = """
+footer {display: none !important}
+.gradio-container {max-width: 1180px !important; margin: auto}
+#photographs .grid-container {grid-template-columns: repeat(auto-fill, minmax(90px, 130px)) !important}
+"""
 
 
 def show(studio: Studio, address: str, port: int | None) -> None:
@@ -92,16 +99,19 @@ def build(studio: Studio) -> gr.Blocks:
         choice = gr.Radio(label="Which face", visible=False, elem_id="choice")
         views = _views()
         with gr.Row():
-            with gr.Column():
+            with gr.Column(min_width=LEAST_WIDTH):
                 sliders = _sliders([move.label for move in moves], [move.limit for move in moves])
-            relit = gr.Image(label="In other light", format="jpeg", buttons=["download"], elem_id="relit")
+            relit = gr.Image(
+                label="In other light", format="jpeg", min_width=LEAST_WIDTH, buttons=["download"], elem_id="relit"
+            )
         downloads = gr.File(label="Downloads", interactive=False, file_count="multiple", elem_id="downloads")
         shown = [face, *views, relit, downloads, *sliders]
+        choose = _chooser(len(sliders))
         button.click(
-            _maker(studio, len(sliders)), photographs, [result, status, choice, *shown],
-            show_progress_on=status, api_visibility="private",
-        )  # fmt: skip
-        choice.input(_chooser(len(sliders)), [result, choice], shown, api_visibility="private")
+            _maker(studio), photographs, [result, status, choice],
+            show_progress="minimal", show_progress_on=status, api_visibility="private",
+        ).then(choose, [result, choice], shown, api_visibility="private")  # fmt: skip
+        choice.input(choose, [result, choice], shown, api_visibility="private")
         # While a picture is drawn the sliders go on; the last place counts.
         gr.on(
             [slider.input for slider in sliders], draw, [face, *sliders], relit,
@@ -112,11 +122,11 @@ def build(studio: Studio) -> gr.Blocks:
 
 def _views() -> list[gr.components.Component]:
     with gr.Row():
-        photo = gr.Image(label="Photograph", buttons=["fullscreen"], elem_id="photo")
-        overlay = gr.Image(label="The face over it", buttons=["fullscreen"], elem_id="overlay")
+        photo = gr.Image(label="Photograph", buttons=["fullscreen"], min_width=LEAST_WIDTH, elem_id="photo")
+        overlay = gr.Image(label="The face over it", buttons=["fullscreen"], min_width=LEAST_WIDTH, elem_id="overlay")
     with gr.Row():
-        shape = gr.Image(label="Its shape", buttons=["fullscreen"], elem_id="shape")
-        mesh = gr.Model3D(label="Its mesh: drag to turn it", height=480, elem_id="mesh")
+        shape = gr.Image(label="Its shape", buttons=["fullscreen"], min_width=LEAST_WIDTH, elem_id="shape")
+        mesh = gr.Model3D(label="Its mesh: drag to turn it", height=480, min_width=LEAST_WIDTH, elem_id="mesh")
     return [photo, overlay, shape, mesh]
 
 
@@ -125,7 +135,9 @@ def _sliders(labels: Sequence[str], limits: Sequence[float]) -> list[gr.Slider]:
     gr.Markdown("**Light and expression.** 0 leaves all as it is in the photograph.")
     lights = [
         gr.Slider(0, 1, 0, step=0.05, label="A lamp instead of the photograph's light", elem_id="lamp"),
-        gr.Slider(-FARTHEST_RIGHT, FARTHEST_RIGHT, 0, step=5, label="The lamp: left to right, degrees", elem_id="aside"),
+        gr.Slider(
+            -FARTHEST_RIGHT, FARTHEST_RIGHT, 0, step=5, label="The lamp: left to right, degrees", elem_id="aside"
+        ),
         gr.Slider(-FARTHEST_UP, FARTHEST_UP, 0, step=5, label="The lamp: below to above, degrees", elem_id="above"),
     ]
     return lights + [
@@ -133,25 +145,25 @@ def _sliders(labels: Sequence[str], limits: Sequence[float]) -> list[gr.Slider]:
     ]
 
 
-def _maker(studio: Studio, sliders: int) -> Callable[..., list[Any]]:
-    def make(pictures: list[tuple[str, str | None]] | None, progress: gr.Progress = gr.Progress()) -> list[Any]:  # noqa: B008
-        paths = [Path(path) for path, _ in pictures or []]
+def _maker(studio: Studio) -> Callable[[list[tuple[str, str | None]] | None], Iterator[list[Any]]]:
+    def make(pictures: list[tuple[str, str | None]] | None) -> Iterator[list[Any]]:
+        """The result, what is said, and the choice of a face; while the work goes on, what is being done."""
+        nothing = gr.Radio(choices=[], value=None, visible=False)
+        stages: SimpleQueue[str | None] = SimpleQueue()
+        with ThreadPoolExecutor(1) as pool:
+            work = pool.submit(studio.reconstruct, [Path(path) for path, _ in pictures or []], stages.put)
+            work.add_done_callback(lambda done: stages.put(None))
+            for stage in iter(stages.get, None):
+                yield [None, f"{html.escape(stage)} ...", nothing]
         try:
-            result = studio.reconstruct(paths, lambda stage: progress(0.5, desc=stage))
+            result = work.result()
         except UserError as error:
-            raise gr.Error(html.escape(str(error)), duration=None, title="Not done", print_exception=False) from error
+            yield [None, f"**Not done.** {html.escape(str(error))}", nothing]
+            return
         labels = [face.label for face in result.faces]
-        choice = gr.Radio(choices=labels, value=labels[0], visible=len(labels) > 1)
-        return [result, _told(result), choice, *_updates(result.faces[0], sliders)]
+        yield [result, _told(result), gr.Radio(choices=labels, value=labels[0], visible=len(labels) > 1)]
 
     return make
-
-
-def _chooser(sliders: int) -> Callable[..., list[Any]]:
-    def choose(result: Result, label: str) -> list[Any]:
-        return _updates(next(face for face in result.faces if face.label == label), sliders)
-
-    return choose
 
 
 def _told(result: Result) -> str:
@@ -159,10 +171,20 @@ def _told(result: Result) -> str:
     return "\n\n".join(html.escape(line) for line in lines)
 
 
-def _updates(face: ShownFace, sliders: int) -> list[Any]:
-    """What the page shows of a face, its sliders back at 0."""
+def _chooser(sliders: int) -> Callable[[Result | None, str | None], list[Any]]:
+    def choose(result: Result | None, label: str | None) -> list[Any]:
+        """What is shown of the chosen face, the sliders back at 0; nothing without a face."""
+        face = next((face for face in result.faces if face.label == label), None) if result else None
+        return [*_shown(face), *[0] * sliders]
+
+    return choose
+
+
+def _shown(face: ShownFace | None) -> list[Any]:
+    if face is None:
+        return [None] * 7
     files = [str(path) for path in face.downloads]
-    return [face, *face.pictures, files[0], face.painter.draw(), files, *[0] * sliders]
+    return [face, *face.pictures, files[0], face.painter.draw(), files]
 
 
 def draw(face: ShownFace | None, *values: float) -> np.ndarray | None:

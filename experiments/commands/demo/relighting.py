@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, grid_sample
 
-from experiments.commands.reconstruct.face import CROP_SIZE, ReconstructedFace
+from experiments.commands.reconstruct.face import ReconstructedFace
 from experiments.commands.reconstruct.texture import believable_colors, facing
 from experiments.commands.relight import lamp_illumination
 from renderers.camera import default_intrinsics
-from renderers.coefficients import Coefficients
 from renderers.face_models.base import MorphableModel
 from renderers.face_renderer import FaceRenderer
 
