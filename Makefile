@@ -5,7 +5,7 @@ SEEDS ?= 3
 CONSTRAINTS ?= constraints.txt
 
 # Any name is taken as it is written: make expands nothing in it, and the shell sees it as a variable's value.
-NAMES := IMAGE IMAGES OUT CHECKPOINT DIR RESUME INIT SUITE CONFIG SEEDS RUNS LOCAL CPU
+NAMES := IMAGE IMAGES OUT CHECKPOINT DIR RESUME INIT SUITE CONFIG SEEDS RUNS LOCAL CPU FACE_MODEL
 $(foreach name,$(NAMES) ARGS PYTHON CONSTRAINTS,$(eval override $(name) := $$(value $(name))))
 export $(NAMES)
 
@@ -14,9 +14,15 @@ MONOFACE := $(BIN)/python -m experiments
 INSTALLED := .venv/.installed
 PAPERS := $(patsubst experiments/%/default.yaml,%,$(wildcard experiments/*/default.yaml))
 
+# FACE_MODEL=KIND is what `prepare face-model KIND` wrote; training names it in two words.
+ANOTHER := $(if $(filter-out default,$(FACE_MODEL)),yes)
+MODEL_FILE = --face-model="data/face_model_$$FACE_MODEL.npz"
+TRAINED_MODEL = --model.init_args.face_model=experiments/shared/face_model_prepared.yaml \
+  --model.init_args.face_model.init_args.spec="data/face_model_$$FACE_MODEL.npz"
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup test lint docs bench reconstruct sheet corruptions relight evaluate export prepare-photos
+.PHONY: help setup test lint docs bench reconstruct demo face-model-ict sheet corruptions relight evaluate export prepare-photos
 .PHONY: $(PAPERS:%=train-%) $(PAPERS:%=debug-%) $(PAPERS:%=table-%) $(PAPERS:%=sweep-%)
 
 ## help                                         this list
@@ -43,16 +49,16 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@echo "Setting up .venv, once: some minutes, about $(if $(ON_CPU),3,7) GB"
 	@touch .venv/.installing
 	@$(if $(ON_CPU),sed -nE 's/^(torch|torchvision)==[^; ]*/&+cpu/p' "$$CONSTRAINTS" > $(CPU_PINS))
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c "$$CONSTRAINTS" $(ON_CPU) -e '.[attributes,dev,docs,launch]' \
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c "$$CONSTRAINTS" $(ON_CPU) -e '.[attributes,demo,dev,docs,launch]' \
 	  $(if $(ON_CPU),|| { echo "CPU=1 takes torch's wheels for CPUs (+cpu) from an index that your own pip's settings name; else leave it out"; exit 2; })
 	@$(if $(ON_CPU),$(BIN)/python -m pip uninstall --quiet --yes easypytorch3d)
 	@$(BIN)/python -c 'from renderers.face_models.default.model import load_default; load_default()'
 	@rm .venv/.installing
 	@touch $@
 
-## train-PAPER [CONFIG=default] [INIT=] [RESUME=] [ARGS=] train; CONFIG=paper: as published, INIT: a checkpoint to start at, RESUME=auto: go on
+## train-PAPER [CONFIG=default] [INIT=] [RESUME=] [FACE_MODEL=] [ARGS=] train; CONFIG=paper: as published, INIT: a checkpoint to start at, RESUME=auto: go on
 $(PAPERS:%=train-%): train-%: $(INSTALLED)
-	@$(MONOFACE) fit --config="experiments/$*/$$CONFIG.yaml" $(if $(INIT),--model.init_args.init_weights="$$INIT") $(if $(RESUME),--resume="$$RESUME") $(ARGS)
+	@$(MONOFACE) fit --config="experiments/$*/$$CONFIG.yaml" $(if $(ANOTHER),$(TRAINED_MODEL)) $(if $(INIT),--model.init_args.init_weights="$$INIT") $(if $(RESUME),--resume="$$RESUME") $(ARGS)
 
 ## train-robust                                 another name of train-self_augmentation
 .PHONY: train-robust
@@ -63,13 +69,13 @@ train-robust: train-self_augmentation
 train-default-model: $(INSTALLED)
 	@$(MONOFACE) fit --config=experiments/default_model/recipe.yaml $(if $(RESUME),--resume="$$RESUME") $(ARGS)
 
-## debug-PAPER [CONFIG=default] [ARGS=...]      one batch of training and validation, nothing written
+## debug-PAPER [CONFIG=default] [FACE_MODEL=] [ARGS=...]      one batch of training and validation, nothing written
 $(PAPERS:%=debug-%): debug-%: $(INSTALLED)
-	@$(MONOFACE) fit --config="experiments/$*/$$CONFIG.yaml" --trainer.fast_dev_run=true $(ARGS)
+	@$(MONOFACE) fit --config="experiments/$*/$$CONFIG.yaml" --trainer.fast_dev_run=true $(if $(ANOTHER),$(TRAINED_MODEL)) $(ARGS)
 
-## table-PAPER [SEEDS=3] [ARGS=...]             the paper's ablation table, ours beside the paper's; resumes
+## table-PAPER [SEEDS=3] [FACE_MODEL=] [ARGS=...]             the paper's ablation table, ours beside the paper's; resumes
 $(PAPERS:%=table-%): table-%: $(INSTALLED)
-	@$(MONOFACE) table $* --seeds="$$SEEDS" $(ARGS)
+	@$(MONOFACE) table $* --seeds="$$SEEDS" $(if $(ANOTHER),$(MODEL_FILE)) $(ARGS)
 
 ## sweep-PAPER [LOCAL=1] [RUNS=12] [ARGS=...]  search for its weights on W&B; LOCAL=1 without an account, with a leaderboard
 $(PAPERS:%=sweep-%): sweep-%: $(INSTALLED)
@@ -79,9 +85,13 @@ UNKNOWN := train-% debug-% table-% sweep-%
 $(UNKNOWN):
 	@$(info no paper named $*; there are: $(PAPERS))exit 2
 
-## reconstruct [IMAGE=] [OUT=] [CHECKPOINT=]    photograph, video, folder or frames to meshes and a report; IMAGES="A.jpg B.jpg" show one person
+## reconstruct [IMAGE=] [OUT=] [CHECKPOINT=] [FACE_MODEL=]    photograph, video, folder or frames to meshes and a report; IMAGES="A.jpg B.jpg" show one person
 reconstruct: $(INSTALLED)
-	@$(MONOFACE) reconstruct $(if $(OUT),--out="$$OUT") $(if $(CHECKPOINT),--checkpoint="$$CHECKPOINT") $(ARGS) $(if $(IMAGES),--same-person -- $$IMAGES,$(if $(IMAGE),-- "$$IMAGE"))
+	@$(MONOFACE) reconstruct $(if $(OUT),--out="$$OUT") $(if $(CHECKPOINT),--checkpoint="$$CHECKPOINT") $(if $(ANOTHER),$(MODEL_FILE)) $(ARGS) $(if $(IMAGES),--same-person -- $$IMAGES,$(if $(IMAGE),-- "$$IMAGE"))
+
+## demo [CHECKPOINT=] [FACE_MODEL=] [ARGS=...]                a page on this machine: drop photographs, turn the face, change its light
+demo: $(INSTALLED)
+	@$(MONOFACE) demo $(if $(CHECKPOINT),--checkpoint="$$CHECKPOINT") $(if $(ANOTHER),$(MODEL_FILE)) $(ARGS)
 
 ## evaluate CHECKPOINT= [SUITE=rogue]           a checkpoint on a suite of test pictures, beside the papers' figures
 evaluate: $(INSTALLED)
@@ -92,6 +102,10 @@ evaluate: $(INSTALLED)
 prepare-photos: $(INSTALLED)
 	@test -n "$$DIR" && test -n "$$OUT" || { echo "say which folder and where to: make prepare-photos DIR=photos OUT=prepared"; exit 2; }
 	@$(MONOFACE) prepare photos --out="$$OUT" $(ARGS) -- "$$DIR"
+
+## face-model-ict [DIR=]                        ICT-FaceKit, a free model made of scans (MIT): fetched by git or read from DIR=, for FACE_MODEL=ict
+face-model-ict: $(INSTALLED)
+	@$(MONOFACE) prepare face-model ict $(if $(DIR),-- "$$DIR")
 
 ## sheet [ARGS=...]                             contact sheet of random default faces
 sheet: $(INSTALLED)

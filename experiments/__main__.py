@@ -41,6 +41,7 @@ COMMANDS = {
         "photographs or a video -> textured meshes and a report",
         "experiments.commands.reconstruct.command",
     ),
+    "demo": ("a page on this machine: photographs by drag and drop", "experiments.commands.demo.command"),
     "export": ("a checkpoint's network as ONNX, or as the network that ships", "experiments.commands.export"),
     "evaluate": ("a checkpoint on a paper's own test, its figures beside", "experiments.commands.evaluate.command"),
     "table": ("a paper's ablation table on the embedded default", "experiments.commands.table"),

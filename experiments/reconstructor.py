@@ -29,6 +29,7 @@ class Reconstructor:
 
     Args:
         checkpoint: a trained network, where the fit starts; the shipped network where absent.
+        face_model: `default` or a file's path; the checkpoint's, or the embedded one, where absent.
         detector: of landmarks: auto, dlib or face-alignment.
         refine: False takes the network's answer as it is, without the fit.
         device: where faces are fitted; a GPU where there is one, if absent.
@@ -41,13 +42,14 @@ class Reconstructor:
         self,
         checkpoint: str | Path | None = None,
         *,
+        face_model: str | None = None,
         detector: str = "auto",
         refine: bool = True,
         device: torch.device | str | None = None,
     ) -> None:
         path = None if checkpoint is None else Path(checkpoint)
         chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        self.pipeline = load_pipeline(path, None, detector, refine, device=chosen)
+        self.pipeline = load_pipeline(path, face_model, detector, refine, device=chosen)
 
     def __call__(self, photo: Picture) -> ReconstructedFace:
         """The largest face of a photograph.

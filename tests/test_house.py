@@ -176,6 +176,7 @@ class TestMake:
         given = [f"{variable}={name}" for variable in VARIABLES if variable not in ("ARGS", "PYTHON", "CONSTRAINTS")]
         expected = {
             "reconstruct": ["reconstruct", f"--out={name}", f"--checkpoint={name}", "--", name],
+            "demo": ["demo", f"--checkpoint={name}"],
             "relight": ["relight", f"--checkpoint={name}", f"--image={name}", f"--out={name}"],
             "evaluate": ["evaluate", f"--suite={name}", f"--checkpoint={name}"],
             "prepare-photos": ["prepare", "photos", f"--out={name}", "--", name],

@@ -80,6 +80,8 @@ ELSEWHERE = {
     "make reconstruct CHECKPOINT=runs/finegrained/RUN/checkpoints/last.ckpt": (
         "tests/experiments/commands/test_reconstruct_detail.py"
     ),
+    "make demo": "tests/experiments/commands/test_demo.py",
+    "make demo CHECKPOINT=FILE": "tests/experiments/commands/test_demo.py",
     "make table-self_augmentation": "tests/experiments/commands/test_table.py",
     "make train-self_augmentation CONFIG=paper": "tests/experiments/training/test_configs.py",
     "make train-self_augmentation INIT=CHECKPOINT": "tests/experiments/training/test_configs.py",

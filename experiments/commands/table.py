@@ -10,7 +10,7 @@ import shlex
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from experiments.papers import paper_folder, papers_with
+from experiments.papers import EXPERIMENTS, paper_folder, papers_with
 from experiments.training.plain_yaml import read_yaml
 from experiments.training.run_folder import read_json, write_json, write_text
 from experiments.training.run_pool import PooledRun, RunPool, current_commit, is_done, last_line, positive, source_stamp
@@ -48,6 +48,7 @@ class TableSpec:
 
     Attributes:
         folder: where it lies, `experiments/PAPER`.
+        results: where `table.json` is written; in another folder than that, no README is changed.
         config: the configuration that every row starts from.
         overrides: common to all rows.
         metrics: names in the runs' `metrics.json`, the columns.
@@ -58,6 +59,7 @@ class TableSpec:
     """
 
     folder: Path
+    results: Path
     config: Path
     overrides: tuple[str, ...]
     metrics: tuple[str, ...]
@@ -95,6 +97,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--jobs", type=positive, default=None, help="runs at a time (default 2, or the processors)")
     parser.add_argument("--only", metavar="ROW", help="this row alone; the others keep what table.json says")
     parser.add_argument("--config", type=Path, help="start from this configuration instead of the table's")
+    parser.add_argument(
+        "--face-model", type=Path, metavar="FILE.npz",
+        help="a prepared face model for every run; the table goes to RUNS_DIR/PAPER, and the one in git stays",
+    )  # fmt: skip
     parser.add_argument("--runs_dir", type=Path, default=Path("runs"), help="where the runs lie (default runs)")
     parser.add_argument(
         "--override", metavar="NAME=VALUE", action="append", default=[], help="an argument of `fit` for every run"
@@ -111,6 +117,8 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.paper:
         raise UserError(f"which paper's table? {', '.join(papers_with('table.yaml'))}")
     spec = read_spec(arguments.paper)
+    if arguments.face_model is not None:
+        spec = with_face_model(spec, arguments.face_model, arguments.runs_dir)
     config = arguments.config or spec.config
     if not config.is_file():
         raise UserError(f"{config}: no such configuration")
@@ -141,14 +149,29 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _write(spec: TableSpec, table: Mapping[str, Any]) -> None:
     """table.json, the READMEs' tables, and the screen."""
-    write_json(spec.folder / "table.json", table)
-    text = markdown(table, spec.parts)
-    for readme in (spec.folder / "README.md", spec.folder.parent.parent / "README.md"):
-        replace_block(readme, f"table:{spec.paper}", text)
+    write_json(spec.results / "table.json", table)
+    if spec.results == spec.folder:
+        text = markdown(table, spec.parts)
+        for readme in (spec.folder / "README.md", spec.folder.parent.parent / "README.md"):
+            replace_block(readme, f"table:{spec.paper}", text)
     for title, word in spec.parts:
         _print(cells(table, word), title or spec.paper)
     if lines := per_image_cells(table):
         _print(lines, f"{spec.paper}, per image")
+
+
+def with_face_model(spec: TableSpec, path: Path, runs_dir: Path) -> TableSpec:
+    """The table of the same rows on another face model, whose runs and results stand apart.
+
+    Raises:
+        UserError: no such file.
+    """
+    from renderers.face_models.load import load_face_model
+
+    load_face_model(str(path))  # what is wrong with it is told before anything runs
+    named = f"--model.init_args.face_model={EXPERIMENTS / 'shared' / 'face_model_prepared.yaml'}"
+    overrides = (*spec.overrides, named, f"--model.init_args.face_model.init_args.spec={path}")
+    return replace(spec, overrides=overrides, results=runs_dir / spec.paper / f"table_{path.stem}")
 
 
 def optimized(
@@ -162,7 +185,7 @@ def optimized(
     """
     from experiments.commands.per_image import compared, measure
 
-    table = read_json(spec.folder / "table.json")
+    table = read_json(spec.results / "table.json")
     lines = {row["name"]: row for row in table.get("rows", [])}
     baseline: dict[str, list[float]] = {}
     first = spec.rows[0]
@@ -178,6 +201,7 @@ def optimized(
     words = ["python", "-m", "experiments", "table", spec.paper, "--per-image"]
     words += ["--people", str(arguments.people), "--steps", str(arguments.steps)]
     words += [f"--override={override}" for override in arguments.override]
+    words += [f"--face-model={arguments.face_model}"] if arguments.face_model else []
     in_order = [lines[row.name] for row in spec.rows if row.name in lines]
     return {**table, "rows": in_order, "per_image": {"command": shlex.join(words), "commit": current_commit()}}
 
@@ -230,18 +254,19 @@ def read_spec(paper: str) -> TableSpec:
         raise UserError(f"{path}: rows need names that differ in letters or digits")
     warm_start = Row("warm start", tuple(tree["warm_start"]), {}) if tree.get("warm_start") else None
     common, per_image = (tuple(tree.get(name) or ()) for name in ("overrides", "per_image"))
-    return TableSpec(folder, config, common, metrics, per_image, parts, warm_start, rows)
+    return TableSpec(folder, folder, config, common, metrics, per_image, parts, warm_start, rows)
 
 
 def plan_run(spec: TableSpec, row: Row, seed: int, config: Path, common: Sequence[str], runs_dir: Path) -> Run:
     """The `fit` command of one row and seed."""
+    place = "table" if spec.results == spec.folder else spec.results.name
     command = (
         *("fit", "--config", str(config), "--wandb", "disabled", *common, *row.overrides),
         *("--paper", spec.paper, "--seed_everything", str(seed)),
-        *("--runs_dir", str(runs_dir), "--run_id", f"table/{row.slug}/seed_{seed}"),
+        *("--runs_dir", str(runs_dir), "--run_id", f"{place}/{row.slug}/seed_{seed}"),
         "--trainer.enable_progress_bar=false",
     )
-    path = runs_dir / spec.paper / "table" / row.slug / f"seed_{seed}"
+    path = runs_dir / spec.paper / place / row.slug / f"seed_{seed}"
     return Run(f"{row.name!r}, seed {seed}", path, command, row, seed)
 
 
@@ -279,7 +304,7 @@ def collect(spec: TableSpec, rows: Sequence[Row], runs: Sequence[Run], arguments
     Raises:
         UserError: a run has no such metric.
     """
-    old = read_json(spec.folder / "table.json")
+    old = read_json(spec.results / "table.json")
     kept = {row["name"]: row for row in old.get("rows", [])}
     wanted = {row.name for row in rows}
     lines = []
@@ -309,8 +334,9 @@ def _common(digests: Sequence[str]) -> str:
 def _command(spec: TableSpec, arguments: argparse.Namespace) -> str:
     """What to type to have this table again: all rows, whichever were run this time."""
     words = ["python", "-m", "experiments", "table", spec.paper, "--seeds", str(arguments.seeds)]
-    if arguments.config:
-        words += ["--config", str(arguments.config)]
+    for name in ("config", "face_model"):
+        if value := getattr(arguments, name):
+            words += [f"--{name.replace('_', '-')}", str(value)]
     return shlex.join([*words, *(f"--override={override}" for override in arguments.override)])
 
 

@@ -156,10 +156,10 @@ def _modes(paths: list[Path], neutral: np.ndarray) -> np.ndarray:
     """(V, 3, K) decimetres: how each file's face area differs from the neutral one."""
     modes = np.empty((FACE_VERTICES, 3, len(paths)), dtype=np.float32)
     for column, path in enumerate(paths):
-        vertices = _read(path, read_obj_vertices)
-        if len(vertices) != len(neutral):
-            raise _error(path, f"it has {len(vertices)} vertices, {NEUTRAL} has {len(neutral)}")
-        modes[:, :, column] = (vertices - neutral)[:FACE_VERTICES] / CENTIMETRES
+        vertices, count = _read(path, lambda file: read_obj_vertices(file, FACE_VERTICES))
+        if count != len(neutral):
+            raise _error(path, f"it has {count} vertices, {NEUTRAL} has {len(neutral)}")
+        modes[:, :, column] = (vertices - neutral[:FACE_VERTICES]) / CENTIMETRES
     return modes
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -54,7 +55,7 @@ def load_face_model(
 
         return load_default(subdivide)
     if not path.exists():
-        raise UserError(f"{spec}: no such face model; expected {ACCEPTED}")
+        raise UserError(f"{spec}: no such face model; {_remedy(path)}")
     if not path.is_dir() and suffix not in (".mat", ".npz", *HDF5):
         raise UserError(f"{spec}: this kind of face model is not read; expected {ACCEPTED}")
     if subdivide:
@@ -72,6 +73,16 @@ def load_face_model(
     from renderers.face_models.bfm_h5 import load_bfm_h5
 
     return load_bfm_h5(path, *(None if name is None else Path(name).expanduser() for name in (albedo, landmarks)))
+
+
+def _remedy(path: Path) -> str:
+    """What to do about a file that is absent."""
+    prepared = re.fullmatch(r"face_model_(\w+)\.npz", path.name)
+    if prepared is None:
+        return f"expected {ACCEPTED}"
+    if prepared[1] == "ict":
+        return "make it: make face-model-ict"
+    return f"make it: python -m experiments prepare face-model {prepared[1]} PATH"
 
 
 def _load_folder(path: Path, expressions: int | None, mesh: Literal["front", "trimmed"]) -> MorphableModel:

@@ -33,14 +33,22 @@ class ObjMesh:
     corners: np.ndarray
 
 
-def read_obj_vertices(path: Path) -> np.ndarray:
-    """(V, 3) float64, the vertices alone.
+def read_obj_vertices(path: Path, first: int | None = None) -> tuple[np.ndarray, int]:
+    """The vertices alone, and how many there are.
+
+    Args:
+        path: the file.
+        first: how many of them to read, all where absent; the others are counted and not looked at.
+
+    Returns:
+        (min(V, first), 3) float64; V.
 
     Raises:
         ObjError: no vertices, or lines that are none.
         OSError: the file cannot be opened.
     """
-    return _points(_lines(path), b"v ", 3)
+    lines = _starting(_text(path), b"v ")
+    return _points(lines[:first], b"v ", 3), len(lines)
 
 
 def read_obj(path: Path) -> ObjMesh:
@@ -50,34 +58,47 @@ def read_obj(path: Path) -> ObjMesh:
         ObjError: no vertices or polygons, lines that are none, or indices that name nothing.
         OSError: the file cannot be opened.
     """
-    lines = _lines(path)
-    vertices, uv = _points(lines, b"v ", 3), np.empty((0, 2))
-    if any(line.startswith(b"vt ") for line in lines):
-        uv = _points(lines, b"vt ", 2)
+    text = _text(path)
+    vertices, uv = _points(_starting(text, b"v "), b"v ", 3), np.empty((0, 2))
+    if textures := _starting(text, b"vt "):
+        uv = _points(textures, b"vt ", 2)
     triangles: list[tuple[int, int, int]] = []
     corners: list[tuple[int, int, int]] = []
-    for line in lines:
-        if line.startswith(b"f "):
-            first, *others = _polygon(line, len(vertices), len(uv))
-            for (a, texture_a), (b, texture_b) in pairwise(others):
-                triangles.append((first[0], a, b))
-                corners.append((first[1], texture_a, texture_b))
+    for line in _starting(text, b"f "):
+        first, *others = _polygon(line, len(vertices), len(uv))
+        for (a, texture_a), (b, texture_b) in pairwise(others):
+            triangles.append((first[0], a, b))
+            corners.append((first[1], texture_a, texture_b))
     if not triangles:
         raise ObjError("it holds no polygon (f)")
     return ObjMesh(vertices, uv, np.array(triangles, dtype=np.int64), np.array(corners, dtype=np.int64))
 
 
-def _lines(path: Path) -> list[bytes]:
+def _text(path: Path) -> bytes:
+    """The file's content, a line feed before every line."""
     size = path.stat().st_size
     if size > LARGEST:
         raise ObjError(f"it has {size} bytes, more than the {LARGEST} that are read")
-    return path.read_bytes().splitlines()
+    return b"\n" + path.read_bytes().replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+
+
+def _starting(text: bytes, start: bytes) -> list[bytes]:
+    """The lines that begin so."""
+    mark = b"\n" + start
+    head, tail = text.find(mark), text.rfind(mark)
+    if head < 0:
+        return []
+    end = text.find(b"\n", tail + 1)
+    lines = text[head + 1 : len(text) if end < 0 else end].split(b"\n")
+    # Nearly all files have them in one piece, and looking at every line would take most of the time.
+    together = text.count(mark, head) == len(lines)
+    return lines if together else [line for line in lines if line.startswith(start)]
 
 
 def _points(lines: list[bytes], start: bytes, count: int) -> np.ndarray:
-    """(N, count) float64 of the lines that begin so; numbers behind the first `count`, colours say, are dropped."""
+    """(N, count) float64 of lines that begin so; numbers behind the first `count`, colours say, are dropped."""
     kind = start.decode().strip()
-    chosen = [line[len(start) :].decode("latin-1") for line in lines if line.startswith(start)]
+    chosen = [line[len(start) :].decode("latin-1") for line in lines]
     if not chosen:
         raise ObjError(f"it holds no line {kind} of {count} numbers")
     try:

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +23,7 @@ KINDS = {
     "bfm2009": "BFM_model_front.mat, or the folder of its raw files (01_MorphableModel.mat, Exp_Pca.bin ...)",
     "bfm2017": "model2017-1_*.h5",
     "bfm2019": "model2019_*.h5",
-    "ict": "ICT-FaceKit's folder FaceXModel",
+    "ict": "ICT-FaceKit's repository, or its folder FaceXModel",
     "flame": "the folder of FLAME 2020's or 2023's files (generic_model.pkl, landmark_embedding.npy ...)",
 }
 BASEL = "The Basel Face Model's licence covers what was written too: research only, and not to be passed on."
@@ -38,6 +43,8 @@ PUBLISHED = {
     "ict": {},
     "flame": {(5_023, 9_976): "the whole head"},
 }
+ICT_REPOSITORY, ICT_FOLDER = "https://github.com/ICT-VGL/ICT-FaceKit", "FaceXModel"
+_UNASKED = {**os.environ, "GIT_TERMINAL_PROMPT": "0"}  # a repository that is not there would ask for a password
 FOLDERS, H5_KINDS = ("ict", "flame"), ("bfm2017", "bfm2019")
 PEOPLE, COLUMNS, SIDE = 6, 4, 224
 TURN = 0.6  # radians of the mean's second view
@@ -48,7 +55,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
     parser.add_argument("model", choices=tuple(KINDS), metavar="KIND", help=f"what PATH is: {', '.join(KINDS)}")
     known = "; ".join(f"{kind}: {what}" for kind, what in KINDS.items())
-    parser.add_argument("path", type=Path, metavar="PATH", help=known)
+    parser.add_argument(
+        "path", type=Path, nargs="?", metavar="PATH", help=f"{known} (default, for ict alone: fetched by git)"
+    )
     parser.add_argument(
         "--out", type=Path, metavar="FILE.npz", help="the prepared model (default: data/face_model_KIND.npz)"
     )
@@ -65,8 +74,48 @@ def run(arguments: argparse.Namespace) -> int:
     """Runs the command; 0 when its output is written, else a UserError says why not."""
     kind = arguments.model
     out = arguments.out or Path("data") / f"face_model_{kind}.npz"
-    prepare_face_model(kind, arguments.path, out, arguments.albedo, arguments.landmarks)
+    path = arguments.path
+    if path is None:
+        if kind != "ict":
+            raise UserError(f"give the PATH of {kind}, which is {KINDS[kind]}; only ict can be fetched")
+        path = fetched(ICT_REPOSITORY, Path("data") / "ICT-FaceKit", ICT_FOLDER)
+    prepare_face_model(kind, path, out, arguments.albedo, arguments.landmarks)
     return 0
+
+
+def fetched(repository: str, place: Path, folder: str) -> Path:
+    """One folder of a repository, cloned by git where it is not yet here.
+
+    Args:
+        repository: its address.
+        place: where the clone goes, whole or not at all.
+        folder: of the repository; nothing else of it is fetched.
+
+    Raises:
+        UserError: git is absent, or the repository cannot be reached.
+    """
+    found = place / folder
+    if found.is_dir():
+        return found
+    by_hand = f"bring the folder {folder} of {repository} yourself, and run: make face-model-ict DIR=FOLDER"
+    if shutil.which("git") is None:
+        raise UserError(f"git is not installed; {by_hand}")
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=place.parent) as temporary:
+        clone = Path(temporary) / "clone"
+        print(f"fetching {repository}", file=sys.stderr)
+        for words in (
+            ["clone", "--quiet", "--depth=1", "--filter=blob:none", "--sparse", "--", repository, str(clone)],
+            ["-C", str(clone), "sparse-checkout", "set", folder],
+        ):
+            done = subprocess.run(["git", *words], capture_output=True, text=True, check=False, env=_UNASKED)
+            if done.returncode != 0:
+                told = (done.stderr.strip() or "no word of git").splitlines()[-1]
+                raise UserError(f"{repository} cannot be fetched ({told}); {by_hand}")
+        if not (clone / folder).is_dir():
+            raise UserError(f"{repository}: holds no folder {folder}; {by_hand}")
+        clone.rename(place)
+    return found
 
 
 def prepare_face_model(
@@ -120,6 +169,8 @@ def read_kind(kind: str, path: Path, albedo: Path | None = None, landmarks: Path
 
     if not path.exists():
         raise UserError(f"{path}: no such file or folder; {kind} is {KINDS[kind]}")
+    if kind == "ict" and (path / ICT_FOLDER).is_dir():
+        path = path / ICT_FOLDER
     fits = {
         "bfm2009": path.is_dir() or path.suffix.lower() == ".mat",
         **dict.fromkeys(FOLDERS, path.is_dir()),

@@ -141,12 +141,12 @@ def reconstruct_person(paths: Sequence[Path], out: Path, pipeline: Reconstructio
     with replacing(out) as folder, progress_bar() as (bar, task):
         person = solve_person(paths, pipeline, lambda stage: bar.update(task, description=stage))
         bar.update(task, description="writing")
-        _write_person(folder, person, pipeline)
+        write_person(folder, person, pipeline)
     shown = Path(printable(str(out)))
     for place, why in person.skipped.items():
         print(f"skipped       {place}: {why}")
     for row, distance in person.strangers:
-        print(f"warning       {_warning(person.photos[row], distance)}")
+        print(f"warning       {stranger_warning(person.photos[row], distance)}")
     print(f"person        in {counted(len(person.views), 'photographs')}")
     print(f"landmark NME  {nme_line((face.landmark_nme, face.detected.confidence) for face in person.views)}")
     print(f"neutral mesh  {shown / 'mesh.glb'}")
@@ -154,14 +154,16 @@ def reconstruct_person(paths: Sequence[Path], out: Path, pipeline: Reconstructio
     print(f"report        {shown / 'report.html'}")
 
 
-def _warning(photo: Photo, distance: float) -> str:
+def stranger_warning(photo: Photo, distance: float) -> str:
+    """What is said of a photograph that `strangers` names."""
     return (
         f"{photo.source} may show another person: its face is {distance:.2f} from the nearest of the others, and one "
         f"person's are seldom farther apart than {DIFFERENT}"
     )
 
 
-def _write_person(folder: Path, person: Person, pipeline: ReconstructionPipeline) -> None:
+def write_person(folder: Path, person: Person, pipeline: ReconstructionPipeline) -> None:
+    """Write the neutral mesh, each view's results and the page of all into `folder`, which is empty."""
     write_mesh(person.neutral, folder)
     cards: list[tuple[str, str, str]] = []
     records: list[dict[str, Any]] = []
@@ -173,7 +175,7 @@ def _write_person(folder: Path, person: Person, pipeline: ReconstructionPipeline
         cards.append((name, line, thumbnail(overlay)))
         size = {"source": photo.source, "photo_size": [photo.pixels.shape[1], photo.pixels.shape[0]]}
         records.append(size | face.record() | {"folder": name})
-    warned = {person.photos[row].source: _warning(person.photos[row], d) for row, d in person.strangers}
+    warned = {person.photos[row].source: stranger_warning(person.photos[row], d) for row, d in person.strangers}
     page = index_page(f"{len(person.views)} photographs of one person", cards, person.skipped | warned, {})
     write_bytes(folder / "report.html", page.encode(errors="backslashreplace"))
     content = {

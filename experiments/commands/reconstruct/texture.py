@@ -117,11 +117,11 @@ def bake_texture(face_model: MorphableModel, views: Sequence[PhotoView], size: i
 
 def _unwrapped(chart: UVChart, view: PhotoView, features: np.ndarray, openings: np.ndarray) -> _Unwrapped:
     photo, rendering = view.photo, view.rendering
-    facing = _facing(rendering)
+    cosines = facing(rendering)
     probability = interpolate(view.skin[None, None].to(photo.dtype), photo.shape[1:], mode="bilinear")[0]
     smooth = view.coverage[None] * away_from_edges(rendering.depth)[0]
     shown, visible = chart.unwrap(torch.cat([photo, probability, smooth])[None], rendering)
-    vertices = torch.cat([facing, rendering.vertex_colors, believable_colors(rendering, facing)], dim=-1)
+    vertices = torch.cat([cosines, rendering.vertex_colors, believable_colors(rendering, cosines)], dim=-1)
     maps = torch.cat([shown, visible, chart.bake(vertices)], dim=1)
     color, sure, usable, seen, frontal, drawn, model = np.split(_image(maps), [3, 4, 5, 6, 7, 10], axis=2)
     seen = seen * usable * smoothstep(frontal, GRAZING, FACING)
@@ -193,16 +193,16 @@ def away_from_edges(depth: Tensor) -> Tensor:
     return (farthest + nearest < DEPTH_STEP).to(depth.dtype)
 
 
-def believable_colors(rendering: Rendering, facing: Tensor) -> Tensor:
+def believable_colors(rendering: Rendering, cosines: Tensor) -> Tensor:
     """(B, V, 3) shaded colours, the light kept within its range on visible vertices: nothing else bounds it elsewhere.
 
     Args:
         rendering: of B faces.
-        facing: (B, V, 1) cosines to the line of sight.
+        cosines: (B, V, 1) to the line of sight, see `facing`.
     """
     albedo = rendering.vertex_albedo.clamp_min(1e-3)
     light = rendering.vertex_colors / albedo
-    visible = torch.where(facing > FACING, light, torch.nan)
+    visible = torch.where(cosines > FACING, light, torch.nan)
     low, high = (visible.nanquantile(share, dim=1, keepdim=True) for share in (0.1, 0.9))
     return albedo * light.clamp(low.nan_to_num(0.0), high.nan_to_num(1.0))
 
@@ -240,7 +240,7 @@ def blur(values: np.ndarray, sigma: float) -> np.ndarray:
     return cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
-def _facing(rendering: Rendering) -> Tensor:
+def facing(rendering: Rendering) -> Tensor:
     """(B, V, 1) cosines between the normals and the directions to the camera."""
     to_camera = rendering.vertices.new_tensor([0.0, 0.0, CAMERA_DISTANCE]) - rendering.vertices
     return (rendering.vertex_normals * torch.nn.functional.normalize(to_camera, dim=-1)).sum(dim=-1, keepdim=True)

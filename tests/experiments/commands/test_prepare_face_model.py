@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import cv2
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from experiments.__main__ import main
+from experiments.commands.prepare import face_model
 from experiments.commands.prepare.face_model import PUBLISHED, findings, identity_motion, prepare_face_model, read_kind
 from renderers.face_models.base import MorphableModel
 from renderers.face_models.load import load_face_model
@@ -18,6 +20,7 @@ from tests.conf.fake_bfm import write_fake_bfm
 from tests.conf.fake_bfm_h5 import ALBEDO, fake_albedo, fake_bfm_h5
 from tests.conf.fake_bfm_raw import write_fake_bfm_raw
 from tests.conf.fake_flame import fake_flame, write_fake_flame
+from tests.conf.fake_ict import fake_ict, write_fake_ict
 from tests.conf.scenes import small_face_model
 from tests.conf.write_hdf5 import write_hdf5
 
@@ -132,3 +135,53 @@ def test_flame_by_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     told = " ".join(capsys.readouterr().err.split())
     assert "flame: " in told and "no specular albedo" in told and "FLAME's licence" in told
     assert same(load_face_model(str(out)), load_face_model(str(folder)))
+
+
+def as_repository(folder: Path) -> str:
+    """The address of a git repository of what lies in the folder, and of a file that nobody asks for."""
+    (folder / "Scripts").mkdir()
+    (folder / "Scripts" / "large.txt").write_text("not fetched")
+    commands = ["init", "-q"], ["add", "."], ["commit", "-q", "-m", "all"], ["config", "uploadpack.allowFilter", "1"]
+    for words in commands:
+        subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", *words], cwd=folder, check=True)
+    return folder.as_uri()
+
+
+def test_one_folder_of_a_repository_is_fetched_once(tmp_path: Path) -> None:
+    (tmp_path / "source" / "FaceXModel").mkdir(parents=True)
+    (tmp_path / "source" / "FaceXModel" / "mesh.obj").write_text("v 0 0 0")
+    address, place = as_repository(tmp_path / "source"), tmp_path / "data" / "clone"
+    assert face_model.fetched(address, place, "FaceXModel") == place / "FaceXModel"
+    assert sorted(path.name for path in place.iterdir()) == [".git", "FaceXModel"]
+    assert (place / "FaceXModel" / "mesh.obj").read_text() == "v 0 0 0"
+    assert face_model.fetched("file:///nowhere", place, "FaceXModel") == place / "FaceXModel"
+    with pytest.raises(UserError, match="holds no folder Other"):
+        face_model.fetched(address, tmp_path / "data" / "other", "Other")
+    assert [path.name for path in place.parent.iterdir()] == ["clone"]
+
+
+@pytest.mark.slow
+def test_ict_is_prepared_from_a_repository_or_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    repository = tmp_path / "repository"
+    write_fake_ict(repository / "FaceXModel", fake_ict())
+    monkeypatch.setattr(face_model, "ICT_REPOSITORY", as_repository(repository))
+    assert main(["prepare", "face-model", "ict"]) == 0
+    made = load_face_model("data/face_model_ict.npz")
+    assert main(["prepare", "face-model", "ict", str(repository), "--out", "again.npz"]) == 0
+    assert same(made, load_face_model("again.npz"))
+    assert same(made, load_face_model(str(repository / "FaceXModel")))
+
+
+def test_what_cannot_be_fetched_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(face_model, "ICT_REPOSITORY", f"file://{tmp_path}/nowhere")
+    assert main(["prepare", "face-model", "ict"]) == 2
+    assert "cannot be fetched (" in (told := capsys.readouterr().err) and "make face-model-ict DIR=FOLDER" in told
+    assert list(Path("data").iterdir()) == []
+    assert main(["prepare", "face-model", "flame"]) == 2
+    assert "give the PATH of flame" in capsys.readouterr().err
+    with pytest.raises(UserError, match="no such face model; make it: make face-model-ict"):
+        load_face_model("data/face_model_ict.npz")

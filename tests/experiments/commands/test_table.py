@@ -12,8 +12,18 @@ import yaml
 
 from experiments.__main__ import main
 from experiments.commands import table
-from experiments.commands.table import TableSpec, markdown, plan_run, read_spec, replace_block, summary
+from experiments.commands.table import (
+    TableSpec,
+    markdown,
+    plan_run,
+    read_spec,
+    replace_block,
+    summary,
+    with_face_model,
+)
+from renderers.face_models.prepared import save_prepared
 from renderers.io.errors import UserError
+from tests.conf.scenes import small_face_model
 
 ROOT = Path(__file__).parents[3]
 CONFIG = ROOT / "tests/conf/tiny.yaml"
@@ -234,3 +244,18 @@ def test_every_row_goes_on_from_the_warm_start_of_its_seed(paper: Path) -> None:
         row = json.loads((runs / slug / "seed_0/metrics.json").read_text())
         assert row["initial"]["val/color_error"] == pytest.approx(warm["final"]["val/color_error"])
     assert [row["name"] for row in json.loads((paper / "table.json").read_text())["rows"]] == ["A: plain", "B: prior"]
+
+
+def test_another_face_models_table_stands_apart(paper: Path) -> None:
+    save_prepared(small_face_model(), Path("mine.npz"))
+    spec = with_face_model(read_spec(str(paper)), Path("mine.npz"), Path("runs"))
+    run = plan_run(spec, spec.rows[0], 0, spec.config, spec.overrides, Path("runs"))
+    assert "--model.init_args.face_model.init_args.spec=mine.npz" in run.command
+    assert run.folder.path == Path("runs/tiny/table_mine/a-plain/seed_0")
+    before = (paper / "README.md").read_text()
+    rows = [{"name": "A: plain", "overrides": [], "paper": {}, "ours": {"val/color_error": summary([1.0])}}]
+    table._write(spec, {"command": "", "commit": "", "code": {}, "rows": rows})
+    assert json.loads(Path("runs/tiny/table_mine/table.json").read_text())["rows"] == rows
+    assert (paper / "README.md").read_text() == before and not (paper / "table.json").exists()
+    with pytest.raises(UserError, match="make face-model-ict"):
+        with_face_model(spec, Path("data/face_model_ict.npz"), Path("runs"))

@@ -372,8 +372,8 @@ def test_distances_to_a_square() -> None:
 @pytest.mark.slow
 def test_a_fresh_derivation_is_identical(base: dict[str, np.ndarray], rest: dict[str, np.ndarray]) -> None:
     read: list[int] = []
-    heads = default.draw_heads(lambda: read.append(1))
-    assert len(read) == default.FILES
+    heads = default.draw_heads(read.append)
+    assert sum(read) == pytest.approx(1.0)
     ours = default.derive_base(heads)
     _assert_same(ours[0], base)
     _assert_same(ours[1], rest)
@@ -417,8 +417,8 @@ def test_a_damaged_cache_is_derived_again(
     whole = default.cache_file().read_bytes()
     monkeypatch.setenv("MONOFACE_CACHE", str(tmp_path))
     derived = []
-    monkeypatch.setattr(default, "draw_heads", lambda tell: None)
-    monkeypatch.setattr(default, "derive_base", lambda _: derived.append(1) or (base, rest))
+    monkeypatch.setattr(default, "draw_heads", lambda *_: None)
+    monkeypatch.setattr(default, "derive_base", lambda *_: derived.append(1) or (base, rest))
     for damage in (b"", b"not an archive", whole[: len(whole) // 2]):
         default.cache_file().write_bytes(damage)
         assert default.load_default().fingerprint() == model.fingerprint()
@@ -440,12 +440,12 @@ def test_of_three_at_once_one_derives_and_the_others_wait(
     monkeypatch.setenv("MONOFACE_CACHE", str(tmp_path))
     derived: list[int] = []
 
-    def derive(heads: None) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    def derive(*_: object) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         derived.append(1)
         time.sleep(0.3)
         return base, rest
 
-    monkeypatch.setattr(default, "draw_heads", lambda tell: None)
+    monkeypatch.setattr(default, "draw_heads", lambda *_: None)
     monkeypatch.setattr(default, "derive_base", derive)
     with ThreadPoolExecutor(3) as pool:
         models = list(pool.map(lambda _: default.load_default().fingerprint(), range(3)))
@@ -458,7 +458,7 @@ def test_a_cache_that_cannot_be_is_told_before_the_work(
 ) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("MONOFACE_CACHE", str(tmp_path / "file" / "cache"))
-    monkeypatch.setattr(default, "draw_heads", lambda tell: pytest.fail("it derives what it cannot keep"))
+    monkeypatch.setattr(default, "draw_heads", lambda *_: pytest.fail("it derives what it cannot keep"))
     assert main(["sheet", f"--out={tmp_path}/sheet.png"]) == 2
     said = capsys.readouterr().err
     assert f"{tmp_path}/file/cache: the default face model cannot be kept there (Not a directory)" in said

@@ -44,7 +44,19 @@ def test_reads_what_trimesh_writes(tmp_path: Path) -> None:
     np.testing.assert_allclose(mesh.vertices, sphere.vertices, atol=1e-11)
     np.testing.assert_array_equal(mesh.triangles, sphere.faces)
     assert (mesh.corners == -1).all() and len(mesh.uv) == 0
-    np.testing.assert_array_equal(read_obj_vertices(path), mesh.vertices)
+    vertices, count = read_obj_vertices(path)
+    np.testing.assert_array_equal(vertices, mesh.vertices)
+    assert count == len(sphere.vertices)
+
+
+@pytest.mark.parametrize("between", ["", "# a comment\n", "vn 0 0 1\n", "\n"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_vertices_are_found_together_or_apart(tmp_path: Path, between: str, end: str) -> None:
+    text = between.join(f"v {k} {k + 0.5} -{k}\n" for k in range(5)) + "f 1 2 3\n"
+    path = written(tmp_path, text.replace("\n", end))
+    np.testing.assert_array_equal(read_obj(path).vertices, [[k, k + 0.5, -k] for k in range(5)])
+    vertices, count = read_obj_vertices(path, first=2)
+    assert vertices.tolist() == [[0, 0.5, 0], [1, 1.5, -1]] and count == 5
 
 
 @pytest.mark.parametrize("corner", ["{0}", "{0}//1", "{0}/{0}", "{0}/{0}/1"])
