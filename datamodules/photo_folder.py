@@ -169,7 +169,10 @@ class PhotoFolder(PreparedData):
                 f"{root} ({index.dataset})" for root, index in zip(self.roots, self._indexes, strict=True)
             )
             purpose = {"train": "training", "val": "validation", "test": "testing"}[part or "test"]
-            raise UserError(f"{where} holds no photographs for {purpose}: its owner's split keeps none for that")
+            raise UserError(
+                f"{where} holds no photographs for {purpose}: its owner's split keeps none for that: "
+                "name another folder for it"
+            )
         return joined
 
     def _loader(self, faces: ConcatDataset[FaceBatch], train: bool) -> DataLoader[MultiViewBatch]:

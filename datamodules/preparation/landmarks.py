@@ -251,7 +251,10 @@ class FaceAlignmentDetector:
             raise UserError("face-alignment is not installed: `pip install face-alignment`, or use --detector dlib")
         missing = self.missing_weights()
         if missing and not download:
-            raise UserError(f"face-alignment's weights are not at hand ({', '.join(map(str, missing))})")
+            raise UserError(
+                f"face-alignment's weights are not at hand ({', '.join(map(str, missing))}): "
+                "--detector face-alignment fetches them once, --detector dlib needs none"
+            )
         import face_alignment
         import torch
 

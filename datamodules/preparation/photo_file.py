@@ -48,7 +48,9 @@ def read_photo(path: Path) -> np.ndarray:
     """
     with open_picture(path) as opened:
         if min(opened.size) < MIN_SIDE:
-            raise UserError(f"{path}: {opened.width} x {opened.height} pixels is too small to show a face")
+            raise UserError(
+                f"{path}: {opened.width} x {opened.height} pixels is too small to show a face: give a larger picture"
+            )
         if getattr(opened, "n_frames", 1) > 1:
             _seek_content(opened)
         return np.array(_to_srgb(ImageOps.exif_transpose(_eight_bit(opened, path))))
@@ -63,7 +65,7 @@ def open_picture(path: Path) -> Iterator[Image.Image]:
     """
     try:
         if path.stat().st_size == 0:
-            raise UserError(f"{path}: the file is empty")
+            raise UserError(f"{path}: the file is empty: copy it again")
         # Given a file name, Pillow maps raw pixels into memory, and swaps the sides of a TIFF that is stored rotated.
         with path.open("rb") as file, _opened(file, path) as image:
             yield image

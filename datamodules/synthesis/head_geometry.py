@@ -22,7 +22,6 @@ from renderers.io.errors import UserError
 from renderers.vertex_normals import VertexNormals
 
 HAIRDOS = 5  # of each style
-EAR_GLOW = 0.03  # what ears and neck are redder and darker than the face's rim
 TEETH, TONGUE, GUMS = (0.80, 0.77, 0.70), (0.62, 0.32, 0.31), (0.42, 0.17, 0.16)
 SCLERA = (0.74, 0.70, 0.68)
 SKIN_PARTS = ("face", "scalp", "ear", "neck", "shoulders")

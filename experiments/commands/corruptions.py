@@ -85,7 +85,7 @@ def _dress_photograph(args: argparse.Namespace) -> int:
 
     given = str(args.image) != "astronaut"
     if given and not args.image.is_file():
-        raise UserError(f"{args.image}: no such file")
+        raise UserError(f"{args.image}: no such file; name a photograph")
 
     from PIL import Image
     from skimage.data import astronaut

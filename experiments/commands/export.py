@@ -54,7 +54,10 @@ def run(args: argparse.Namespace) -> int:
 
     module = load_module(args.onnx, Trust.of(args))
     if not isinstance(module, FaceModule):
-        raise UserError(f"checkpoint {args.onnx}: holds a {type(module).__name__}, which regresses no faces")
+        raise UserError(
+            f"checkpoint {args.onnx}: holds a {type(module).__name__}, which regresses no faces: "
+            "give one of a paper's run"
+        )
     with written_atomically(out) as temporary:
         write_onnx(module, temporary)
     print(printable(f"{out}: {INPUT} (batch, 3, {module.image_size}, {module.image_size}) in [0, 1] -> coefficients"))

@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
     if out.suffix.lower() not in FORMATS:
         raise UserError(f"relight: --out {out}: an animation is written as {', '.join(FORMATS)}")
     if args.image is not None and not args.image.is_file():
-        raise UserError(f"{args.image}: no such file")
+        raise UserError(f"{args.image}: no such file; name a photograph")
     if args.checkpoint is None:
         renderer, coefficients = random_face(args.seed)
     else:

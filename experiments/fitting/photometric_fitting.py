@@ -222,10 +222,12 @@ def _check(
         if tuple(tensor.shape) != expected:
             raise UserError(f"cannot fit: {name} has shape {tuple(tensor.shape)}, expected {expected}")
         if not torch.isfinite(tensor).all():
-            raise UserError(f"cannot fit: {name} holds values that are not finite")
+            raise UserError(f"cannot fit: {name} holds values that are not finite: mend or remove that picture")
     extent = landmarks.amax(dim=1) - landmarks.amin(dim=1)
     if batch and extent.min() < 1:
-        raise UserError("cannot fit: the landmarks of a face span less than one pixel")
+        raise UserError(
+            "cannot fit: the landmarks of a face span less than one pixel: give them in pixels of the picture"
+        )
 
 
 def _prior_deviation(face_model: LinearModel, settings: FitSettings, regressed: Tensor | None) -> Tensor:

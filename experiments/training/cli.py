@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import signal
+import sys
 import threading
 import warnings
 from collections.abc import Iterator
@@ -390,9 +391,8 @@ class CommandLine(LightningCLI):
     def _how_to_resume(self, learnt: bool) -> str:
         if not learnt or not self.folder.checkpoint.is_file():
             return "nothing was learnt yet and nothing is left behind; run the same command again"
-        return (
-            f"go on with: python -m experiments fit --config {self.folder.config} --ckpt_path {self.folder.checkpoint}"
-        )
+        paths = f"--config {self.folder.config} --ckpt_path {self.folder.checkpoint}"
+        return f"go on with: {_this_python()} -m experiments fit {paths}"
 
     @rank_zero_only
     def report(self, metrics: dict[str, Metrics]) -> None:
@@ -432,6 +432,12 @@ def wandb_mode(given: str | None) -> str:
     if asked not in WANDB_MODES:
         raise UserError(f"WANDB_MODE={asked}: choose offline, online or disabled")
     return WANDB_MODES[asked]
+
+
+def _this_python() -> str:
+    """What a user types for the Python that runs this: a shell's own `python` may be another one."""
+    given, here = Path(sys.executable), Path.cwd()
+    return str(given.relative_to(here) if given.is_relative_to(here) else given)
 
 
 def _was_interrupt(error: BaseException) -> bool:

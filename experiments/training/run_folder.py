@@ -149,7 +149,9 @@ def make_folder(wanted: RunFolder, may_differ: bool) -> RunFolder:
             if not may_differ:
                 resume = f", or go on with --ckpt_path {wanted.checkpoint}" if wanted.checkpoint.is_file() else ""
                 raise UserError(f"{path} holds a run already: choose another --run_id, remove it{resume}") from None
-    raise UserError(f"{wanted.path.parent}: no folder of a new name can be made in it")
+    raise UserError(
+        f"{wanted.path.parent}: no folder of a new name can be made in it: remove old runs, or give --run_id"
+    )
 
 
 def keep_as(path: Path, kept: Path) -> None:

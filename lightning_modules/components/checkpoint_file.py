@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 SHIPPED = ".safetensors"  # how the name of the shipped network's file ends
 
 
+OTHER = "It is of another network or of another version of the code: give one of this module's own"
+
+
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """The contents of a checkpoint that this program wrote, tensors on the CPU.
 
@@ -97,7 +100,7 @@ def load_weights(module: LightningModule, contents: dict[str, Any], path: Path) 
     try:
         module.load_state_dict(contents["state_dict"])
     except (RuntimeError, TypeError, AttributeError, ValueError) as error:
-        raise UserError(f"checkpoint {path}: {mismatch(error)}") from error
+        raise UserError(f"checkpoint {path}: {mismatch(error)}. {OTHER}") from error
 
 
 def mismatch(error: Exception) -> str:

@@ -14,7 +14,7 @@ from torch.optim import Adam, Optimizer
 from datamodules.batch import FaceBatch
 from lightning_modules.base import FaceModule, Stage
 from lightning_modules.components.backbones import ImageEncoder
-from lightning_modules.components.checkpoint_file import mismatch, read_initial_weights
+from lightning_modules.components.checkpoint_file import OTHER, mismatch, read_initial_weights
 from lightning_modules.components.panels import face_panels
 from lightning_modules.components.reconstruction import Reconstruction
 from lightning_modules.components.schedule import Schedule
@@ -137,7 +137,7 @@ class SelfAugmentation(FaceModule):
             try:
                 part.load_state_dict(held)
             except RuntimeError as error:
-                raise UserError(f"checkpoint {path}: {mismatch(error)}") from error
+                raise UserError(f"checkpoint {path}: {mismatch(error)}. {OTHER}") from error
         self.coarse_given, self.coarse_steps = True, 0
 
     def training_step(self, batch: FaceBatch, batch_idx: int) -> Tensor:

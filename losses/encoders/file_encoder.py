@@ -73,7 +73,7 @@ def load_network(path: Path) -> nn.Module:
         UserError: the file is absent, of another kind or unreadable.
     """
     if not path.is_file():
-        raise UserError(f"no encoder file at {path}")
+        raise UserError(f"no encoder file at {path}: put it there, or name another path")
     if path.suffix == ".onnx":
         return _load_onnx(path)
     if path.suffix not in _TORCHSCRIPT:

@@ -123,7 +123,10 @@ def run(args: argparse.Namespace) -> int:
 
     module = None if args.checkpoint is None else load_module(args.checkpoint, Trust.of(args))
     if not isinstance(module, FaceModule | None):
-        raise UserError(f"checkpoint {args.checkpoint}: holds a {type(module).__name__}, which reconstructs no faces")
+        raise UserError(
+            f"checkpoint {args.checkpoint}: holds a {type(module).__name__}, which reconstructs no faces: "
+            "give one of a paper's run"
+        )
     entry = SUITES[args.suite]
     suite = cast(Suite, import_module(entry.module))
     console = Console()

@@ -52,7 +52,10 @@ def evaluate(module: FaceModule | None, request: Request, tell: Callable[[str], 
     """
     network = module or _shipped()
     if network.face_model.name != "default":
-        raise UserError(f"face model {network.face_model.name}: heads are drawn with the default one alone")
+        raise UserError(
+            f"face model {network.face_model.name}: heads are drawn with the default one alone: "
+            "give a checkpoint trained with that"
+        )
     ready(network)
     count = request.subjects
     data = HeadCrops(

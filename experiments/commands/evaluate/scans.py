@@ -289,7 +289,10 @@ def evaluate(module: FaceModule | None, request: Request, tell: Callable[[str], 
     people = read_people(request.data)[: request.subjects]
     face_model = load_face_model("default") if module is None else module.face_model
     if not isinstance(face_model, LinearModel):
-        raise UserError(f"face model {face_model.name} is not linear, and the fit of this suite needs that")
+        raise UserError(
+            f"face model {face_model.name} is not linear, and the fit of this suite needs that: "
+            "give a checkpoint of a linear one"
+        )
     if module is not None:
         module.eval()
     measurer = Measurer(face_model, module, people)

@@ -48,7 +48,10 @@ def load_pipeline(
 
     module = load_module(checkpoint, trust or Trust())
     if not isinstance(module, FaceModule):
-        raise UserError(f"checkpoint {checkpoint}: holds a {type(module).__name__}, which reconstructs no faces")
+        raise UserError(
+            f"checkpoint {checkpoint}: holds a {type(module).__name__}, which reconstructs no faces: "
+            "give one of a paper's run"
+        )
     if face_model is not None:
         asked = load_face_model(face_model)
         if asked.fingerprint() != module.face_model.fingerprint():

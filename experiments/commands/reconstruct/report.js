@@ -67,7 +67,8 @@ function stages(seconds, total, parent) {
     const piece = document.createElement("span");
     piece.style.flexGrow = value / total;
     piece.title = `${name}: ${value} s`;
-    piece.textContent = name;
+    // A narrow piece has no room for its name, which the title still tells.
+    if (value / total * 210 > 7 * name.length + 12) piece.textContent = name;
     strip.append(piece);
   }
   parent.append(strip);

@@ -178,11 +178,12 @@ def about(photo: Photo, pipeline: ReconstructionPipeline) -> dict[str, str]:
     """What made a result, for the report's table."""
     model = pipeline.face_model
     height, width = photo.pixels.shape[:2]
+    start = "the mean face" if pipeline.shipped is None else "the network that ships with monoface"
     return {
         "Source": photo.source,
         "Photo": f"{width} x {height} px",
         "Face model": f"{model.name} ({model.fingerprint()})",
-        "Checkpoint": pipeline.checkpoint or "none: optimization from the mean face",
+        "Checkpoint": pipeline.checkpoint or f"none: {start}",
         "Refined by optimization": "yes" if pipeline.refine else "no",
         "Landmark detector": f"{pipeline.detector.name}; no face smaller than "
         f"{pipeline.smallest_face(photo):.0f} px is looked for",
