@@ -242,7 +242,7 @@ class TestAutomation:
         assert {"lint", "test", "without-pytorch3d", "minimum-versions"} <= set(jobs)
         commands = [step["run"] for job in jobs.values() for step in job["steps"] if "run" in step]
         called = {name for command in commands for name in re.findall(r"^make (\S+)", command, re.M)}
-        assert {"lint", "test", "setup"} == called
+        assert {"lint", "test", "setup", "bench"} == called
         assert called <= TestMake().targets()
 
     def test_pre_commit_accepts_its_file_and_the_hooks_exist(self) -> None:

@@ -181,7 +181,7 @@ class FrameFitter:
 def least(energy: Tensor) -> Tensor:
     """Where between `OPENINGS` the least of (B, G) energies lies, by a parabola through the least three: (B,).
 
-    >>> least((OPENINGS - 0.33).square()[None]).round(decimals=3).tolist()
+    >>> least((OPENINGS - 0.33).square()[None]).double().round(decimals=3).tolist()
     [0.33]
     """
     best = energy.argmin(dim=1, keepdim=True)

@@ -17,7 +17,6 @@ from torchvision.models import get_model
 from experiments.__main__ import main
 from experiments.training.checkpoint import load_module
 from experiments.training.stored_module import Trust
-from lightning_modules.components import pretrained
 from lightning_modules.components.backbones import VGG, ResNet
 from lightning_modules.components.pretrained import VGG_FACE_MEAN, a_checkpoint_follows, load_vgg_face
 from renderers.io.errors import UserError
@@ -50,7 +49,7 @@ def test_a_file_in_the_cache_is_used_if_it_is_the_right_one(cache: Path, monkeyp
     torch.save(weights, cache / "written.pth")
     begins = hashlib.sha256((cache / "written.pth").read_bytes()).hexdigest()[:8]
     known = SimpleNamespace(DEFAULT=SimpleNamespace(url=f"https://somewhere/resnet18-{begins}.pth"))
-    monkeypatch.setattr(pretrained, "get_model_weights", lambda name: known)
+    monkeypatch.setattr("torchvision.models.get_model_weights", lambda name: known)
     brought = (cache / "written.pth").rename(cache / f"resnet18-{begins}.pth")
     assert torch.equal(ResNet(18, pretrained=True).network.conv1.weight, weights["conv1.weight"])
     brought.write_bytes(brought.read_bytes()[:-1])

@@ -120,4 +120,4 @@ def test_shipped_ratios_are_of_benchmarks_that_are_there() -> None:
     assert {one.name for one in rows} <= set(command.BENCHMARKS)
     assert {"rasterizer", "render", "decoder", "shading", "view_synthesis"} <= {one.name for one in rows}
     assert all(one.device == "cpu" for one in rows), "CI has no GPU"
-    assert "experiments/commands/bench/expected.json" in (SHIPPED.parents[3] / ".ci" / "run").read_text()
+    assert "experiments/commands/bench/expected.json" in (SHIPPED.parents[3] / ".github/workflows/ci.yml").read_text()

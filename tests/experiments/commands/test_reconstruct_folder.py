@@ -45,7 +45,7 @@ HEIGHT, WIDTH, BOX = 64, 320, 40
 class Copies:
     """A pipeline that answers with one face, once for every place; keeps what was asked for."""
 
-    checkpoint, refine, detail_size = None, True, 512
+    checkpoint, refine, detail_size, shipped = None, True, 512, None
     detector = SimpleNamespace(name="dlib")
 
     def __init__(self, face_model: MorphableModel, settings: FitSettings | None = None) -> None:
