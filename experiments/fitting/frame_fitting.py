@@ -28,10 +28,16 @@ OPENINGS = torch.linspace(0, 1, 6)  # weights of a blink that are tried
 ALSO = ("eyeLookDown", "eyeSquint", "eyeWide")  # how the names of what else moves the lids begin
 EYE = (24, 36)  # pixels of the picture of one eye
 EYE_WIDTH = 24  # pixels between its corners
+ASIDE = [
+    (x, y) for x in (-4.0, -2.0, 0.0, 2.0, 4.0) for y in (-6.0, -4.0, -2.0, 0.0, 2.0, 4.0, 6.0)
+]  # pixels, each way
+FEWEST = 8  # pixels by which a colour is learned
+GAINS = (0.3, 2.0)  # least and most that the colours of eyes change by
 EYE_REACH = 0.9  # widths of an eye round its middle that are drawn
 EYE_NOISE = (
-    0.004  # the mean colour error that weighs as much as one deviation, chosen on the drawn clips 3, 4, 5 and 10
+    0.1  # share of an open eye's colour error that weighs as much as one deviation; from drawn clips 3, 4, 5, 8, 10
 )
+EYE_ERROR = 0.06  # of a person's eyes whose colours were not learned
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,40 @@ class Windows:
     intrinsics: Tensor
     landmarks: Tensor
     expected: Tensor
+
+
+@dataclass(frozen=True)
+class EyeView:
+    """One eye in B frames.
+
+    Attributes:
+        image: (B, 3, H, W) of the size `EYE`.
+        intrinsics: (B, 3, 3) of the same picture as it is drawn.
+        inside: (H, W) pixels that are near the eye.
+    """
+
+    image: Tensor
+    intrinsics: Tensor
+    inside: Tensor
+
+
+def eye_view(windows: Windows, corner: Tensor, other: Tensor, aside: Tensor) -> EyeView:
+    """An eye in the middle and `EYE_WIDTH` wide.
+
+    Args:
+        windows: B frames.
+        corner: (B, 2) of the fitted face's eye, pixels of the windows.
+        other: the other corner.
+        aside: (2,) pixels of the view by which the eye that is seen lies aside of this one.
+    """
+    middle, zoom = (corner + other) / 2, EYE_WIDTH / (corner - other).norm(dim=-1).clamp_min(1)
+    at = zoom.new_tensor([EYE[1] / 2, EYE[0] / 2])
+    intrinsics = windows.intrinsics.clone()
+    intrinsics[:, :2] *= zoom[:, None, None]
+    intrinsics[:, :2, 2] += at - zoom[:, None] * middle
+    places = _centres(EYE) - at
+    seen = _sampled(windows.image, (places + aside) / zoom[:, None, None, None] + middle[:, None, None])
+    return EyeView(seen, intrinsics, (places / at).norm(dim=-1) < 0.9)
 
 
 class FrameFitter:
@@ -83,8 +123,11 @@ class FrameFitter:
             for name in BLINKS
             if name in columns
         }
+        self._eye_noise = EYE_NOISE * EYE_ERROR
+        self._aside = dict.fromkeys(self.blinks, (0.0, 0.0))
         self._renderer = FaceRenderer(self.person, LIGHT_SIZE)
-        self._eyes = FaceRenderer(part_of(self.person, self._round_eyes()), EYE)
+        self._round = self._round_eyes()
+        self._eyes = FaceRenderer(part_of(self.person, self._round), EYE)
 
     @torch.no_grad()
     def __call__(self, windows: Windows) -> Coefficients:
@@ -92,6 +135,49 @@ class FrameFitter:
         placed = self._of_landmarks(windows)
         lit = replace(placed, illumination=self._light(windows, placed))
         return replace(lit, expression=self._lids(windows, lit))
+
+    @torch.no_grad()
+    def learn_eyes(self, windows: Windows) -> None:
+        """Take place and colours of the eyes from frames in most of which they are open.
+
+        Nobody's eyes lie exactly where the face model and a detector put them. They lie in the shade of brows and lids,
+        which the light of a face does not know. Without this an open eye may pass for a shut one.
+        """
+        placed = self._of_landmarks(windows)
+        faces = replace(placed, illumination=self._light(windows, placed))
+        for _ in range(2 if self.blinks else 0):
+            self._learn_colors(windows, faces)
+            least_errors = []
+            for column in self.blinks:
+                errors = [self._misplaced(windows, faces, column, aside) for aside in ASIDE]
+                self._aside[column] = ASIDE[int(np.argmin(errors))]
+                least_errors.append(min(errors))
+            self._eye_noise = EYE_NOISE * float(np.mean(least_errors))
+
+    def _misplaced(self, windows: Windows, faces: Coefficients, column: int, aside: tuple[float, float]) -> float:
+        """Median colour error of an eye, as far open as its landmarks say, that lies so many pixels aside."""
+        view = self._view(windows, faces, column, aside)
+        return float(self._eye_error(view, faces).median())
+
+    def _learn_colors(self, windows: Windows, faces: Coefficients) -> None:
+        """Multiply the colours of eyes, and of what is round them, by how much brighter they are than drawn."""
+        part = self._eyes.face_model
+        assert isinstance(part, LinearModel)
+        is_eye = torch.isin(torch.from_numpy(self._round), self.person.regions["eyes"])
+        flags = is_eye.float()[None, :, None].expand(len(windows.image), -1, 1)
+        ratios: list[list[Tensor]] = [[], []]
+        for column in self.blinks:
+            view = self._view(windows, faces, column)
+            drawn = self._eyes(faces, view.intrinsics)
+            shown, inside = drawn.draw(flags) > 0.5, drawn.mask & view.inside
+            for kind, pixels in enumerate((inside & ~shown, inside & shown)):
+                seen, expected = ((image * pixels).sum(dim=(2, 3)) for image in (view.image, drawn.image))
+                enough = pixels.sum(dim=(1, 2, 3)) >= FEWEST
+                ratios[kind].append((seen / expected.clamp_min(1e-3))[enough])
+        for kind, rows in enumerate((~is_eye, is_eye)):
+            found = torch.cat(ratios[kind])
+            if len(found):
+                part.mean_albedo[rows] *= found.median(dim=0).values.clamp(*GAINS)
 
     def _of_landmarks(self, windows: Windows) -> Coefficients:
         count, like = len(windows.image), windows.landmarks
@@ -126,20 +212,32 @@ class FrameFitter:
         Landmarks of shut eyes lie too far apart. A rasterized lid has no gradient, so openings are tried and drawn,
         and the least of their errors is found between them by a parabola.
         """
-        expression = faces.expression.clone()
-        posed = pose_and_project(
-            self.person.shape(faces.identity, faces.expression),
-            euler_to_rotation(faces.angles),
-            faces.translation,
-            windows.intrinsics,
-        )[1]
-        marks = self.person.landmarks(posed[..., :2])
-        for column, first in self.blinks.items():
-            corners = marks[:, first], marks[:, first + 3]
-            energy = self._eye_errors(windows, faces, column, *corners) / EYE_NOISE
+        expression = faces.expression
+        for column in self.blinks:
+            view = self._view(windows, faces, column)
+            trials = [self._shut(faces.expression, column, opening.expand(len(expression))) for opening in OPENINGS]
+            errors = [self._eye_error(view, replace(faces, expression=trial)) for trial in trials]
             away = (OPENINGS - faces.expression[:, column, None]) / LID_DEVIATION
-            expression = self._shut(expression, column, least(energy + 0.5 * away.square()))
+            opening = least(torch.stack(errors, dim=1) / self._eye_noise + 0.5 * away.square())
+            expression = self._shut(expression, column, opening)
         return expression
+
+    def _view(
+        self, windows: Windows, faces: Coefficients, column: int, aside: tuple[float, float] | None = None
+    ) -> EyeView:
+        """The eye that a blink shuts, by default where `learn_eyes` has found it."""
+        shape, rotation = self.person.shape(faces.identity, faces.expression), euler_to_rotation(faces.angles)
+        posed = pose_and_project(shape, rotation, faces.translation, windows.intrinsics)[1]
+        marks, first = self.person.landmarks(posed[..., :2]), self.blinks[column]
+        shift = marks.new_tensor(self._aside[column] if aside is None else aside)
+        return eye_view(windows, marks[:, first], marks[:, first + 3], shift)
+
+    def _eye_error(self, view: EyeView, faces: Coefficients) -> Tensor:
+        """(B,) mean colour error round an eye."""
+        drawn = self._eyes(faces, view.intrinsics)
+        weight = (drawn.mask & view.inside)[:, 0].float()
+        distance = (drawn.image - view.image).norm(dim=1) * weight
+        return distance.sum(dim=(1, 2)) / weight.sum(dim=(1, 2)).clamp_min(1)
 
     def _shut(self, expression: Tensor, column: int, opening: Tensor) -> Tensor:
         """(B, E) with (B,) weights of a blink. What else moves these lids leaves the more room, or they would cross."""
@@ -147,25 +245,6 @@ class FrameFitter:
         changed[:, column] = opening
         changed[:, self._also[column]] *= 1 - opening[:, None]
         return changed
-
-    def _eye_errors(self, windows: Windows, faces: Coefficients, column: int, corner: Tensor, other: Tensor) -> Tensor:
-        """(B, G) mean colour error round an eye, by how far it is shut; its corners are (B, 2) pixels."""
-        middle, zoom = (corner + other) / 2, EYE_WIDTH / (corner - other).norm(dim=-1)
-        at = zoom.new_tensor([EYE[1] / 2, EYE[0] / 2])
-        intrinsics = windows.intrinsics.clone()
-        intrinsics[:, :2] *= zoom[:, None, None]
-        intrinsics[:, :2, 2] += at - zoom[:, None] * middle
-        places = _centres(EYE) - at
-        seen = _sampled(windows.image, places / zoom[:, None, None, None] + middle[:, None, None])
-        inside = (places / at).norm(dim=-1) < 0.9
-        errors = []
-        for opening in OPENINGS:
-            trial = self._shut(faces.expression, column, opening.expand(len(zoom)))
-            drawn = self._eyes(replace(faces, expression=trial), intrinsics)
-            weight = (drawn.mask[:, 0] & inside).float()
-            distance = (drawn.image - seen).norm(dim=1) * weight
-            errors.append(distance.sum(dim=(1, 2)) / weight.sum(dim=(1, 2)).clamp_min(1))
-        return torch.stack(errors, dim=1)
 
     def _round_eyes(self) -> np.ndarray:
         """Vertices within reach of the middle of an eye."""

@@ -23,6 +23,7 @@ class ClipErrors:
         true_jitter: the truth's.
         lags: (4,) frames by which pitch, yaw, roll and the lids follow the truth.
         blink_share: of the lids' true motion, the mean over blinks and both eyes.
+        lid_correlation: of the height of both eyes with the truth, over all frames.
         angle_error: root mean square of the yaw's error without its mean, degrees.
     """
 
@@ -30,6 +31,7 @@ class ClipErrors:
     true_jitter: float
     lags: np.ndarray
     blink_share: float
+    lid_correlation: float
     angle_error: float
 
 
@@ -48,6 +50,7 @@ def clip_errors(
         true_jitter=_jitter(true_angles),
         lags=np.array([lag(one, other) for one, other in curves]),
         blink_share=float(np.mean(closing(lids, clip.blinks) / closing(true_lids, clip.blinks))),
+        lid_correlation=float(np.corrcoef(lids.mean(axis=1), true_lids.mean(axis=1))[0, 1]),
         angle_error=float(off.std()),
     )
 

@@ -27,7 +27,7 @@ from experiments.commands.reconstruct.results import common_record, made_with, p
 from experiments.commands.reconstruct.same_person import neutral_mesh
 from experiments.commands.reconstruct.video.clip_file import Frame, frames, look_through
 from experiments.commands.reconstruct.video.files import Film, write_animation, write_table
-from experiments.commands.reconstruct.video.following import Cast, Follower, Found, find_person
+from experiments.commands.reconstruct.video.following import Cast, Follower, Found, find_person, seen_face
 from experiments.commands.reconstruct.video.motion import ABSENT, FOUND, INTERPOLATED, SmoothMotion, smooth_motion
 from experiments.commands.reconstruct.video.parts import CHUNK, FrameTable, Parts
 from experiments.fitting.frame_fitting import FrameFitter, Windows
@@ -105,6 +105,10 @@ class _ClipRun:
         shape = self.person.identity, self.person.albedo
         bounds, contour = pipeline.settings.expression_bounds, pipeline.detector.contour and pipeline.shipped is None
         self.fitter = FrameFitter(self.face_model, *shape, bounds, contour)
+        pictures = [one.photo.pixels for one in cast.placed]
+        points = [one.detected.landmarks for one in cast.placed]
+        seen = [seen_face(pipeline, *pair, pair[1]) for pair in zip(pictures, points, strict=True)]
+        self.fitter.learn_eyes(windows(pictures, seen, self.person.intrinsics))
 
     def reconstruct(self) -> None:
         """Every frame, then the files."""
@@ -187,7 +191,7 @@ class _ClipRun:
         )
         if rows:
             held = [one for one in found if one is not None]
-            solved = self.fitter(windows([chunk[row] for row in rows], held, self.person.intrinsics))
+            solved = self.fitter(windows([chunk[row].pixels for row in rows], held, self.person.intrinsics))
             table.landmarks[rows] = [one.landmarks for one in held]
             for name in ("angles", "translation", "expression", "illumination"):
                 getattr(table, name)[rows] = getattr(solved, name).double().numpy()
@@ -235,21 +239,21 @@ class _ClipRun:
         print(f"table         {shown / 'frames.csv'}")
 
 
-def windows(chunk: Sequence[Frame], found: Sequence[Found], intrinsics: Tensor) -> Windows:
+def windows(pictures: Sequence[np.ndarray], found: Sequence[Found], intrinsics: Tensor) -> Windows:
     """The squares round the face of B frames.
 
     Args:
-        chunk: the frames.
+        pictures: (H, W, 3) uint8 each.
         found: the face in each.
         intrinsics: (3, 3) of the frames.
     """
     images, cameras, landmarks = [], [], []
-    for frame, one in zip(chunk, found, strict=True):
+    for picture, one in zip(pictures, found, strict=True):
         low, high = one.landmarks.min(axis=0), one.landmarks.max(axis=0)
         scale = WINDOW / (REACH * float((high - low).max()))
         shift = WINDOW / 2 - scale * (low + high) / 2
         matrix = np.array([[scale, 0, shift[0]], [0, scale, shift[1]]])
-        images.append(warp(frame.pixels, matrix, (WINDOW, WINDOW), cv2.BORDER_REPLICATE))
+        images.append(warp(picture, matrix, (WINDOW, WINDOW), cv2.BORDER_REPLICATE))
         cameras.append(torch.from_numpy(np.vstack([matrix, [0, 0, 1]])).float() @ intrinsics)
         landmarks.append(scale * one.landmarks + shift)
     return Windows(

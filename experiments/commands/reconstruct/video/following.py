@@ -126,9 +126,13 @@ class Follower:
         self._lost = 0 if face is not None else self._lost + 1
         if face is None:
             return None
-        landmarks, expected = self._points(frame, face.landmarks)
-        self._before = landmarks
-        return Found(landmarks, expected)
+        near = face.landmarks if self._before is None else self._before
+        try:
+            found = seen_face(self._pipeline, frame.pixels, face.landmarks, near)
+        except ValueError as error:
+            raise UserError(f"{self._clip.path}, frame {frame.number}: {error}") from error
+        self._before = found.landmarks
+        return found
 
     def _search(self, frame: Frame) -> DetectedFace | None:
         photo = _photo(self._clip, frame)
@@ -143,25 +147,32 @@ class Follower:
             return None
         return placed[int(distances.argmin())].detected
 
-    def _points(self, frame: Frame, landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(68, 2) what detector and network say together, and (E,) the network's expression.
 
-        Their errors have little in common, so that the mean has less of both; of the jaw the network alone marks fixed
-        points. Where they lie far apart the detector is wrong.
-        """
-        network = self._pipeline.shipped
-        if network is None:
-            return landmarks, np.zeros(self._pipeline.face_model.layout().sizes["expression"], np.float32)
-        try:
-            alignment = align(landmarks if self._before is None else self._before, self._pipeline.template, CROP_SIZE)
-        except ValueError as error:
-            raise UserError(f"{self._clip.path}, frame {frame.number}: {error}") from error
-        crop = torch.from_numpy(alignment.crop(frame.pixels)).permute(2, 0, 1)[None].float() / 255
-        with torch.no_grad():
-            answer = network.predict(resized(crop, network.image_size))
-        points = alignment.to_photo(answer.points[0, :LANDMARKS].double().numpy() * (CROP_SIZE / network.image_size))
-        box = float(np.sqrt(np.prod(np.ptp(points, axis=0))))
-        apart = 100 * float(np.linalg.norm(points - landmarks, axis=1).mean()) / box
-        if apart < FAR_APART:
-            points[JAW.stop :] = (points[JAW.stop :] + landmarks[JAW.stop :]) / 2
-        return points, answer.coefficients.expression[0].numpy()
+def seen_face(pipeline: ReconstructionPipeline, pixels: np.ndarray, landmarks: np.ndarray, near: np.ndarray) -> Found:
+    """What detector and network say together.
+
+    Their errors have little in common, so that the mean of their points has less of both; of the jaw the network alone
+    marks fixed points. Where they lie far apart the detector is wrong.
+
+    Args:
+        pipeline: whose network is asked.
+        pixels: (H, W, 3) uint8.
+        landmarks: (68, 2) by the detector.
+        near: (68, 2) by which the network's crop is placed.
+
+    Raises:
+        ValueError: landmarks that place no face.
+    """
+    network = pipeline.shipped
+    if network is None:
+        return Found(landmarks, np.zeros(pipeline.face_model.layout().sizes["expression"], np.float32))
+    alignment = align(near, pipeline.template, CROP_SIZE)
+    crop = torch.from_numpy(alignment.crop(pixels)).permute(2, 0, 1)[None].float() / 255
+    with torch.no_grad():
+        answer = network.predict(resized(crop, network.image_size))
+    points = alignment.to_photo(answer.points[0, :LANDMARKS].double().numpy() * (CROP_SIZE / network.image_size))
+    box = float(np.sqrt(np.prod(np.ptp(points, axis=0))))
+    apart = 100 * float(np.linalg.norm(points - landmarks, axis=1).mean()) / box
+    if apart < FAR_APART:
+        points[JAW.stop :] = (points[JAW.stop :] + landmarks[JAW.stop :]) / 2
+    return Found(points, answer.coefficients.expression[0].numpy())
