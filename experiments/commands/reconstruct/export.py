@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from datamodules.preparation.alignment import Alignment
+from experiments.commands.reconstruct.head_parts import head_parts, painted
+from renderers.coefficients import Coefficients
 from renderers.face_models.base import MorphableModel
 from renderers.face_models.linear import LinearModel
 from renderers.face_renderer import Rendering
@@ -57,6 +59,7 @@ class FaceMesh:
         specular: (S, S, 3) uint8 the specular albedo, of faces that shine.
         shininess: Blinn-Phong's exponent of their highlights.
         morph: of meshes whose expressions are sums of blend shapes.
+        ends: by the name of each part, where in `faces` it ends; the parts follow one another. Empty for a face alone.
     """
 
     vertices: np.ndarray
@@ -67,36 +70,63 @@ class FaceMesh:
     specular: np.ndarray | None = None
     shininess: float | None = None
     morph: MorphTargets | None = None
+    ends: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def parts(self) -> dict[str, np.ndarray]:
+        """(F, 3) rows of `vertices` by the part's name; all of them are the face where nothing else is known."""
+        if not self.ends:
+            return {"face": self.faces}
+        return dict(zip(self.ends, np.split(self.faces, list(self.ends.values())[:-1]), strict=True))
 
 
-def face_mesh(face_model: MorphableModel, rendering: Rendering, expression: Tensor, texture: np.ndarray) -> FaceMesh:
-    """The first face of `rendering`, unposed, whose expression coefficients are (1, E)."""
+def face_mesh(
+    face_model: MorphableModel, rendering: Rendering, coefficients: Coefficients, texture: np.ndarray
+) -> FaceMesh:
+    """The first face of `rendering`, unposed, and what `head_parts` knows about it.
+
+    Args:
+        face_model: the decoder.
+        rendering: of the face.
+        coefficients: of the rendering.
+        texture: (S, S, 3) uint8
+    """
+    parts = head_parts(face_model)
+    shape, normals_of, uv = rendering.shape[:1].cpu(), face_model.normals, face_model.uv.double().cpu().numpy()
+    units = face_model.expression_basis.permute(2, 0, 1).cpu() if isinstance(face_model, LinearModel) else None
+    if parts is not None and units is not None:
+        others = parts.shape(coefficients.identity[:1].cpu(), coefficients.expression[:1].cpu())
+        shape = torch.cat([shape, others], dim=1)
+        units = torch.cat([units, parts.shape_basis[..., face_model.identity_size :].permute(2, 0, 1)], dim=1)
+        normals_of, uv, texture = parts.normals_of, np.concatenate([uv, parts.uv]), painted(texture, rendering)
     morph = None
-    if isinstance(face_model, LinearModel) and face_model.expression_size > 0:
-        morph = _morph_targets(face_model, rendering.shape, expression)
+    if units is not None and len(units) > 0:
+        names = face_model.expression_names or tuple(f"expression_{number}" for number in range(1, len(units) + 1))
+        morph = _morph_targets(names, shape, coefficients.expression[:1].cpu(), units, normals_of)
     return FaceMesh(
-        vertices=rendering.shape[0].double().cpu().numpy() * MILLIMETRES,
-        normals=face_model.normals(rendering.shape)[0].double().cpu().numpy(),
-        faces=face_model.faces.cpu().numpy(),
-        uv=face_model.uv.double().cpu().numpy(),
+        vertices=shape[0].double().numpy() * MILLIMETRES,
+        normals=normals_of(shape)[0].double().cpu().numpy(),
+        faces=face_model.faces.cpu().numpy() if parts is None else parts.faces,
+        uv=uv,
         texture=texture,
         morph=morph,
+        ends={} if parts is None else parts.ends,
     )
 
 
-def _morph_targets(face_model: LinearModel, shape: Tensor, weights: Tensor) -> MorphTargets:
-    """The first of the shapes (B, V, 3) with the face model's expressions."""
-    units = face_model.expression_basis.permute(2, 0, 1)  # (E, V, 3)
-    neutral = shape[:1] - torch.einsum("be,evc->bvc", weights[:1], units)
-    normals = face_model.normals(neutral)
-    names = face_model.expression_names or tuple(f"expression_{number}" for number in range(1, len(units) + 1))
+def _morph_targets(
+    names: tuple[str, ...], shape: Tensor, weights: Tensor, units: Tensor, normals_of: Callable[[Tensor], Tensor]
+) -> MorphTargets:
+    """The shape (1, V, 3) as a neutral one and the weights (1, E) of the units (E, V, 3)."""
+    neutral = shape - torch.einsum("be,evc->bvc", weights, units)
+    normals = normals_of(neutral)
     return MorphTargets(
         names=names,
         weights=weights[0].double().cpu().numpy(),
         neutral=neutral[0].double().cpu().numpy() * MILLIMETRES,
         neutral_normals=normals[0].double().cpu().numpy(),
         offsets=units.double().cpu().numpy() * MILLIMETRES,
-        normal_offsets=(face_model.normals(neutral + units) - normals).double().cpu().numpy(),
+        normal_offsets=(normals_of(neutral + units) - normals).double().cpu().numpy(),
     )
 
 
@@ -106,7 +136,8 @@ def write_obj(mesh: FaceMesh, folder: Path, texture: str = "mesh.png") -> None:
     lines += [f"v {x:.4f} {y:.4f} {z:.4f}" for x, y, z in mesh.vertices]
     lines += [f"vt {u:.6f} {v:.6f}" for u, v in mesh.uv]
     lines += [f"vn {x:.5f} {y:.5f} {z:.5f}" for x, y, z in mesh.normals]
-    lines += [f"f {a}/{a}/{a} {b}/{b}/{b} {c}/{c}/{c}" for a, b, c in mesh.faces + 1]
+    for name, faces in mesh.parts.items():
+        lines += [f"g {name}", *(f"f {a}/{a}/{a} {b}/{b}/{b} {c}/{c}/{c}" for a, b, c in faces + 1)]
     (folder / "mesh.obj").write_text("\n".join(lines) + "\n")
     shine = "Ks 0 0 0\nillum 1"
     if mesh.specular is not None:

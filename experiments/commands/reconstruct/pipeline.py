@@ -19,6 +19,7 @@ from datamodules.preparation.skin import skin_probability
 from experiments.commands.reconstruct.detail import DEFAULT_SIZE, face_detail
 from experiments.commands.reconstruct.export import face_mesh
 from experiments.commands.reconstruct.face import CROP_SIZE, AlignedFace, ReconstructedFace, photo_pose
+from experiments.commands.reconstruct.gaze import with_gaze
 from experiments.commands.reconstruct.photo import Photo
 from experiments.commands.reconstruct.texture import TEXTURE_SIZE, PhotoView, bake_texture
 from experiments.fitting.landmark_fitting import SecondOpinion
@@ -300,7 +301,10 @@ class ReconstructionPipeline:
             views: the person in each photograph.
             result: their solution, in the same order.
         """
-        drawn = [self._drawn(view, result.coefficients.index(slice(k, k + 1))) for k, view in enumerate(views)]
+        drawn = [
+            self._drawn(view, result.coefficients.index(slice(k, k + 1)), result.landmarks[k])
+            for k, view in enumerate(views)
+        ]
         clock = time.perf_counter()
         texture = bake_texture(self.face_model, [one.view for one in drawn])
         shared = {stage: value / len(views) for stage, value in result.seconds.items()}
@@ -325,7 +329,7 @@ class ReconstructionPipeline:
                     landmarks=aligned.alignment.to_photo(result.landmarks[row].double().numpy()),
                     landmark_vertices=result.landmark_vertices[row].numpy(),
                     pose_degrees=photo_pose(coefficients, aligned.alignment),
-                    mesh=face_mesh(self.face_model, rendering, coefficients.expression, texture),
+                    mesh=face_mesh(self.face_model, rendering, coefficients, texture),
                     seconds=seconds,
                     history=result.history,
                     detail=detail,
@@ -334,12 +338,16 @@ class ReconstructionPipeline:
         return faces
 
     @torch.no_grad()
-    def _drawn(self, placed: PlacedFace, coefficients: Coefficients) -> _DrawnFace:
-        """A face drawn into a crop of `TEXTURE_SIZE` pixels."""
+    def _drawn(self, placed: PlacedFace, coefficients: Coefficients, landmarks: Tensor) -> _DrawnFace:
+        """A face in a crop of `TEXTURE_SIZE` pixels, its eyes as they look; `landmarks` are those of the small crop."""
         clock = time.perf_counter()
         aligned, pixels = placed.aligned, placed.photo.pixels
         large = Alignment(aligned.alignment.matrix * (TEXTURE_SIZE / CROP_SIZE), TEXTURE_SIZE)
-        photo = _tensor(large.crop(pixels))
+        crop, scale = large.crop(pixels), TEXTURE_SIZE / CROP_SIZE
+        photo = _tensor(crop)
+        projection = self.renderer.projection(coefficients, default_intrinsics(TEXTURE_SIZE)[None])[0]
+        marks = scale * landmarks.double().numpy()
+        coefficients = with_gaze(self.face_model, coefficients, projection, crop, marks)
         if self.module is None:
             answer = Reconstruction(coefficients, self.renderer(coefficients))
         else:

@@ -183,15 +183,16 @@ def test_the_page_in_a_browser(tmp_path: Path, portrait: Path) -> None:
             press_with(portrait)
             wait_for(lambda: one("#status").text == "1 face")
             for view in ("photo", "overlay", "shape", "relit"):
-                assert wait_for(lambda view=view: one(f"#{view} img")).get_property("naturalWidth") >= 448
+                wait_for(
+                    lambda view=view: one(f"#{view} img") and one(f"#{view} img").get_property("naturalWidth") >= 448
+                )
             driver.execute_script("arguments[0].scrollIntoView()", one("#mesh"))
             wait_for(lambda: one("#mesh canvas"))
             assert [a.get_attribute("download") for a in driver.find_elements("css selector", "#downloads a")] == [
                 "mesh.glb", "mesh_obj.zip", "reconstruction.json",
             ]  # fmt: skip
             before = one("#relit img").get_attribute("src")
-            number = one("#lamp input[type=number]")
-            driver.execute_script("arguments[0].value = 1; arguments[0].dispatchEvent(new Event('input'))", number)
+            one("#lamp input[type=range]").send_keys("\ue014")  # the right arrow
             wait_for(lambda: one("#relit img").get_attribute("src") != before)
             assert hosts_asked(driver) == {address.removeprefix("http://").rstrip("/")}
         finally:
