@@ -16,6 +16,7 @@ BRIDGE, NOSTRILS = slice(27, 31), slice(31, 36)
 NOSE = slice(27, 36)
 RIGHT_EYE, LEFT_EYE = slice(36, 42), slice(42, 48)
 OUTER_MOUTH, INNER_MOUTH = slice(48, 60), slice(60, 68)
+MOUTH = slice(48, 68)
 
 CHIN = 8
 NOSE_TIP, NOSE_BASE = 30, 33

@@ -33,7 +33,7 @@ from renderers.face_models.base import MorphableModel
 from renderers.face_renderer import FaceRenderer
 from renderers.io.errors import UserError
 from renderers.jaw_contour import contour_table
-from renderers.landmarks68 import JAW
+from renderers.landmarks68 import JAW, MOUTH
 
 if TYPE_CHECKING:
     from lightning_modules.base import FaceModule
@@ -256,6 +256,7 @@ class ReconstructionPipeline:
             return None
         points, deviation = (part.to(image.device) for part in self.shipped.marked(image.cpu()))
         deviation[:, JAW] = torch.inf  # A detector marks the visible contour there, the network fixed points.
+        deviation[:, MOUTH] = torch.inf  # Drawn mouths are no smiles that show teeth: the detector has seen people's.
         return SecondOpinion(points, deviation)
 
     def _settings_for(self, faces: Sequence[AlignedFace]) -> FitSettings:
