@@ -20,6 +20,7 @@ from experiments.commands.reconstruct.detail import DEFAULT_SIZE, face_detail
 from experiments.commands.reconstruct.export import face_mesh
 from experiments.commands.reconstruct.face import CROP_SIZE, AlignedFace, ReconstructedFace, photo_pose
 from experiments.commands.reconstruct.gaze import with_gaze
+from experiments.commands.reconstruct.head_parts import head_parts
 from experiments.commands.reconstruct.photo import Photo
 from experiments.commands.reconstruct.texture import TEXTURE_SIZE, PhotoView, bake_texture
 from experiments.fitting.landmark_fitting import SecondOpinion
@@ -327,7 +328,7 @@ class ReconstructionPipeline:
                     photo_size=placed.photo.pixels.shape[:2],
                     projection=np.vstack([aligned.alignment.inverse, [0, 0, 1]]) @ matrix,
                     rendering=rendering,
-                    landmarks=aligned.alignment.to_photo(result.landmarks[row].double().numpy()),
+                    landmarks=self._landmarks(placed, one, result, row),
                     landmark_vertices=result.landmark_vertices[row].numpy(),
                     pose_degrees=photo_pose(coefficients, aligned.alignment),
                     mesh=face_mesh(self.face_model, rendering, coefficients, texture),
@@ -337,6 +338,13 @@ class ReconstructionPipeline:
                 )
             )
         return faces
+
+    def _landmarks(self, placed: PlacedFace, drawn: _DrawnFace, result: FitResult, row: int) -> np.ndarray:
+        """(68, 2) photograph pixels; the lids move a little with eyes that were turned after the fit."""
+        if head_parts(self.face_model) is None:
+            return placed.aligned.alignment.to_photo(result.landmarks[row].double().numpy())
+        places = drawn.answer.rendering.vertices_image[0, result.landmark_vertices[row].long(), :2]
+        return drawn.alignment.to_photo(places.double().numpy())
 
     @torch.no_grad()
     def _drawn(self, placed: PlacedFace, coefficients: Coefficients, landmarks: Tensor) -> _DrawnFace:
