@@ -34,9 +34,7 @@ ASIDE = [
 FEWEST = 8  # pixels by which a colour is learned
 GAINS = (0.3, 2.0)  # least and most that the colours of eyes change by
 EYE_REACH = 0.9  # widths of an eye round its middle that are drawn
-EYE_NOISE = (
-    0.1  # share of an open eye's colour error that weighs as much as one deviation; from drawn clips 3, 4, 5, 8, 10
-)
+EYE_NOISE = 0.1  # share of an open eye's colour error that weighs as much as one deviation; chosen on drawn clips
 EYE_ERROR = 0.06  # of a person's eyes whose colours were not learned
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_modules.components.backbones import CoefficientRegressor, ImageEncoder, finite, resized
-from renderers.camera import default_intrinsics
+from renderers.camera import default_intrinsics, project
 from renderers.coefficients import Coefficients
 from renderers.face_models.default.regions import load_dense_landmarks
 from renderers.face_models.linear import LinearModel
@@ -212,6 +212,4 @@ class DenseNetwork(CoefficientRegressor):
 
 def _seen(points: Tensor, size: int) -> Tensor:
     """(N, 2) shares of the side of a picture: where the default camera sees points (N, 3), decimetres."""
-    camera = default_intrinsics(size)
-    depth = 10 - points[:, 2:]
-    return (camera[:2, 2] + camera[0, 0] * points[:, :2] * points.new_tensor([1.0, -1.0]) / depth) / size
+    return project(points[None], default_intrinsics(size)[None])[0, :, :2] / size

@@ -7,36 +7,25 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from experiments.commands.reconstruct.video.parts import FrameTable
+from experiments.commands.reconstruct.video.parts import Frames, FrameTable
 from experiments.commands.reconstruct.video.smoothing import smoothed
+from experiments.fitting.frame_fitting import ALSO
 
 POSE_CUTOFF, EXPRESSION_CUTOFF, LID_CUTOFF = 2.5, 6.0, 9.0  # Hz; a blink lasts 0.2 s
-LIDS = ("eyeBlink", "eyeLookDown", "eyeSquint", "eyeWide")  # how the names of what moves the lids begin
+LIDS = ("eyeBlink", *ALSO)  # how the names of what moves the lids begin
 BRIDGED = 1.0  # seconds without the face over which its motion is believed to have gone on
 FOUND, INTERPOLATED, ABSENT = "found", "interpolated", "absent"
 
 
 @dataclass(frozen=True)
-class SmoothMotion:
-    """T frames of one person.
+class SmoothMotion(Frames):
+    """The smooth motion in every frame.
 
     Attributes:
-        seconds: (T,).
         status: (T,) `FOUND`, `INTERPOLATED` between frames that are near in time, or `ABSENT`.
-        scene: (T,) number of the stretch without a cut.
-        angles: (T, 3) radians.
-        translation: (T, 3) decimetres.
-        expression: (T, E).
-        illumination: (T, 27).
     """
 
-    seconds: np.ndarray
     status: np.ndarray
-    scene: np.ndarray
-    angles: np.ndarray
-    translation: np.ndarray
-    expression: np.ndarray
-    illumination: np.ndarray
 
 
 def smooth_motion(

@@ -21,14 +21,12 @@ CHUNK = 48  # frames that are solved at once
 
 
 @dataclass(frozen=True)
-class FrameTable:
-    """T frames of one person; where nobody was found the numbers are 0.
+class Frames:
+    """T frames of one person.
 
     Attributes:
         seconds: (T,).
-        found: (T,) bool.
         scene: (T,) number of the stretch without a cut.
-        landmarks: (T, 68, 2) frame pixels.
         angles: (T, 3) radians.
         translation: (T, 3) decimetres.
         expression: (T, E).
@@ -36,13 +34,24 @@ class FrameTable:
     """
 
     seconds: np.ndarray
-    found: np.ndarray
     scene: np.ndarray
-    landmarks: np.ndarray
     angles: np.ndarray
     translation: np.ndarray
     expression: np.ndarray
     illumination: np.ndarray
+
+
+@dataclass(frozen=True)
+class FrameTable(Frames):
+    """What was measured in each frame; where nobody was found the numbers are 0.
+
+    Attributes:
+        found: (T,) bool.
+        landmarks: (T, 68, 2) frame pixels.
+    """
+
+    found: np.ndarray
+    landmarks: np.ndarray
 
     @classmethod
     def joined(cls, tables: Sequence[FrameTable]) -> FrameTable:
