@@ -26,9 +26,9 @@ class RobustnessMetrics(NamedMetrics):
     4); and where the truth is known the vertex errors of section 4.2: of the shape in model space, of the face as it is
     turned in camera space, and of the texture; and the shape's after a similarity, with its size apart.
 
-    Of every corrupted copy also `posed_drift_mm`: the posed vertex error against what the same network made of the clean
-    picture. Errors against the exact truth hold what the clean picture leaves unknown, whatever covers it; this has
-    none of that. It says nothing of how good the clean answer is, so read it beside the clean pictures' errors.
+    Of every corrupted copy also `posed_drift_mm`: the posed vertex error against what the same network made of the
+    clean picture. Errors against the exact truth hold what the clean picture leaves unknown, whatever covers it; this
+    has none of that. It says nothing of how good the clean answer is, so read it beside the clean pictures' errors.
     """
 
     NAMES = ("clean", "rational", "delusional", "noisy")

@@ -185,7 +185,7 @@ class ROGUE(FaceModule):
         return terms
 
     def consistency(self, coefficients: Mapping[str, Coefficients]) -> Tensor:
-        """L_C = L_CO + L_CN (7): each discriminator on guiding coefficients beside themselves and its own corruption's."""
+        """L_C = L_CO + L_CN (7): each discriminator on guiding coefficients beside themselves and its corruption's."""
         guiding, parts = coefficients["clean"], []
         for name, judge in self.discriminators.items():
             answers = judge(self.joined([guiding, guiding]), self.joined([guiding, coefficients[name]]))

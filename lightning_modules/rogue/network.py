@@ -14,9 +14,10 @@ HIDDEN = 124
 class CoefficientDiscriminator(nn.Module):
     """Three fully connected layers of L, 124 and 2 units, where L is a vector's length: 257 with BFM 2009.
 
-    It is given a clean face's coefficients C_G and others of the same face, as (8) and (9) print it: D(C_G, C_O). The two
-    answers are the probabilities that the others are "guiding", C_G itself, or "corrupted", what a corrupted copy gave
-    (ROGUE, sections 3.2.2 and 6.2.2). A classifier of single vectors could not tell a wrong pose from another face's.
+    It is given a clean face's coefficients C_G and others of the same face, as (8) and (9) print it: D(C_G, C_O). The
+    two answers are the probabilities that the others are "guiding", C_G itself, or "corrupted", what a corrupted copy
+    gave (ROGUE, sections 3.2.2 and 6.2.2). A classifier of single vectors could not tell a wrong pose from another
+    face's.
 
     The paper names no activations; these are leaky ReLUs between the layers and a softmax at the end: without a bound
     the network, which maximises the discriminator's loss, drives its coefficients away without end. Every layer's
