@@ -266,7 +266,8 @@ def test_layers_of_the_discriminator_with_bfm_2009() -> None:
     torch.testing.assert_close(answer.sum(dim=1), torch.ones(4))
 
 
-def trained_judge() -> CoefficientDiscriminator:
+@pytest.fixture(scope="module")
+def judge() -> CoefficientDiscriminator:
     """One that was trained hard: random faces, whose corrupted copies gave another of them."""
     torch.manual_seed(0)
     layout = small_face_model().layout()
@@ -280,18 +281,16 @@ def trained_judge() -> CoefficientDiscriminator:
     return judge.eval()
 
 
-def test_scores_move_no_faster_than_the_coefficients() -> None:
+def test_scores_move_no_faster_than_the_coefficients(judge: CoefficientDiscriminator) -> None:
     """However hard a discriminator has been trained, so that its answers leave the network a gradient."""
-    judge = trained_judge()
     guiding, corrupted = torch.randn(2, 64, judge.layout.length)
     with torch.no_grad():
         same, other = (judge.layers(torch.cat([guiding, vector], dim=1)) for vector in (guiding, corrupted))
     assert ((same - other).norm(dim=1) <= 1.02 * (guiding - corrupted).norm(dim=1)).all()
 
 
-def test_a_wrong_answer_is_told_beside_the_clean_one() -> None:
+def test_a_wrong_answer_is_told_beside_the_clean_one(judge: CoefficientDiscriminator) -> None:
     """Both vectors are drawn alike, so that neither tells anything alone."""
-    judge = trained_judge()
     guiding, corrupted = (judge.layout.split(vector) for vector in torch.randn(2, 64, judge.layout.length))
     with torch.no_grad():
         same, other = judge(guiding, guiding), judge(guiding, corrupted)
