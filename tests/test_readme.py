@@ -71,6 +71,7 @@ ELSEWHERE = {
     "make train-self_augmentation": "tests/experiments/training/test_configs.py",
     "make train-default-model": "tests/experiments/training/test_configs.py",
     "make train-rogue CONFIG=paper": "tests/experiments/training/test_configs.py",
+    "make train-rogue CONFIG=paper_balanced": "tests/experiments/training/test_configs.py",
     "make table-specular": "tests/experiments/commands/test_table.py",
     "make train-specular CONFIG=paper": "tests/experiments/training/test_configs.py",
     "make table-finegrained": "tests/experiments/commands/test_table.py",
