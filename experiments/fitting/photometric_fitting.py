@@ -13,9 +13,9 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from datamodules.synthesis.landmark_noise import LandmarkNoise, measured_noise
 from experiments.fitting.adam import Adam
 from experiments.fitting.landmark_fitting import LandmarkProblem, SecondOpinion, fit_landmarks, rigid_pose
-from experiments.fitting.landmark_noise import LandmarkNoise, measured_noise
 from experiments.fitting.lid_fitting import fit_lids
 from losses.photometric import render_loss
 from renderers.camera import euler_to_rotation, project_by, transform
