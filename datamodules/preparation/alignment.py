@@ -46,6 +46,31 @@ def model_template(face_model: MorphableModel, size: int = 224) -> np.ndarray:
     return five_points(pixels.double().numpy())
 
 
+def mean_landmarks(face_model: MorphableModel, box: np.ndarray, yaw: float, roll: float = 0.0) -> np.ndarray:
+    """Where the landmarks of the mean face would lie if its landmarks filled a box's height.
+
+    Args:
+        face_model: whose mean face is meant.
+        box: (4,) left, top, right, bottom, pixels.
+        yaw: radians, of the head.
+        roll: radians, from x towards y, so from the right down.
+
+    Returns:
+        (68, 2) pixels.
+    """
+    import torch
+
+    from renderers.camera import euler_to_rotation
+
+    turned = euler_to_rotation(torch.tensor([[0.0, float(yaw), 0.0]]))[0]
+    points = face_model.mean_shape[face_model.landmark_indices].cpu() @ turned.T
+    upright = points[:, :2].double().numpy() * (1, -1)
+    low, high = upright.min(axis=0), upright.max(axis=0)
+    centred = (upright - (low + high) / 2) * (box[3] - box[1]) / (high[1] - low[1])
+    back = np.array([[np.cos(roll), np.sin(roll)], [-np.sin(roll), np.cos(roll)]])
+    return np.asarray(centred @ back + (box[:2] + box[2:]) / 2)
+
+
 @lru_cache(maxsize=1)
 def _reference_template() -> np.ndarray:
     from renderers.face_models.default.model import load_default
