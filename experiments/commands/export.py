@@ -1,4 +1,4 @@
-"""`export`: a checkpoint's regressor as ONNX, for programs without PyTorch, or as the network that ships."""
+"""`export`: writes a checkpoint's network as ONNX, for programs without PyTorch, or as the network that ships."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     """Writes the ONNX file; returns the exit code.
 
     Raises:
-        UserError: the checkpoint cannot be read, or holds no network that regresses faces.
+        UserError: the checkpoint cannot be read, or holds no network that reconstructs faces.
     """
     from datamodules.preparation.file_names import printable
     from lightning_modules.components.checkpoint_archive import check_checkpoint
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     module = load_module(args.onnx, Trust.of(args))
     if not isinstance(module, FaceModule):
         raise UserError(
-            f"checkpoint {args.onnx}: holds a {type(module).__name__}, which regresses no faces: "
+            f"checkpoint {args.onnx}: holds a {type(module).__name__}, which reconstructs no faces: "
             "give one of a paper's run"
         )
     with written_atomically(out) as temporary:
@@ -88,9 +88,9 @@ def _ship(args: argparse.Namespace) -> int:
 
 
 def write_onnx(module: FaceModule, path: Path) -> None:
-    """Writes a module's regressor: one input `image` (B, 3, S, S), sRGB in [0, 1]; an output (B, n) for each name.
+    """Write a module's regressor. Its input `image` is (B, 3, S, S), sRGB in [0, 1]; each output (B, n) has a name.
 
-    The file's metadata say which face model the coefficients are of. The face model itself is not in the file.
+    The file's metadata name the face model of the coefficients. The face model itself is not in the file.
     """
     import warnings
 
@@ -99,7 +99,7 @@ def write_onnx(module: FaceModule, path: Path) -> None:
     from torch import Tensor, nn
 
     class Named(nn.Module):
-        """The coefficients in the layout's order, as ONNX wants its outputs."""
+        """The coefficients as a tuple in the layout's order; ONNX has no named fields."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -111,7 +111,7 @@ def write_onnx(module: FaceModule, path: Path) -> None:
     names = list(module.regressor.layout.sizes)
     example = torch.zeros(2, 3, module.image_size, module.image_size)
     with warnings.catch_warnings():
-        # The other exporter needs a package more; this one's traces have no branches that depend on values.
+        # torch's newer exporter needs another package. This one traces, which is right for a network without branches.
         warnings.simplefilter("ignore")
         torch.onnx.export(
             Named().eval(), (example,), str(path), dynamo=False, opset_version=OPSET,

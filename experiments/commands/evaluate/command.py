@@ -1,4 +1,4 @@
-"""`python -m experiments evaluate --suite NAME --checkpoint FILE`: a trained network against a paper's measurements."""
+"""`python -m experiments evaluate --suite NAME --checkpoint FILE`: measures a trained network as a paper does."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Entry(NamedTuple):
-    """A suite as the command knows it; its module is a `Suite`, and is imported when it is asked for."""
+    """A suite as the command lists it. Its module is a `Suite`, which is imported when it is asked for."""
 
     line: str
     module: str
@@ -48,11 +48,11 @@ SUITES = {
 }
 
 
-WITHOUT_CHECKPOINT = ("scans", "heads")  # suites that have something to measure without one
+WITHOUT_CHECKPOINT = ("scans", "heads")  # suites that measure the shipped network without one
 
 
 class Suite(Protocol):
-    """What a suite's module offers."""
+    """The functions of a suite's module."""
 
     def evaluate(self, module: FaceModule | None, request: Request, tell: Callable[[str], None]) -> Evaluation:
         """Measure `module`, None only for `WITHOUT_CHECKPOINT`; `tell` prints one line for the user.
@@ -63,7 +63,7 @@ class Suite(Protocol):
         ...
 
     def table(self, evaluation: Evaluation) -> Table:
-        """Our figures and the paper's own beside them."""
+        """Our figures beside the paper's."""
         ...
 
 
@@ -141,7 +141,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def default_output(checkpoint: Path | None, suite: str) -> Path:
-    """`evaluate/SUITE` in the checkpoint's run folder; of a checkpoint on its own, in a folder of its name."""
+    """`evaluate/SUITE` in the checkpoint's run folder, or in a folder named like a checkpoint that is outside a run."""
     from experiments.training.run_folder import RunFolder
 
     if checkpoint is None:
