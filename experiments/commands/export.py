@@ -1,4 +1,4 @@
-"""`export`: writes a checkpoint's network as ONNX, for programs without PyTorch, or as the network that ships."""
+"""`export`: writes a checkpoint's network as ONNX or as the network that ships, or a reconstructed face as USDZ."""
 
 from __future__ import annotations
 
@@ -24,33 +24,43 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--default-model", type=Path, metavar="CHECKPOINT",
         help="the trained dense-landmark network that becomes the shipped one",
     )  # fmt: skip
+    kinds.add_argument(
+        "--usdz", type=Path, metavar="RESULT",
+        help="the folder of a reconstructed face, whose mesh becomes a USDZ file; needs the package usd-core",
+    )  # fmt: skip
     parser.add_argument(
         "--out", type=Path, metavar="PATH",
-        help="the file to write (default: beside the checkpoint), or the folder (default: experiments/default_model)",
+        help="the file to write (default: beside the checkpoint or the folder), or the shipped network's folder "
+        "(default: experiments/default_model)",
     )  # fmt: skip
     add_trust_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Writes the ONNX file; returns the exit code.
+    """Writes the file or the files; returns the exit code.
 
     Raises:
-        UserError: the checkpoint cannot be read, or holds no network that reconstructs faces.
+        UserError: the checkpoint cannot be read, or holds no network that reconstructs faces; no mesh, or no usd-core.
     """
     from datamodules.preparation.file_names import printable
     from lightning_modules.components.checkpoint_archive import check_checkpoint
-    from renderers.io.errors import UserError
 
     if args.default_model is not None:
         return _ship(args)
+    if args.usdz is not None:
+        from experiments.commands.reconstruct.usdz import write_usdz
+
+        out = _file(args.out or args.usdz.resolve().with_name(f"{args.usdz.resolve().name}.usdz"), ".usdz")
+        write_usdz(args.usdz, out)
+        print(printable(f"{out}: the face in metres, with its texture"))
+        return 0
     check_checkpoint(args.onnx)
-    out: Path = args.out or args.onnx.with_suffix(".onnx")
-    if out.suffix.lower() != ".onnx":
-        raise UserError(f"export: --out {out}: give a name that ends in .onnx")
+    out = _file(args.out or args.onnx.with_suffix(".onnx"), ".onnx")
 
     from experiments.training.checkpoint import load_module
     from lightning_modules.base import FaceModule
     from renderers.io.atomic_file import written_atomically
+    from renderers.io.errors import UserError
 
     module = load_module(args.onnx, Trust.of(args))
     if not isinstance(module, FaceModule):
@@ -62,6 +72,14 @@ def run(args: argparse.Namespace) -> int:
         write_onnx(module, temporary)
     print(printable(f"{out}: {INPUT} (batch, 3, {module.image_size}, {module.image_size}) in [0, 1] -> coefficients"))
     return 0
+
+
+def _file(out: Path, ending: str) -> Path:
+    from renderers.io.errors import UserError
+
+    if out.suffix.lower() != ending:
+        raise UserError(f"export: --out {out}: give a name that ends in {ending}")
+    return out
 
 
 def _ship(args: argparse.Namespace) -> int:
