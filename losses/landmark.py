@@ -8,8 +8,8 @@ from torch import Tensor
 from renderers.camera import REFERENCE_SIZE
 from renderers.landmarks68 import BROWS, INNER_MOUTH, LANDMARKS, NOSE, OUTER_MOUTH
 
-STRONG = 10.0  # MGCNet's
-STRONG_EXPRESSION = 20.0  # the specular paper's
+STRONG = 10.0
+STRONG_EXPRESSION = 20.0
 
 
 def landmark_weights() -> Tensor:
