@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
+from experiments.commands.counting import whole_number
 from experiments.training.stored_module import Trust, add_trust_arguments
 from lightning_modules.components.checkpoint_archive import check_checkpoint
 from renderers.io.errors import UserError
@@ -86,15 +87,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--subjects",
-        type=_positive,
+        type=whole_number(1),
         metavar="N",
         help="how many at most (default: 70 for rogue, 512 for heads, else all there are)",
     )
     parser.add_argument(
         "--output", type=Path, metavar="DIR", help="where results go (default: evaluate/NAME in the checkpoint's run)"
     )
-    parser.add_argument("--seed", type=_natural, default=0, help="which faces and corruptions (default: %(default)s)")
-    parser.add_argument("--batch_size", type=_positive, default=10, help="faces at a time (default: %(default)s)")
+    parser.add_argument(
+        "--seed", type=whole_number(0), default=0, help="which faces and corruptions (default: %(default)s)"
+    )
+    parser.add_argument("--batch_size", type=whole_number(1), default=10, help="faces at a time (default: %(default)s)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -148,17 +151,3 @@ def default_output(checkpoint: Path | None, suite: str) -> Path:
         return Path("runs/evaluate") / suite
     folder = RunFolder.of_checkpoint(checkpoint)
     return (folder.path if folder else checkpoint.with_suffix("")) / "evaluate" / suite
-
-
-def _positive(text: str) -> int:
-    return _whole(text, 1)
-
-
-def _natural(text: str) -> int:
-    return _whole(text, 0)
-
-
-def _whole(text: str, low: int) -> int:
-    if not text.isdecimal() or int(text) < low:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {low}")
-    return int(text)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from experiments.commands.counting import whole_number
 from experiments.training.stored_module import Trust, add_trust_arguments
 from lightning_modules.components.checkpoint_archive import check_checkpoint
 from renderers.io.errors import UserError
@@ -46,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="texels of the albedo, normal and displacement maps, of a checkpoint that finds detail (default: 512)",
     )  # fmt: skip
     parser.add_argument(
-        "--workers", type=int, default=os.cpu_count() or 1, metavar="N",
+        "--workers", type=whole_number(1), default=os.cpu_count() or 1, metavar="N",
         help="processes for a folder, each of which takes about 1 GB (default: one for each core)",
     )  # fmt: skip
     add_trust_arguments(parser)
