@@ -134,13 +134,11 @@ def draw_picture(found: Sequence[Law], device: torch.device, path: Path) -> None
         for number, one in enumerate(one for one in found if one.size == kind):
             seconds = np.array([cost.median_s for cost in one.cost])
             plot.loglog(one.sizes, seconds[0] * np.array(one.sizes) / one.sizes[0], color="0.75", linewidth=2)
-            plot.loglog(one.sizes, seconds, "o-", label=one.of, color=f"C{number}", linewidth=3, markersize=9)
-            plot.text(
-                one.sizes[-1], seconds[-1] / 2, f"{one.exponent:.2f}", color=f"C{number}", fontsize=18, ha="right",
-                va="top",
-            )  # fmt: skip
+            label = f"{one.of}: {one.exponent:.2f}"
+            plot.loglog(one.sizes, seconds, "o-", label=label, color=f"C{number}", linewidth=3, markersize=9)
             ends = one.sizes[0], one.sizes[-1]
-            plot.set_xticks(ends, [f"{size:,}" for size in ends], fontsize=18)
+            labels = plot.set_xticks(ends, [f"{size:,}" for size in ends], fontsize=18)
+            labels[-1].label1.set_horizontalalignment("right")  # inside the picture
         plot.set_xticks([], minor=True)
         plot.yaxis.set_major_locator(LogLocator(numticks=4))
         plot.yaxis.set_minor_formatter(NullFormatter())
@@ -148,7 +146,7 @@ def draw_picture(found: Sequence[Law], device: torch.device, path: Path) -> None
         plot.set_xlabel(kind, fontsize=20)
         low, high = plot.get_ylim()
         plot.set_ylim(low, high * (high / low) ** 0.35)  # room for the legend
-        plot.legend(fontsize=15, loc="upper left", frameon=False)
+        plot.legend(fontsize=14, loc="upper left", frameon=False, handlelength=0.8, borderaxespad=0)
         if place % 2:
             plot.set_ylabel("seconds", fontsize=20)
     threads = counted(torch.get_num_threads(), "threads")
