@@ -30,10 +30,10 @@ def five_points(landmarks: np.ndarray) -> np.ndarray:
 
 
 def model_template(face_model: MorphableModel, size: int = 224) -> np.ndarray:
-    """Where the five points stand in a canonical crop: those of the mean face, drawn by the default camera.
+    """The places of the five points in a canonical crop: those of the mean face under the default camera.
 
     Args:
-        face_model: whose mean face is meant.
+        face_model: the model of that mean face.
         size: side of the crop in pixels.
 
     Returns:
@@ -79,7 +79,7 @@ def _reference_template() -> np.ndarray:
 
 
 def default_template(size: int = 224) -> np.ndarray:
-    """`model_template` of the embedded default face, (5, 2) pixels; the face model is read once a process."""
+    """`model_template` of the embedded face model, (5, 2) pixels. Each process reads the face model once."""
     return _reference_template() * (size / 224)
 
 
@@ -157,7 +157,7 @@ class Alignment:
 def align(landmarks: np.ndarray, template: np.ndarray, size: int = 224) -> Alignment:
     """The least-squares similarity that brings five points onto the template (Umeyama 1991).
 
-    A profile's eyes nearly coincide; the distance from eyes to mouth then holds the scale.
+    In a profile the eyes nearly coincide. Then the distance from eyes to mouth fixes the scale.
 
     Args:
         landmarks: (68, 2) photograph pixels.
