@@ -104,8 +104,8 @@ class SmallEncoder(ImageEncoder):
 # %% [markdown]
 # ## Train it
 #
-# Lightning trains it on synthetic faces. `validation_step` is inherited, and reports the same metrics for every paper. A
-# network learns so few faces by heart, so here it is validated on the same faces; default runs have thousands of them.
+# Lightning trains it on synthetic faces. `validation_step` is inherited, and reports the same metrics for every paper.
+# So few faces are learned by heart, so here it is validated on the same faces; default runs have thousands of them.
 
 # %%
 torch.manual_seed(0)
