@@ -105,7 +105,7 @@ class SmallEncoder(ImageEncoder):
 # ## Train it
 #
 # Lightning trains it on synthetic faces. `validation_step` is inherited, and reports the same metrics for every paper.
-# So few faces are learned by heart, so here it is validated on the same faces; default runs have thousands of them.
+# A network learns so few faces by heart, so here it is validated on them; default runs have thousands of faces.
 
 # %%
 torch.manual_seed(0)
