@@ -1,4 +1,4 @@
-"""Consistency of coefficient vectors, judged by a discriminator."""
+"""Consistency of coefficient vectors, judged by a discriminator of pairs."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def consistency_loss(guiding: Tensor, corrupted: Tensor) -> Tensor:
     coefficients that the discriminator takes for those of guiding pictures.
 
     Args:
-        guiding: (B, 2) the discriminator's answer to the clean images' coefficients.
-        corrupted: (B, 2) its answer to the occluded or noisy ones'.
+        guiding: (B, 2) the discriminator's answer to the clean images' coefficients beside themselves.
+        corrupted: (B, 2) its answer to the occluded or noisy ones' beside the clean ones'.
 
     Returns:
         scalar, the mean over both.

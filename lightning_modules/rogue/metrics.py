@@ -25,6 +25,10 @@ class RobustnessMetrics(NamedMetrics):
     Landmark NME; the cosine distance of identity features between the clean picture and what was drawn (ROGUE, table
     4); and where the truth is known the vertex errors of section 4.2: of the shape in model space, of the face as it is
     turned in camera space, and of the texture; and the shape's after a similarity, with its size apart.
+
+    Of every corrupted copy also `posed_drift_mm`: the posed vertex error against what the same network made of the
+    clean picture. Errors against the exact truth hold what the clean picture leaves unknown, whatever covers it; this
+    has none of that. It says nothing of how good the clean answer is, so read it beside the clean pictures' errors.
     """
 
     NAMES = ("clean", "rational", "delusional", "noisy")
@@ -37,6 +41,7 @@ class RobustnessMetrics(NamedMetrics):
             {
                 **shape_metrics(),
                 "posed_rmse_mm": PosedVertexRMSE(),
+                "posed_drift_mm": PosedVertexRMSE(),
                 "texture_rmse": TextureRMSE(),
                 "yaw_error_deg": PoseError("yaw"),
                 "nme": LandmarkNME(),
@@ -67,6 +72,8 @@ class RobustnessMetrics(NamedMetrics):
             known["nme"].update(rendering.landmarks, batch.landmarks)
             rendered_features = self.identity_encoder(rendering.image.clamp(0, 1), rendering.landmarks)
             known["cosine_distance"].update(rendered_features, target_features)
+            if name != "clean":
+                known["posed_drift_mm"].update(rendering.vertices, renderings["clean"].vertices)
         if batch.truth is None:
             return
         true = self.layout.split(batch.truth.coefficients)

@@ -185,10 +185,10 @@ class ROGUE(FaceModule):
         return terms
 
     def consistency(self, coefficients: Mapping[str, Coefficients]) -> Tensor:
-        """L_C = L_CO + L_CN (7): each discriminator on the guiding coefficients and those of its own corruption."""
-        parts = []
+        """L_C = L_CO + L_CN (7): each discriminator on guiding coefficients beside themselves and its corruption's."""
+        guiding, parts = coefficients["clean"], []
         for name, judge in self.discriminators.items():
-            answers = judge(self.joined([coefficients["clean"], coefficients[name]]))
+            answers = judge(self.joined([guiding, guiding]), self.joined([guiding, coefficients[name]]))
             parts.append(consistency_loss(*answers.chunk(2)))
         return torch.stack(parts).sum()
 

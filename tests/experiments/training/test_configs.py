@@ -71,6 +71,7 @@ def test_no_configuration_is_forgotten() -> None:
         "mgcnet/table.yaml",
         "rogue/default.yaml",
         "rogue/paper.yaml",
+        "rogue/paper_balanced.yaml",
         "rogue/sweep.yaml",
         "rogue/table.yaml",
         "self_augmentation/default.yaml",
@@ -146,6 +147,7 @@ def test_rogue_default(elsewhere: Path) -> None:
             "cosine_distance",
         ):
             assert np.isfinite(final[f"val/{kind}/{name}"])
+        assert kind == "clean" or np.isfinite(final[f"val/{kind}/posed_drift_mm"])
     with Image.open(folder / "preview.png") as picture:
         assert picture.width > 12 * 64
     checkpoint = folder / "checkpoints" / "last.ckpt"
@@ -301,7 +303,8 @@ def test_paper_at_full_size(elsewhere: Path) -> None:
 
 
 @pytest.mark.slow
-def test_rogue_paper_at_full_size(elsewhere: Path) -> None:
+@pytest.mark.parametrize("name", ["paper", "paper_balanced"])
+def test_rogue_paper_at_full_size(elsewhere: Path, name: str) -> None:
     """ResNet-50, 224 px, 35,709 vertices, on photographs: a real step of the network and of both discriminators."""
     (elsewhere / "data").mkdir()
     write_fake_bfm(elsewhere / "data" / "BFM_model_front.mat", full_size=True)
@@ -312,7 +315,7 @@ def test_rogue_paper_at_full_size(elsewhere: Path) -> None:
     ]  # fmt: skip
     one_process = ["--trainer.devices=1", "--trainer.strategy=auto", "--trainer.max_steps=1"]
     offline = ["--model.init_args.backbone.init_args.pretrained=false", "--trainer.val_check_interval=1"]
-    command = ["fit", "--config", "experiments/rogue/paper.yaml", *little, *one_process, *offline]
+    command = ["fit", "--config", f"experiments/rogue/{name}.yaml", *little, *one_process, *offline]
     assert main(command) == 0
     metrics = json.loads((run_folder(elsewhere, "rogue") / "metrics.json").read_text())
     assert metrics["final"]["val/landmark"] != metrics["initial"]["val/landmark"]
