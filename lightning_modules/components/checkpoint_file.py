@@ -62,7 +62,10 @@ def read_initial_weights(module: LightningModule, path: Path) -> dict[str, Any]:
 
 
 def _read_shipped(module: LightningModule, path: Path) -> dict[str, Any]:
-    """Weights as `experiments.training.shipped_model` writes them, beside a file that names their face model."""
+    """Weights as `experiments.training.shipped_model` writes them, beside a file that names their face model.
+
+    What a paper regresses beside the face model's coefficients stands last in the head, and stays as the module has it.
+    """
     if not path.is_file():
         raise UserError(f"checkpoint {path}: no such file")
     about = path.with_suffix(".json")
@@ -81,6 +84,8 @@ def _read_shipped(module: LightningModule, path: Path) -> dict[str, Any]:
             f"checkpoint {path}: it holds no {missing}: give the module the backbone that it was trained with, "
             "lightning_modules.dense_face.ThinResNet"
         )
+    for name in ("regressor.head.weight", "regressor.head.bias"):
+        known[name] = torch.cat([known[name], own[name][len(known[name]) :]])
     return {"state_dict": {**own, **known}, "face_model": face_model}
 
 
