@@ -17,7 +17,7 @@ from renderers.illumination import AMBIENT, turned_light
 
 LATER_SETTINGS = ("side_light", "specular", "ggx", "texture_detail", "displacement", "heads")
 LAMP_ANGLE = 60.0  # degrees from the viewing axis, at most
-LAMP_SPREAD = 0.25  # standard deviation of its tangents around those of the diffuse light's dominant direction
+LAMP_SPREAD = 0.15  # standard deviation of its tangents around those of the diffuse light's dominant direction
 LAMP_DISTANCE = (6.0, 20.0)  # decimetres from the origin
 SHININESS = (6.0, 32.0)  # of skin: a roughness of about 0.25 to 0.5
 INTENSITY = (1.0, 4.0)

@@ -29,8 +29,6 @@ from renderers.face_models.base import MorphableModel
 from renderers.io.errors import UserError
 from renderers.specular_renderer import SPECULAR_COEFFICIENTS, SpecularRenderer, SpecularRendering
 
-LAMP = ("light_position", "shininess", "intensity")
-
 
 class Specular(FaceModule):
     """One network for shape, pose, diffuse and specular albedo, soft light and one lamp; equation (6) as its loss.
@@ -42,9 +40,6 @@ class Specular(FaceModule):
         identity_start: the training step from which the identity term counts. The first faces are shapeless, and their
             identity features say nothing.
         mouth_start: the training step from which the inner mouth term counts (the paper's: 50,000).
-        lamp_start: the training step up to which the lamp stays above the camera, where zero coefficients put it. Over
-            as many steps more it moves gradually to where the network puts it. A lamp that is free from the start moves
-            out to the side, where its highlights cost least while the face does not fit the photograph yet.
         known_focal_length: whether the pictures' intrinsics are those they were taken with. Then the factor f of
             equation (3) is 1: with it the size of a face could be put down to three causes, to identity, distance or f.
     """
@@ -62,7 +57,6 @@ class Specular(FaceModule):
         weights: SpecularWeights = SpecularWeights(),
         identity_start: int = 0,
         mouth_start: int = 0,
-        lamp_start: int = 0,
         known_focal_length: bool = False,
         optimizer: Callable[[Iterable], Optimizer] = Adam,
         schedule: Literal["constant", "cosine"] = "constant",
@@ -74,7 +68,7 @@ class Specular(FaceModule):
         )
         self.weights = weights
         self.starts = {"identity": identity_start, "mouth": mouth_start}
-        self.lamp_start, self.known_focal_length = lamp_start, known_focal_length
+        self.known_focal_length = known_focal_length
         self.register_buffer("landmark_weights", mouth_and_brow_weights(weights.eyes), persistent=False)
         self.own_metrics = SpecularMetrics(face_model)
         self.start_from(init_weights)
@@ -89,8 +83,6 @@ class Specular(FaceModule):
     def training_step(self, batch: FaceBatch, batch_idx: int) -> Tensor:
         step = self.global_step
         coefficients = self(batch.image)
-        if step < 2 * self.lamp_start:
-            coefficients = with_held_lamp(coefficients, max(0, step - self.lamp_start) / self.lamp_start)
         rendering = self.draw(coefficients, batch)
         weights = self.weights.at(step, self.starts)
         terms = self.terms(batch, coefficients, rendering, weights)
@@ -180,9 +172,3 @@ class Specular(FaceModule):
         if batch.truth is not None and batch.truth.specular is not None:
             pictures["true specular"] = batch.truth.specular
         return pictures
-
-
-def with_held_lamp(coefficients: Coefficients, share: float) -> Coefficients:
-    """The same faces, their lamp between the one that zeros decode to (share 0) and their own (share 1)."""
-    held = {name: share * coefficients.extra[name] for name in LAMP}
-    return replace(coefficients, extra={**coefficients.extra, **held})

@@ -128,8 +128,8 @@ def test_lamps_stand_about_where_the_diffuse_light_comes_from(turns: bool) -> No
         lamp = scene["light_position"]
         cosine = (ahead * lamp).sum(axis=1) / np.linalg.norm(ahead, axis=1) / np.linalg.norm(lamp, axis=1)
         angles.append(np.rad2deg(np.arccos(cosine)))
-    assert 8 < np.median(angles) < 22
-    assert np.quantile(angles, 0.9) < 45  # where the light is nearly even, its direction is chance's
+    assert 4 < np.median(angles) < 14
+    assert np.quantile(angles, 0.9) < 30  # where the light is nearly even, its direction is chance's
 
 
 def test_ggx_draws_the_same_people_under_the_same_lamps() -> None:

@@ -128,19 +128,6 @@ def test_terms_wait_for_their_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     assert seen == [always, always | {"mouth"}, always | {"mouth", "identity"}]
 
 
-@pytest.mark.parametrize(("step", "moves"), [(4, False), (5, False), (6, True), (10, True)])
-def test_the_lamp_stands_still_until_its_step(monkeypatch: pytest.MonkeyPatch, step: int, moves: bool) -> None:
-    batch, _ = shiny_batch()
-    module = make_module(lamp_start=5)
-    monkeypatch.setattr(type(module), "global_step", property(lambda self: step))
-    monkeypatch.setattr(module, "log_terms", lambda *arguments, **options: None)
-    module.training_step(batch, 0).backward()
-    rows = module.regressor.layout.split(module.regressor.head.weight.grad.T)
-    for name in ("light_position", "shininess", "intensity"):
-        assert bool(rows.extra[name].abs().sum() > 0) == moves
-    assert rows.extra["scale"].abs().sum() > 0 and rows.illumination.abs().sum() > 0
-
-
 def test_a_known_focal_length_is_left_alone() -> None:
     batch, truth = shiny_batch()
     scaled = replace(truth, extra={**truth.extra, "scale": torch.full_like(truth.extra["scale"], 0.1)})
