@@ -24,7 +24,14 @@ from datamodules.camera_effects import CameraEffects, CameraRanges
 from datamodules.detected_landmarks import DetectedLandmarks
 from datamodules.sampler import EpochSampler, evaluation_loader, run_seed, training_loader
 from datamodules.synthesis.facial_detail import FacialDetail, detail_key
-from datamodules.synthesis.scenes import INTENSITY, SHININESS, SceneSettings, sample_background, sample_scene
+from datamodules.synthesis.scenes import (
+    INTENSITY,
+    LAMP_SPREAD,
+    SHININESS,
+    SceneSettings,
+    sample_background,
+    sample_scene,
+)
 from renderers.camera import default_intrinsics
 from renderers.coefficients import Coefficients
 from renderers.face_models.base import MorphableModel
@@ -33,6 +40,7 @@ from renderers.face_renderer import FaceRenderer, Rendering
 from renderers.io.atomic_file import folder_written_atomically
 from renderers.io.cache import cache_dir, made_once
 from renderers.io.errors import UserError
+from renderers.reflectance import blinn_phong, ggx
 from renderers.specular_renderer import Lamp, lit
 from renderers.uv.detail import draw_detail
 
@@ -123,7 +131,8 @@ class SyntheticFaces(Dataset[MultiViewBatch]):
         """The shiny faces (B, 3, H, W), and the truth's fields `HIGHLIGHTS`."""
         lamp = {name: coefficients.extra[name] for name in LAMP}
         albedo = self.face_model.specular(coefficients.albedo)
-        shiny = lit(rendering, albedo, coefficients.illumination, Lamp(*lamp.values()))
+        lobe = ggx if self.settings.ggx else blinn_phong
+        shiny = lit(rendering, albedo, coefficients.illumination, Lamp(*lamp.values()), lobe)
         truth = {**lamp, "diffuse": shiny.diffuse.clamp(0, 1), "specular": shiny.specular.clamp(0, 1)}
         return shiny.image, truth
 
@@ -346,7 +355,7 @@ class SyntheticMultiView(LightningDataModule):
             tensors = [self.face_model.get_buffer(name) for name in ("mean_specular", "flat_specular_basis")]
             content = b"".join(tensor.cpu().contiguous().numpy().tobytes() for tensor in tensors)
             key["specular_albedo"] = hashlib.sha256(content).hexdigest()[:12]
-            key["highlights"] = {"added in": "linear light", "shininess": SHININESS, "intensity": INTENSITY}
+            key["highlights"] = {"lamp": LAMP_SPREAD, "shininess": SHININESS, "intensity": INTENSITY}
         if self.settings.detailed:
             key["detail"] = detail_key(self.face_model)
         if self.settings.heads is not None:

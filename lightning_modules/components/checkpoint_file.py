@@ -76,7 +76,10 @@ def read_shipped(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def _shipped_contents(module: LightningModule, path: Path) -> dict[str, Any]:
-    """A checkpoint of the module with the shipped network as its `regressor`."""
+    """A checkpoint of the module with the shipped network as its `regressor`.
+
+    What a paper regresses beside the face model's coefficients comes last in the head, and stays as the module has it.
+    """
     weights, about = read_shipped(path)
     own = module.state_dict()
     named = {f"regressor.{name}": value for name, value in weights.items()}
@@ -87,6 +90,8 @@ def _shipped_contents(module: LightningModule, path: Path) -> dict[str, Any]:
             f"checkpoint {path}: it holds no {missing}: give the module the backbone that it was trained with, "
             "lightning_modules.dense_face.ThinResNet"
         )
+    for name in ("regressor.head.weight", "regressor.head.bias"):
+        known[name] = torch.cat([known[name], own[name][len(known[name]) :]])
     face_model = {"name": "default", "fingerprint": about["face_model"]}
     return {"state_dict": {**own, **known}, "face_model": face_model}
 
