@@ -37,7 +37,7 @@ class LandmarkNME(MeanMetric):
 def yaw_bin(yaw: Tensor) -> Tensor:
     """Which of `YAW_BINS` a face belongs to: (B,) degrees of either sign -> (B,) 0, 1 or 2.
 
-    A bin's upper limit belongs to it; beyond 90 degrees is the last one's too, as in AFLW2000-3D's own count.
+    A bin includes its upper limit. Faces beyond 90 degrees belong to the last bin, as in AFLW2000-3D's own count.
 
     >>> yaw_bin(torch.tensor([-12.0, 30.0, 30.1, 95.0])).tolist()
     [0, 0, 1, 2]
@@ -46,9 +46,10 @@ def yaw_bin(yaw: Tensor) -> Tensor:
 
 
 class YawBinnedNME(Metric):
-    """`landmark_nme` by the true yaw, in percent, and the mean of the bins (AFLW2000-3D; MGCNet, table 1).
+    """`landmark_nme` in percent for each of `YAW_BINS`, and the mean of the bins (AFLW2000-3D; MGCNet, table 1).
 
-    The bins weigh the same, however many faces they hold. A face whose true points span no area is left out.
+    In that mean the bins weigh the same, however many faces they hold. A face whose true points span no area is left
+    out.
     """
 
     is_differentiable = False
