@@ -49,7 +49,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@echo "Setting up .venv, once: some minutes, about $(if $(ON_CPU),3,7) GB"
 	@touch .venv/.installing
 	@$(if $(ON_CPU),sed -nE 's/^(torch|torchvision)==[^; ]*/&+cpu/p' "$$CONSTRAINTS" > $(CPU_PINS))
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c "$$CONSTRAINTS" $(ON_CPU) -e '.[attributes,demo,dev,docs,launch]' \
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c "$$CONSTRAINTS" $(ON_CPU) -e '.[attributes,demo,dev,docs,launch,usd]' \
 	  $(if $(ON_CPU),|| { echo "CPU=1 takes torch's wheels for CPUs (+cpu) from an index that your own pip's settings name; else leave it out"; exit 2; })
 	@$(if $(ON_CPU),$(BIN)/python -m pip uninstall --quiet --yes easypytorch3d)
 	@$(BIN)/python -c 'from renderers.face_models.default.model import load_default; load_default()'

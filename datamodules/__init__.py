@@ -1,4 +1,4 @@
-"""What training reads: typed batches and the data modules that yield them.
+"""The training data: typed batches, and the data modules that yield them.
 
 `__init__.pyi` lists the public names. Each is imported when it is first used.
 """

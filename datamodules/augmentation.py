@@ -1,4 +1,5 @@
-"""Augmentation of photographs: geometry a sample at a time on the CPU, color a batch at a time on the device."""
+"""Augmentation of photographs: of the geometry sample by sample on the CPU, of the colours batch by batch on the
+device."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ from renderers.landmarks68 import MIRROR
 
 @dataclass(frozen=True)
 class GeometrySettings:
-    """How far a crop is moved; each is drawn evenly from [-x, x].
+    """How far a crop is moved at most. Each shift, scale and turn is drawn uniformly from [-x, x].
 
     Attributes:
         shift: fraction of the image's side.
@@ -34,8 +35,8 @@ class GeometrySettings:
 class GeometryAugmentation:
     """Shifts, scales, rotates and mirrors one image with its landmarks and its skin weights.
 
-    Not for views of one face: their relative poses and their common camera would no longer hold. What comes in from
-    outside the image is black, with no skin.
+    It is not for views of one face, which would lose their relative poses and their common camera. Pixels from outside
+    the image are black and no skin.
     """
 
     def __init__(self, settings: GeometrySettings = GeometrySettings()) -> None:
@@ -70,9 +71,9 @@ class GeometryAugmentation:
             seed: the same seed moves in the same way.
 
         Returns:
-            The three of them again, of the same shapes and types; landmarks may come to lie outside the image.
+            The three moved, of the same shapes and types. Landmarks may then lie outside the image.
         """
-        # Mirroring has a random stream of its own; otherwise it would be correlated with the shift.
+        # Mirroring has a random stream of its own, or it would be correlated with the shift.
         mirrored = np.random.default_rng((seed, 1)).random() < self.settings.mirror
         pipeline = self._mirrored if mirrored else self._plain
         pipeline.set_random_seed(seed)
@@ -85,7 +86,7 @@ class GeometryAugmentation:
 class ColorAugmentation(nn.Module):
     """Brightness, contrast, saturation, hue, blur, grayscale and sensor noise, drawn anew for every image.
 
-    Images that `MultiViewBatch.views` names are left as they are: the views of a face must keep their common colors.
+    Images that `MultiViewBatch.views` names stay as they are: the views of a face must keep their common colours.
     """
 
     def __init__(self) -> None:

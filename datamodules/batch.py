@@ -27,24 +27,25 @@ def _moved(value: Any, *args: Any, **kwargs: Any) -> Any:
 
 @dataclass
 class Truth(_Movable):
-    """What a synthetic image was made from. B images.
+    """The exact truth of B synthetic images. Maps are 0 where there is no face.
 
     Attributes:
         coefficients: (B, L) in the layout of the face model that drew them.
-        depth: (B, 1, H, W) decimetres, 0 where there is no face; `depth > 0` is the exact mask.
-        light_position: (B, 3) of the highlights, decimetres in the posed frame; this and the next four are None unless
-            the faces have highlights.
+        depth: (B, 1, H, W) decimetres; `depth > 0` is the exact mask. With whole heads it is also 0 where something
+            hides the face.
+        light_position: (B, 3) of the highlights' lamp, decimetres in the posed frame. This and the next four are None
+            unless the faces have highlights.
         shininess: (B, 1) exponent of the highlights.
         intensity: (B, 1) of their lamp, positive.
-        diffuse: (B, 3, H, W) what the image would be without highlights, in [0, 1], 0 where there is no face.
-        specular: (B, 3, H, W) what it would be of the highlights alone, likewise; inside the face the image is the
-            clamped sum of both as light, `encode(decode(diffuse) + decode(specular))` of `renderers.color`.
-        vertex_albedo: (B, V, 3) RGB in [0, 1], the linear albedo with the detail that no face model has; this and
-            the next are None unless the faces have such detail.
-        normals: (B, 3, H, W) unit, camera space, of the surface with its wrinkles; 0 where there is no face.
-        parsing: (B, 1, H, W) uint8, what each pixel shows, a number of `synthesis.parsing.PARSING`; this and
-            the next are None unless whole heads are drawn. Then depth is 0 too where something hides the face.
-        landmarks_visible: (B, 68) bool, which landmarks lie inside the picture with nothing before them.
+        diffuse: (B, 3, H, W) the image without highlights, in [0, 1].
+        specular: (B, 3, H, W) the highlights alone, in [0, 1]. Inside the face the image is the clamped sum of both as
+            light, `encode(decode(diffuse) + decode(specular))` of `renderers.color`.
+        vertex_albedo: (B, V, 3) RGB in [0, 1], the linear albedo with detail that no face model has. This and the next
+            are None unless the faces have such detail.
+        normals: (B, 3, H, W) unit, camera space, of the surface with its wrinkles.
+        parsing: (B, 1, H, W) uint8, a number of `synthesis.parsing.PARSING` for each pixel. This and the next are None
+            unless whole heads are drawn.
+        landmarks_visible: (B, 68) bool, the landmarks that lie inside the picture with nothing in front of them.
     """
 
     coefficients: Tensor
@@ -69,10 +70,10 @@ class FaceBatch(_Movable):
         landmarks: (B, 68, 2) pixels, continuous, origin at the image's top-left corner.
         skin: (B, 1, H, W) skin weight in [0, 1].
         intrinsics: (B, 3, 3) pixels.
-        truth: where the images are synthetic.
-        skin_probability: (B, 1, H, W) how likely each pixel's colour is skin's, in [0, 1], where the data tells it.
-        contour: (B,) bool, the images whose jaw landmarks mark the visible outline of the face (as dlib's do) and not
-            fixed points of the head; None: no image's do.
+        truth: of synthetic images; else None.
+        skin_probability: (B, 1, H, W) probability in [0, 1] that the pixel's colour is skin's; None if not computed.
+        contour: (B,) bool. True: the image's jaw landmarks mark the visible outline of the face, as dlib's do. False:
+            they are fixed points of the head. None: false for all images.
     """
 
     image: Tensor
@@ -97,16 +98,16 @@ class MultiViewBatch(FaceBatch):
     """Images of which some are views of one person with one expression.
 
     Attributes:
-        views: (G, N) rows of `image` that show the same face, the target view in the middle column. Images that no row
-            names are single views: they feed the 2D terms only. G may be 0.
-        epipolar: (G,) bool, the groups whose epipolar term counts; None: every group's does.
+        views: (G, N) rows of `image` that show the same face, the target view in the middle column. Images that it does
+            not name are single views, which have the 2D terms only. G may be 0.
+        epipolar: (G,) bool, the groups whose epipolar term counts; None: all groups.
     """
 
     views: Tensor | None = None
     epipolar: Tensor | None = None
 
     def pairs(self) -> tuple[Tensor, Tensor]:
-        """(target, source) rows of `image`, each (G * (N - 1),): every source view beside its group's target.
+        """(target, source) rows of `image`, each (G * (N - 1),). Each pair has one source view and its group's target.
 
         >>> batch = MultiViewBatch(*[torch.zeros(3, 1)] * 4, views=torch.tensor([[0, 1, 2]]))
         >>> [rows.tolist() for rows in batch.pairs()]
@@ -128,7 +129,7 @@ class MultiViewBatch(FaceBatch):
         return self.epipolar.repeat_interleave(len(targets) // len(self.epipolar))
 
     def targets(self) -> Tensor:
-        """Rows of `image` that are no source view: the middle of every group, and the single views."""
+        """Rows of `image` that are not source views: the target of every group, and the single views."""
         is_target = torch.ones(len(self), dtype=torch.bool, device=self.image.device)
         is_target[self.pairs()[1]] = False
         return is_target.nonzero().squeeze(1)
@@ -136,7 +137,7 @@ class MultiViewBatch(FaceBatch):
 
 @dataclass
 class CorruptedBatch(FaceBatch):
-    """B clean faces, and the same pictures occluded or noisy.
+    """B clean faces, and occluded or noisy copies of their pictures.
 
     Attributes:
         corrupted: the images by the corruption's name ("rational", "delusional", "noisy"), each (B, 3, H, W) in [0, 1].

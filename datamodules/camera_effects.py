@@ -1,4 +1,5 @@
-"""What a camera and image files do to a picture: exposure, noise, blur, JPEG. Drawn for every batch, on its device."""
+"""Effects of cameras and image files on pictures: exposure, noise, blur, JPEG. Drawn anew for every batch, on its
+device."""
 
 from __future__ import annotations
 
@@ -12,36 +13,36 @@ from torch import Tensor, nn
 from datamodules.batch import FaceBatch, MultiViewBatch
 from renderers.color import decode, encode
 
-REFERENCE = 128  # pixels along the side of pictures that lengths in pixels are stated for
+REFERENCE = 128  # side of a picture to which lengths in pixels refer
 LUMINANCE = (0.2126, 0.7152, 0.0722)
 CURVE = 1025  # entries of a tone curve
-BLOCK = 16  # pixels: JPEG's own coding works on whole blocks
+BLOCK = 16  # pixels; JPEG codes whole blocks
 
 
 @dataclass(frozen=True)
 class CameraRanges:
-    """How strong each effect gets, (least, most) drawn evenly, and how many pictures have it.
+    """The strength of each effect, drawn uniformly from (least, most), and the share of pictures that have it.
 
     Attributes:
         exposure: stops.
-        white_balance: logarithm of red's and of blue's gain.
+        white_balance: logarithm of the gains of red and of blue.
         gamma: logarithm of the tone curve's exponent.
-        contrast: share of an S-shaped curve; below 0 it is turned about, and the picture is flatter.
+        contrast: share of an S-shaped tone curve. Below 0 the curve is inverted, and the picture becomes flatter.
         saturation: 1 leaves colours as they are.
         grayscale: share of pictures without colours.
-        resolution: share of the side's pixels that a picture was scaled down to, and up again.
-        low_resolution: share of pictures that were.
-        defocus: deviation of a Gaussian, pixels of a picture of 128.
+        resolution: factor by which a picture is scaled down before it is scaled up again.
+        low_resolution: share of pictures that are scaled.
+        defocus: standard deviation of a Gaussian, pixels of a picture of 128.
         defocused: share of pictures out of focus.
-        motion: length of the blur, likewise in pixels.
-        moved: share of pictures with it.
-        shot_noise: variance over the light, in display values; a sensor's ISO.
-        read_noise: deviation, in display values.
-        noisy: share of pictures with both.
+        motion: length of the motion blur, pixels of a picture of 128.
+        moved: share of pictures with motion blur.
+        shot_noise: variance per unit of light, in display values; it grows with a sensor's ISO.
+        read_noise: standard deviation, in display values.
+        noisy: share of pictures with both kinds of noise.
         sharpening: strength.
-        sharpened: share of pictures with it.
+        sharpened: share of sharpened pictures.
         jpeg: quality.
-        compressed: share of pictures coded again.
+        compressed: share of pictures that are coded as JPEG.
     """
 
     exposure: tuple[float, float] = (-0.8, 0.7)
@@ -68,7 +69,8 @@ class CameraRanges:
 class CameraEffects(nn.Module):
     """Exposure, white balance, tone, blur, noise, scaling and coding, in the order in which a camera applies them.
 
-    Views of one face (`MultiViewBatch.views`) come from one camera: they share what is drawn, but for the noise itself.
+    Views of one face (`MultiViewBatch.views`) come from one camera. They share all random strengths, but have noise of
+    their own.
 
     Args:
         ranges: of the effects.
@@ -87,7 +89,7 @@ class CameraEffects(nn.Module):
         return replace(batch, image=self.taken(batch.image, camera))
 
     def taken(self, image: Tensor, camera: Tensor) -> Tensor:
-        """(B, 3, H, W) pictures as they come from cameras (B,): pictures with the same number share one."""
+        """(B, 3, H, W) pictures as cameras give them. Pictures with the same number in `camera` (B,) share a camera."""
         ranges, scale = self.ranges, image.shape[-1] / REFERENCE
         draw = _Draws(camera)
         image = _colors(image.clamp(0, 1), ranges, draw)
@@ -111,23 +113,23 @@ class _Draws:
         self.camera = camera
 
     def __call__(self, limits: tuple[float, float]) -> Tensor:
-        """(B,) in the limits."""
+        """(B,) uniform in the limits."""
         low, high = limits
         return low + (high - low) * torch.rand(len(self.camera), device=self.camera.device)[self.camera]
 
     def chance(self, share: float) -> Tensor:
-        """(B,) bool, true for so many."""
+        """(B,) bool, true for this share of the cameras."""
         return self((0.0, 1.0)) < share
 
 
 def _some(image: Tensor, chosen: Tensor, change: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """The pictures, of which the chosen (B,) are changed."""
+    """The pictures, with `change` applied to the chosen (B,) bool ones."""
     rows = chosen.nonzero()[:, 0]
     return image.index_copy(0, rows, change(image[rows], rows).clamp(0, 1)) if len(rows) else image
 
 
 def _colors(image: Tensor, ranges: CameraRanges, draw: _Draws) -> Tensor:
-    """Exposure and white balance of the light; gamma, contrast and saturation of what is shown."""
+    """Exposure and white balance act on linear light, gamma, contrast and saturation on display values."""
     red, blue = draw(ranges.white_balance).exp(), draw(ranges.white_balance).exp()
     gain = torch.stack([red, torch.ones_like(red), blue], dim=1) * torch.exp2(draw(ranges.exposure))[:, None]
     level = torch.linspace(0, 1, CURVE, device=image.device).expand(1, 1, -1)
@@ -140,9 +142,9 @@ def _colors(image: Tensor, ranges: CameraRanges, draw: _Draws) -> Tensor:
 
 
 def _looked_up(image: Tensor, curve: Tensor) -> Tensor:
-    """(B, 3, H, W) in [0, 1] on the curves (B, 3, N) of their channels, linear between entries.
+    """Apply tone curves (B, 3, N), linear between entries, to (B, 3, H, W) in [0, 1].
 
-    Powers of every pixel cost a CPU five times as much.
+    Computing the powers for every pixel takes a CPU five times as long.
     """
     place = image.flatten(2) * (curve.shape[-1] - 1)
     below = place.long().clamp_max(curve.shape[-1] - 2)
@@ -171,7 +173,7 @@ def _noise(image: Tensor, shot: Tensor, read: Tensor) -> Tensor:
 
 
 def _scaled(image: Tensor, share: Tensor) -> Tensor:
-    """Down and up again; one picture at a time, as each has its own size."""
+    """Scale down and up again, picture by picture, because each has its own size."""
     size = image.shape[-2:]
     small = [[max(4, round(float(part) * side)) for side in size] for part in share]
     resize = nn.functional.interpolate
@@ -199,7 +201,7 @@ def _compressed(image: Tensor, quality: Tensor) -> Tensor:
 
 
 def _coded_by_libjpeg(image: Tensor, quality: Tensor) -> Tensor:
-    """Ten times as fast on a CPU as the same in tensors."""
+    """JPEG coding on the CPU, ten times as fast as by tensor operations."""
     from torchvision.io import decode_jpeg, encode_jpeg
 
     levels = (image * 255).round().byte()

@@ -14,10 +14,10 @@ NO_VIEWS = torch.zeros(0, 3, dtype=torch.long)
 
 
 def collate_faces(samples: Sequence[FaceBatch]) -> MultiViewBatch:
-    """Join samples with different numbers of images; `views` keeps naming its own rows.
+    """Join samples with different numbers of images; `views` is renumbered.
 
     Args:
-        samples: of single views, whose `views` are absent or empty, and of groups of three.
+        samples: groups of three views, and single views, whose `views` are absent or empty.
     """
     views, epipolar, start = [NO_VIEWS], [torch.zeros(0, dtype=torch.bool)], 0
     for sample in samples:
@@ -38,12 +38,12 @@ def collate_faces(samples: Sequence[FaceBatch]) -> MultiViewBatch:
 
 
 def group_sample(views: Sequence[FaceBatch]) -> MultiViewBatch:
-    """Faces that are views of one face, the target in the middle -> one group."""
+    """Join views of one face, the target in the middle, into one group."""
     return replace(collate_faces(views), views=torch.arange(len(views))[None], epipolar=None)
 
 
 def _joined_contour(samples: Sequence[FaceBatch]) -> Tensor | None:
-    """(B,) which images' jaws are the visible contour; None where no image's is, which skips the computation."""
+    """`FaceBatch.contour` of the joined samples; None if it is false for all images, which saves work later."""
     parts = [torch.zeros(len(s), dtype=torch.bool) if s.contour is None else s.contour for s in samples]
     joined = torch.cat(parts)
     return joined if joined.any() else None

@@ -1,4 +1,4 @@
-"""Drawn heads on disk: pictures as JPEG, maps as PNG, in shards; numbers beside them as arrays."""
+"""A cache of drawn heads on disk: shards of JPEG pictures and PNG maps, and arrays of their numbers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FEW = 128  # for fewer people, starting several processes takes longer than draw
 
 
 class _Encoded(Dataset[tuple[Sample, dict[str, NDArray]]]):
-    """Each person's files and numbers, drawn when asked for."""
+    """Each person's files and numbers, drawn on demand."""
 
     def __init__(self, heads: SyntheticHeads) -> None:
         self.heads = heads
@@ -56,7 +56,7 @@ def _bytes(ending: str, picture: NDArray, options: list[int]) -> bytes:
 
 
 def write_heads(heads: SyntheticHeads, folder: Path) -> None:
-    """Draws every person into `folder`, which appears whole or not at all; on all cores where there are many.
+    """Draw every person into `folder`, on all cores if there are many people. The folder appears whole or not at all.
 
     Raises:
         UserError: the cache cannot be written.
@@ -101,11 +101,11 @@ def _mapped(path: Path) -> NDArray:
 
 
 class CachedHeads(Dataset[MultiViewBatch]):
-    """The heads that `write_heads` stored: those of `SyntheticHeads`, except for losses by JPEG.
+    """The heads that `write_heads` stored. They equal those of `SyntheticHeads` but for JPEG's losses.
 
     Args:
         folder: of the cache.
-        heads: what was written.
+        heads: the heads that were written.
 
     Raises:
         UserError: a file is missing, damaged, or of another number of people.

@@ -1,4 +1,4 @@
-"""Drawn heads cut out as a detector would cut them, and photographed by a camera that is not perfect."""
+"""Drawn heads, cropped as by a detector and photographed as by an imperfect camera."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from renderers.illumination import turned_light
 
 @dataclass(frozen=True)
 class CropJitter:
-    """How far a detector's crop is off, standard deviations.
+    """Standard deviations of the errors of a detector's crop.
 
     Attributes:
         scale: logarithm of the size.
@@ -38,14 +38,14 @@ class CropJitter:
 class HeadCrops(SyntheticMultiView):
     """Whole synthetic heads (`SyntheticMultiView` with `settings.heads`), cropped by their five points.
 
-    Every time a training picture is shown, it is cropped anew, a little off, and goes through another camera.
-    Validation pictures are drawn once and stay the same.
+    A training picture gets a new, slightly wrong crop and a new camera every time it is shown. Crops and cameras of
+    validation pictures stay the same.
 
     Args:
         face_model, batch_size, train_faces, val_faces, test_faces, seed, settings, num_workers: see
             `SyntheticMultiView`.
         size: pixels along a side of the crops.
-        picture_size: the same of the cached pictures that they are cut from.
+        picture_size: pixels along a side of the cached pictures, which the crops are cut from.
         jitter: of the crops.
     """
 
@@ -78,20 +78,20 @@ class HeadCrops(SyntheticMultiView):
             return self.photographed(batch)
 
     def photographed(self, batch: FaceBatch) -> FaceBatch:
-        """Another crop of every picture, as another camera took it."""
+        """The batch with new crops and new cameras."""
         return self.effects(self.crop(batch))
 
 
 class HeadCrop(nn.Module):
-    """Crops every picture of a batch by five of its landmarks, and says what its truth is there.
+    """Crops every picture of a batch by five of its landmarks, and changes its truth accordingly.
 
-    A similarity in the picture's plane is a camera turned about its axis, with another focal length and principal
-    point: everything stays exact.
+    A similarity in the picture's plane equals a camera that is turned about its axis and has another focal length and
+    principal point, so the truth stays exact.
 
     Args:
-        template: (5, 2) pixels of the crop, where the five points belong.
+        template: (5, 2) places of the five points in the crop, pixels.
         size: side of the crop, pixels.
-        jitter: of what a detector finds.
+        jitter: the detector's errors.
         layout: of the truth's coefficients.
     """
 
@@ -101,7 +101,7 @@ class HeadCrop(nn.Module):
 
     @torch.no_grad()
     def forward(self, batch: FaceBatch) -> FaceBatch:
-        """(B, 3, H, W) pictures -> crops of `size`; landmarks, intrinsics and truth belong to them."""
+        """(B, 3, H, W) pictures -> crops of `size`, with the crops' landmarks, intrinsics and truth."""
         device = batch.image.device
         factor, offset = self._similarity(batch.landmarks)
         grid = self._grid(factor, offset, batch.size)
@@ -128,7 +128,7 @@ class HeadCrop(nn.Module):
     def _similarity(self, landmarks: Tensor) -> tuple[Tensor, Tensor]:
         """Complex (B,) factor and offset: pixel x + iy of the picture -> factor (x + iy) + offset in the crop.
 
-        The least-squares similarity of the five points (Umeyama 1991) is, in complex numbers, a regression.
+        In complex numbers the least-squares similarity of the five points (Umeyama 1991) is a linear regression.
         """
         jitter, size = self.jitter, self.size
         eyes = landmarks[:, 36:48].unflatten(1, (2, 6)).mean(dim=2)
@@ -147,14 +147,14 @@ class HeadCrop(nn.Module):
         return factor, target.mean() + shift - factor * (middle[:, 0] + noise.mean(dim=1))
 
     def _grid(self, factor: Tensor, offset: Tensor, size: tuple[int, int]) -> Tensor:
-        """(B, S, S, 2) where each pixel of the crop lies in the picture, as grid_sample counts."""
+        """(B, S, S, 2) the place of each of the crop's pixels in the picture, in grid_sample's coordinates."""
         steps = torch.arange(self.size, device=factor.device) + 0.5
         pixels = torch.complex(steps.expand(self.size, -1), steps[:, None].expand(-1, self.size))
         places = torch.view_as_real((pixels - offset[:, None, None]) / factor[:, None, None])
         return 2 * places / places.new_tensor([size[1], size[0]]) - 1
 
     def _turned(self, vector: Tensor, turn: Tensor) -> Tensor:
-        """(B, L) coefficients of heads in pictures that are turned by (B,) radians, from x towards y down."""
+        """(B, L) coefficients of heads after their pictures were turned by (B,) radians, clockwise as one sees it."""
         found = self.layout.split(vector)
         angles = found.angles.clone()
         angles[:, 2] -= turn

@@ -25,7 +25,7 @@ from renderers.landmarks68 import LANDMARKS
 VIEWS = 3
 SINGLE_VIEW, MULTI_VIEW, EPIPOLAR = FLAGS = ("0", "1", "2")
 IN_STRIP = [1, 0, 2]
-"""Where the strip's pictures, from left to right, stand in a `_cam.txt`: its blocks tell of the target first."""
+"""Rows of a `_cam.txt`'s views, which begin with the target, in the order of the strip from left to right."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class ListedSample:
     """One row of `train.txt`.
 
     Attributes:
-        flag: "0" a single view, "1" three views of one face, "2" three views whose epipolar term counts too.
-        stem: the path that its files' names begin with.
+        flag: "0" is a single view, "1" three views of one face, "2" three views whose epipolar term counts too.
+        stem: path with which its files' names begin.
     """
 
     flag: str
@@ -78,8 +78,8 @@ def read_landmarks(path: Path) -> np.ndarray:
     """(3, 68, 2) continuous pixels of a `_cam.txt`, for the strip's pictures from left to right.
 
     The file holds a line of intrinsics (nine numbers) for each view, then for each view a header and 68 "x,y" lines.
-    Views stand in the order target, source left of it, source right of it. The intrinsics are ignored: they are the
-    release's assumed camera, and every crop here uses the default one.
+    The order of views is: target, source to its left, source to its right. The intrinsics are those of a camera that
+    the release assumes. They are ignored, because every crop here has the default camera.
 
     Raises:
         UserError: a file of another form.
@@ -109,7 +109,7 @@ def _read_strip(path: Path, mode: str) -> np.ndarray:
 
 
 class ListedFaces(Dataset[MultiViewBatch]):
-    """Samples of the list: three images of a multi-view row, the middle image alone of a single-view one."""
+    """Samples of the list: three images for a multi-view row, only the middle image for a single-view row."""
 
     def __init__(self, samples: Sequence[ListedSample], size: int) -> None:
         self.samples, self.size = samples, size
@@ -145,7 +145,7 @@ def _to_tensor(pixels: np.ndarray) -> Tensor:
 
 
 class MGCNetList(LightningDataModule):
-    """The mix of data sets that the paper trains on, in the layout its authors prepared it in.
+    """The mix of data sets that the paper trains on, in the layout that its authors prepared.
 
     Args:
         root: the folder that holds `train.txt` and its subdirectories.

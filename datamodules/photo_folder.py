@@ -26,10 +26,10 @@ class PreparedFaces(Dataset[FaceBatch]):
 
     Args:
         root: the prepared folder.
-        faces: which of them.
+        faces: the faces to read.
         prepared_size: side of the stored crops in pixels.
-        size: side of what comes out.
-        geometry: moves each sample; its seed is drawn from torch's generator, which `SeededSamples` seeds anew.
+        size: side of the returned images in pixels.
+        geometry: moves each sample. Its seed comes from torch's generator, which `SeededSamples` seeds for each sample.
     """
 
     def __init__(
@@ -55,11 +55,11 @@ class PreparedFaces(Dataset[FaceBatch]):
 
 
 class PreparedViews(Dataset[MultiViewBatch]):
-    """Prepared faces of which some are views of one face: three images a sample where there are, else one.
+    """Prepared faces with their views: samples of three images where a face has views, else of one.
 
     Args:
-        single: the faces as they come out alone.
-        shared: the same faces as they come out together: unmoved, or their relative poses would no longer hold.
+        single: the faces for samples of one.
+        shared: the same faces for samples of three. They are not moved, or they would lose their relative poses.
         rows: each sample's faces: (face,), or (view, target, view).
     """
 
@@ -77,22 +77,22 @@ class PreparedViews(Dataset[MultiViewBatch]):
 
 
 class PhotoFolder(PreparedData):
-    """Real photographs, prepared by `python -m experiments prepare`: a folder of them, or any data set it knows.
+    """Real photographs, prepared by `python -m experiments prepare`: a folder of them, or any data set that it knows.
 
     Yields `MultiViewBatch`: (B, 3, size, size) images, landmarks, skin weights and the default camera's intrinsics.
-    Training images are moved, mirrored and recolored; validation, test and prediction ones are not. A data set's own
-    split is kept. Where it has no validation part, some of its training people become one. A folder of photographs
-    has no split: some are kept for validation, and test uses those. Prediction uses all of them.
+    Images are moved, mirrored and recoloured in training only. A data set's own split is kept. If it has no validation
+    part, some of its training people become one. A folder of photographs has no split: some photographs are kept for
+    validation, and tests use the same. Prediction uses all photographs.
 
     Args:
         root, size, batch_size, num_workers, augment, seed, landmarks: see `PreparedData`; a folder is the `--out` of
             the command.
-        val_fraction: share of the photographs, or of a data set's people, kept for validation, at least one; a
-            photograph's faces stay together.
-        views: whether a training photograph that others show from further left and right comes with them, as a group
-            of three (MGCNet, section 4.1); groups are not moved, mirrored or recolored.
-        shares: of every training epoch that each folder of `root` makes up, in proportion to one another, see
-            `MixedSampler`; where None a folder counts as much as it has samples.
+        val_fraction: share of the photographs, or of a data set's people, that is kept for validation; at least one is.
+            The faces of a photograph stay together.
+        views: whether a training photograph comes with two that show the same face from further left and right, as a
+            group of three (MGCNet, section 4.1). Groups are not moved, mirrored or recoloured.
+        shares: of each folder of `root` in a training epoch, as proportions, see `MixedSampler`. By default each sample
+            counts alike.
     """
 
     def __init__(
@@ -145,7 +145,7 @@ class PhotoFolder(PreparedData):
                 warnings.warn(f"{root} holds {held}: it serves for training and for validation", stacklevel=2)
 
     def _faces(self, part: Split | None) -> ConcatDataset[FaceBatch]:
-        """The faces of one part of the data, of all of it where `part` is None."""
+        """The faces of one part of the data, or of all parts if `part` is None."""
         self.setup()
         train = part == "train"
         sets: list[Dataset[FaceBatch]] = []
@@ -176,7 +176,7 @@ class PhotoFolder(PreparedData):
         return joined
 
     def _loader(self, faces: ConcatDataset[FaceBatch], train: bool) -> DataLoader[MultiViewBatch]:
-        # The collate turns samples into batches, of which the loaders' types know nothing.
+        # The loaders' types do not know that the collate turns samples into batches.
         loader: Any
         if train:
             order = SeededSampler(faces, self.seed)

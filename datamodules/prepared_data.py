@@ -1,4 +1,4 @@
-"""What prepared faces have in common as training batches, however they are stored."""
+"""The common part of the data modules of prepared faces, whether these lie in a folder or in shards."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ KINDS = "3d are fixed points of the head, 2d mark the visible contour of the jaw
 
 
 def kind_of(contour: bool) -> str:
-    """What landmarks are called on the command line and in messages."""
+    """The name of a kind of landmarks on the command line and in messages."""
     return "2d" if contour else "3d"
 
 
@@ -39,10 +39,10 @@ def face_sample(
     Args:
         image: (S, S, 3) uint8 sRGB.
         skin: (S, S) uint8, 255 where skin is.
-        landmarks: (68, 2) float32 in pixels of what comes out.
-        contour: whether their jaw marks the visible outline of the face.
-        size: side of what comes out.
-        geometry: moves it; its seed is drawn from torch's generator.
+        landmarks: (68, 2) float32 in pixels of the batch's image.
+        contour: whether the jaw's landmarks mark the visible outline of the face.
+        size: side of the batch's image in pixels.
+        geometry: moves the crop. Its seed comes from torch's generator.
     """
     image, skin = _resized(image, size), _resized(skin, size)
     if geometry is not None:
@@ -109,10 +109,13 @@ class PreparedData(LightningDataModule):
             raise UserError(f"{type(self).__name__}: {name} is {value}, at least {low} is needed")
 
     def check_landmarks(self, kinds: Mapping[Path, Collection[str]]) -> None:
-        """Refuses two kinds of landmarks unless `mixed` was asked for, and folders without the kind that was.
+        """Check that every folder has the kind of landmarks that was asked for, and all the same unless `mixed` was.
 
         Args:
-            kinds: "3d", "2d" or both, of every folder.
+            kinds: "3d", "2d" or both, for every folder.
+
+        Raises:
+            UserError: a folder lacks that kind, or there are two kinds.
         """
         if self.landmarks is None and len({kind for held in kinds.values() for kind in held}) > 1:
             told = "; ".join(f"{root} has {' and '.join(sorted(held))}" for root, held in kinds.items())

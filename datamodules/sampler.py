@@ -1,4 +1,4 @@
-"""The order of samples: on one or many processes, from the start or from the middle of an epoch."""
+"""The order of samples on one or many processes, from the start or from the middle of an epoch."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from renderers.io.errors import UserError
 
 T = TypeVar("T")
 Place = tuple[int, int]
-"""(process, of how many)."""
+"""(number of the process from 0, number of processes)."""
 
 
 def this_place() -> Place:
-    """This process among those that train together; (0, 1) where there is one."""
+    """This process's place among those that train together; (0, 1) if it trains alone."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_rank(), torch.distributed.get_world_size()
     return 0, 1
 
 
 def _place_for(samples: Sized, what: str, place: Place | None) -> Place:
-    """Where this process stands, once there is a sample for each.
+    """The process's place, after a check that there is a sample for each process.
 
     Raises:
         UserError: there are fewer samples than processes.
@@ -38,7 +38,7 @@ def _place_for(samples: Sized, what: str, place: Place | None) -> Place:
 
 
 def share_of_batch(batch_size: int, processes: int) -> int:
-    """How many of a step's samples each process trains on: `batch_size` is that of all of them together.
+    """The number of a step's samples on each process, where all processes together have `batch_size`.
 
     Raises:
         UserError: the processes cannot have equal shares.
@@ -53,21 +53,21 @@ def share_of_batch(batch_size: int, processes: int) -> int:
 
 
 def run_seed() -> int:
-    """The seed of this run (`seed_everything`), which Lightning keeps in the environment; 0 outside a run."""
+    """The seed of this run (`seed_everything`), which Lightning stores in the environment; 0 outside a run."""
     return int(os.environ.get("PL_GLOBAL_SEED", "0"))
 
 
 class EpochSampler(DistributedSampler[int]):
     """Training samples in an order that is a function of (seed, epoch) alone.
 
-    Process r of P sees every P-th sample of that order, from the r-th on: so step k of P processes with batches of B/P
-    shows what step k of one with batches of B does. Where P does not divide the samples, the order's last ones, fewer
-    than P and others in every epoch, are left out: every process sees as many and none sees another's.
+    Process r of P sees every P-th sample of that order, from the r-th on. So P processes with batches of B/P see the
+    same samples in step k as one process with batches of B. If P does not divide the number of samples, the order's
+    last ones are left out, fewer than P and others in every epoch, so that all processes see equally many.
 
-    A `DistributedSampler` so that Lightning leaves it in its place.
+    It is a `DistributedSampler` so that Lightning does not replace it.
 
     Attributes:
-        skipped: this process's samples at the beginning of the epoch that are passed over, for they were seen.
+        skipped: number of this process's samples that are skipped at the start of the epoch, because they were seen.
 
     Raises:
         UserError: there are fewer samples than processes.
@@ -91,11 +91,11 @@ class EpochSampler(DistributedSampler[int]):
 
 
 class EvaluationSampler(DistributedSampler[int]):
-    """Every sample once, in order; many processes are dealt whole batches in turn.
+    """Every sample once, in order. Many processes get whole batches in turn.
 
-    Lightning's own sampler repeats samples until all processes have the same number, and counts them twice. Here one
-    process may have a batch more than another, which evaluation allows. A batch holds what it holds on one process, so
-    that what is drawn for a batch stays the same; only where there are fewer batches than processes are they divided.
+    Lightning's own sampler repeats samples until all processes have the same number, so that some count twice. Here one
+    process may have a batch more than another. Each batch is the same as on one process, so random draws for a batch
+    stay the same. Batches are only divided if there are fewer of them than processes.
 
     Raises:
         UserError: there are fewer samples than processes.
@@ -118,12 +118,12 @@ class EvaluationSampler(DistributedSampler[int]):
 class SeededSamples(Dataset[T], Generic[T]):
     """A data set whose samples draw random numbers from torch's generator: sample i of epoch e always draws the same.
 
-    The draws depend neither on the process that reads the sample nor on earlier samples. Indices carry the epoch:
-    `SeededSampler` gives them. An index beyond the data set's length is a repeat of a sample with new draws.
+    The draws depend neither on the process that reads the sample nor on earlier samples. `SeededSampler` gives indices
+    with their epoch. An index beyond the data set's length repeats a sample with new draws.
 
     Args:
         samples: the data set.
-        seed: beside the epoch and the index.
+        seed: of the draws, together with epoch and index.
     """
 
     def __init__(self, samples: Dataset[T], seed: int) -> None:
@@ -151,20 +151,21 @@ class SeededSampler(EpochSampler):
 
 
 class MixedSampler(SeededSampler):
-    """`SeededSampler` of data sets that stand one behind the other, each with a share of every epoch.
+    """`SeededSampler` of several data sets in a row, each of which has a share of every epoch.
 
-    An epoch is as long as all of them together. A data set with more samples than its share shows others of them in
-    every epoch; one with fewer shows all of them, then again, with numbers that `SeededSamples` knows as repeats.
+    An epoch has as many samples as all data sets together. A data set that is larger than its share shows other samples
+    in every epoch. A smaller one repeats its samples, by indices that `SeededSamples` knows as repeats.
 
     Args:
-        samples: of all data sets.
-        sizes: of each.
-        shares: of each, in proportion to one another; 0 leaves one out.
-        seed: beside the epoch.
-        place: of this process; by default what torch.distributed says.
+        samples: all data sets, joined.
+        sizes: number of samples of each data set.
+        shares: of each data set, as proportions; 0 leaves it out.
+        seed: of the order, together with the epoch.
+        place: of this process; by default that of torch.distributed.
 
     Raises:
-        UserError: not a share of at least 0 for every data set, none above 0, or one of a data set without samples.
+        UserError: the shares are not one number of at least 0 for each data set, all are 0, or a data set without
+            samples has a share.
     """
 
     def __init__(
@@ -193,9 +194,9 @@ class MixedSampler(SeededSampler):
 
 
 class ResumableLoader(DataLoader[T]):
-    """A `DataLoader` that can go on in the middle of an epoch, as Lightning's checkpoints want it.
+    """A `DataLoader` that can go on in the middle of an epoch; Lightning keeps its state in checkpoints.
 
-    Nothing is read before the first batch is asked for: by then the sampler knows the epoch.
+    It reads nothing before the first batch is asked for, because only then the sampler knows the epoch.
     """
 
     _given = 0
@@ -205,7 +206,7 @@ class ResumableLoader(DataLoader[T]):
         order, resumed = self.sampler, self._resumed
         self._given, self._resumed = 0, None
         assert self.batch_size is not None
-        if isinstance(order, EpochSampler):  # else Lightning has put another in its place: --trainer.overfit_batches
+        if isinstance(order, EpochSampler):  # With --trainer.overfit_batches Lightning has replaced it.
             order.skipped = 0
             if resumed is not None and resumed["epoch"] == order.epoch:
                 # If the number of processes or the batch size has changed, go back to the nearest whole batch.
@@ -217,7 +218,7 @@ class ResumableLoader(DataLoader[T]):
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """The epoch, how many batches of it were given, and how many samples of all processes are in one."""
+        """The epoch, the number of its batches given so far, and the number of samples of a batch on all processes."""
         order = self.sampler
         assert self.batch_size is not None
         if not isinstance(order, EpochSampler):
@@ -225,18 +226,18 @@ class ResumableLoader(DataLoader[T]):
         return {"epoch": order.epoch, "batches": self._given, "samples": self.batch_size * order.num_replicas}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """The next pass over that epoch begins where `state` ended."""
+        """Let the next pass over the epoch of `state` begin where `state` ended."""
         self._resumed = dict(state)
 
 
 def training_loader(dataset: Dataset[T], sampler: EpochSampler, batch_size: int, **options: Any) -> ResumableLoader[T]:
-    """Shuffled batches of this process; a last one that is not full is left out, unless the data set is that small.
+    """Shuffled batches of this process. A last batch that is not full is left out, unless it is the only one.
 
-    An epoch has as many steps on any number of processes.
+    An epoch has the same number of steps on any number of processes.
 
     Args:
         dataset: of samples.
-        sampler: their order.
+        sampler: the samples' order.
         batch_size: samples of a step, of all processes together.
         options: further arguments of `DataLoader`.
 
@@ -249,7 +250,7 @@ def training_loader(dataset: Dataset[T], sampler: EpochSampler, batch_size: int,
         batch_size=batch_size,
         sampler=sampler,
         drop_last=len(sampler) >= batch_size,
-        # The source of a loader process's own seed; torch's own generator, which training draws from, is left alone.
+        # Loader processes get their seeds from this generator, not from torch's own, which training draws from.
         generator=torch.Generator().manual_seed(sampler.seed),
         worker_init_fn=_ignore_interrupts,
         **options,
@@ -259,7 +260,7 @@ def training_loader(dataset: Dataset[T], sampler: EpochSampler, batch_size: int,
 def evaluation_loader(dataset: Dataset[T], batch_size: int, **options: Any) -> DataLoader[T]:
     """Batches of an `EvaluationSampler`, each whole on one process; the arguments are those of `training_loader`."""
     sampler = EvaluationSampler(dataset, batch_size)  # type: ignore[arg-type]
-    # As in `training_loader`; and loader processes that stay draw a seed once, those of a resumed run once more.
+    # As in `training_loader`. A resumed run starts loader processes once more, which would draw one more seed.
     generator = torch.Generator().manual_seed(sampler.seed)
     return DataLoader(
         dataset,
@@ -272,5 +273,5 @@ def evaluation_loader(dataset: Dataset[T], batch_size: int, **options: Any) -> D
 
 
 def _ignore_interrupts(_: int) -> None:
-    """Ctrl-C reaches a loader's processes too, but the trainer handles it and may still need a batch."""
+    """Let loader processes ignore Ctrl-C: the trainer handles it, and may still need a batch from them."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""Whole heads in real light, with hair, clothes and things: pictures like photographs, with exact truth."""
+"""Whole heads in real light, with hair, clothes and things: pictures that resemble photographs, with exact truth."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from renderers.face_models.linear import LinearModel
 TEXTURE_SIZE = 128
 MODES = {"brow_brightness": 7, "brow_density": 9, "iris_blue": 11, "iris_green": 12}
 """Columns of the default model's albedo, see `renderers.face_models.default.albedo.feature_modes`."""
-LOOKS, CAMERA, LIGHT, BACKGROUND, THINGS = range(3, 8)  # streams of their own, after those of the detail
+LOOKS, CAMERA, LIGHT, BACKGROUND, THINGS = range(3, 8)  # numbers of random streams; `SyntheticFaces` has 1 and 2
 
 
 @lru_cache(maxsize=1)
 def geometry_of(face_model: LinearModel, size: int) -> HeadGeometry:
-    """Built when the first head is drawn, and shared by the splits."""
+    """The heads' geometry. It is built when the first head is drawn, and all splits share it."""
     return HeadGeometry(face_model, size)
 
 
@@ -43,14 +43,14 @@ def _painter(face_model: LinearModel) -> FacialDetail:
 
 @lru_cache(maxsize=SKINS)
 def skin_texture(face_model: LinearModel, number: int) -> Tensor:
-    """(3, R, R) a texture of `FacialDetail`, the same for everybody who has this number."""
+    """(3, R, R) texture of `FacialDetail` number `number`; several people may have the same."""
     return _painter(face_model).texture(np.random.default_rng([number, SKINS]))
 
 
 class SyntheticHeads(SyntheticFaces):
-    """Item `index` is a function of (seed, split, index) alone: all views of one person.
+    """Whole heads. Item `index` holds all views of one person, and is a function of (seed, split, index) alone.
 
-    See `SyntheticFaces`; the settings' `heads` are there.
+    The arguments are those of `SyntheticFaces`, whose `settings.heads` is given.
     """
 
     face_model: LinearModel

@@ -1,4 +1,4 @@
-"""A data module around another one, for what is added to its batches on their device."""
+"""A data module around another one, whose batches it changes on their device."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class WrappedFaces(LightningDataModule):
     """Forwards every call to `data`. A subclass changes the batches in its `on_after_batch_transfer`.
 
     Args:
-        data: where the faces come from; its batches may be any `FaceBatch`.
+        data: the wrapped data module; its batches may be any `FaceBatch`.
     """
 
     def __init__(self, data: LightningDataModule) -> None:

@@ -14,8 +14,8 @@ GUIDING, CORRUPTED = 0, 1
 def consistency_loss(guiding: Tensor, corrupted: Tensor) -> Tensor:
     """L_CO and L_CN: Huber distance of the answers to the labels d_G = (1, 0), d_O = d_N = (0, 1) (ROGUE, (8), (9)).
 
-    A discriminator minimises it. The coefficient network has it with a minus sign (12): it learns coefficients of
-    corrupted pictures that the discriminator takes for guiding ones.
+    The discriminator minimises it. The coefficient network maximises it (12): it learns to give corrupted pictures
+    coefficients that the discriminator takes for those of guiding pictures.
 
     Args:
         guiding: (B, 2) the discriminator's answer to the clean images' coefficients beside themselves.

@@ -7,15 +7,15 @@ from torch import Tensor
 
 from losses.photometric import color_distance
 
-LEAST_LIGHT = 0.1  # irradiance; in less light a colour hardly depends on the albedo
+LEAST_LIGHT = 0.1  # irradiance; in weaker light a pixel's colour says little about the albedo
 SATURATED = 0.99  # a channel this bright is clipped: the true value is unknown
 
 
 def skin_photometric_loss(rendered: Tensor, image: Tensor, mask: Tensor, skin: Tensor) -> Tensor:
     """L_pho = 1/sum_M V sum_M ||V * (I - I_R)||_2 (finegrained, equation (7)).
 
-    M is the rendered face. Where a photograph is saturated, a brighter rendering is no error. An image without a pixel
-    that counts gives 0. The norm's gradient is 0 where two pixels agree.
+    M is the rendered face. Where the photograph is saturated, a brighter rendering costs nothing. An image without a
+    weighted pixel gives 0. The norm's gradient is 0 where two pixels agree.
 
     Args:
         rendered: (B, 3, H, W) rendered face, in [0, 1] before clamping.
@@ -49,7 +49,7 @@ def squared_identity_loss(features_a: Tensor, features_b: Tensor) -> Tensor:
 
 
 def unlit(image: Tensor, irradiance: Tensor) -> Tensor:
-    """The albedo T that shows a colour I = T * C under the light C; C counts as no less than `LEAST_LIGHT`.
+    """Solve I = T * C for the albedo T, given the colour I and the light C. C is raised to at least `LEAST_LIGHT`.
 
     Args:
         image: (B, 3, H, W) colours.
@@ -66,8 +66,8 @@ def detailed_albedo_loss(
 ) -> Tensor:
     """L_alb: L1 between the detailed albedo map and the unlit photograph (finegrained, equation (12)).
 
-    Where a texel is not visible, its mirror image across the face replaces it. The equation is missing in the paper's
-    text; this follows its description. A face without a visible texel gives 0.
+    Where a texel is not visible, the photograph's texel on the other side of the face replaces it. The paper describes
+    this term but does not print its equation. A face without a visible texel gives 0.
 
     Args:
         albedo: (B, 3, R, R) detailed albedo map.
@@ -107,8 +107,8 @@ def total_variation(displacement: Tensor, mask: Tensor) -> Tensor:
         mask: (1, 1, R, R) or (B, 1, R, R) bool, the chart; no difference is taken across its border.
 
     Returns:
-        (B,) decimetres along a side of the UV square, so that one weight holds for every R; about as large as the
-        change of the normals.
+        (B,) decimetres per side of the UV square, so that the same weight serves every R. Its size is about that of
+        `normal_change`.
     """
     inside = mask.expand_as(displacement).to(displacement.dtype)
     total = displacement.new_zeros(len(displacement))

@@ -1,4 +1,4 @@
-"""Inner mouth term: how far the model's mouth is open, by area."""
+"""Inner mouth term: compares the area of the model's open mouth with the labelled one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from renderers.camera import REFERENCE_SIZE
 from renderers.landmarks68 import INNER_MOUTH
 from renderers.raster.soft_mask import polygon_coverage
 
-CELL = 3.5  # pixels at 224 px: what the areas are compared in, whatever the image's size
+CELL = 3.5  # side of the cells in which the areas are compared, in pixels of a 224 px image
 SOFTNESS = 2.0  # cells; mouths that lie farther apart have no gradient towards each other
 MARGIN = 2  # cells round both mouths
 
@@ -19,11 +19,10 @@ MARGIN = 2  # cells round both mouths
 def inner_mouth_loss(predicted: Tensor, target: Tensor, image_size: int) -> Tensor:
     """L_mouth = |A - A^p|, the inner mouth's labelled area and that of the model (specular paper, equation (11)).
 
-    The cap that closes the model's mouth is the octagon over its eight inner-mouth landmark vertices, so that every
-    model with 68 landmarks has one. Both areas are drawn as soft coverage (`polygon_coverage`) and compared cell by
-    cell, so two equal areas at different places still differ. Where the model's lips pass through each other, its area
-    is negative, and the loss opens the mouth until they touch. A labelled area counts at least 0. Only the part inside
-    the image counts.
+    The model's mouth is the octagon through its eight inner-mouth landmark vertices, which every model with 68
+    landmarks has. Both areas are drawn as soft coverage (`polygon_coverage`) and compared cell by cell, so equal areas
+    at different places differ. Where the model's lips pass through each other, its area is negative, and the loss opens
+    the mouth until the lips touch. A negative labelled area is taken as 0. Only the part inside the image counts.
 
     Args:
         predicted: (B, 68, 2) the model's projected landmarks, pixels.
@@ -44,7 +43,7 @@ def inner_mouth_loss(predicted: Tensor, target: Tensor, image_size: int) -> Tens
 
 
 def _window(points: Tensor, cells: int) -> tuple[Tensor, tuple[int, int]]:
-    """Corner (B, 1, 2) and size (H, W), alike for the batch, of windows inside the image that hold all (B, N, 2)."""
+    """Windows inside the image that hold all (B, N, 2) points: corners (B, 1, 2), and one size (H, W) for the batch."""
     if points.is_cuda:  # the full window avoids a CUDA synchronisation
         return points.new_zeros(len(points), 1, 2), (cells, cells)
     low = (points.amin(dim=1).floor() - MARGIN).nan_to_num().clamp(0, cells - 1)

@@ -1,4 +1,4 @@
-"""Kernels of `losses.photometric`."""
+"""Warp kernels for the functions of the same names in `losses.photometric`."""
 
 from __future__ import annotations
 

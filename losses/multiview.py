@@ -12,12 +12,12 @@ from losses.photometric import color_distance
 from renderers.camera import REFERENCE_FOCAL, rays
 from renderers.units import MILLIMETRES
 
-# Cameras nearer than about this to each other (decimetres; 3 degrees of yaw) have no epipolar geometry to speak of.
+# Decimetres, which is about 3 degrees of yaw. Cameras that are closer to each other constrain a match hardly at all.
 MIN_BASELINE = 0.5
 
 
 def _covisible_mean(error: Tensor, covisible: Tensor) -> Tensor:
-    """1/|C| sum_C error, for (P, 1, H, W) each; 0 where C is empty. Values outside C have no effect, be they NaN."""
+    """1/|C| sum_C error over (P, 1, H, W) maps; 0 where C is empty. Values outside C have no effect, not even NaN."""
     kept = torch.where(covisible, error, torch.zeros_like(error)).flatten(1)
     return kept.sum(dim=1) / covisible.flatten(1).sum(dim=1).clamp_min(1)
 
@@ -27,7 +27,8 @@ def pixel_consistency_loss(
 ) -> Tensor:
     """L_pixel = 1/|C| sum_C |I_synthesized - I_t| (MGCNet, equation 3).
 
-    A pixel's error is the mean of its channels' absolute errors, or as in the paper's release their Euclidean distance.
+    A pixel's error is the mean absolute error of its channels, or the Euclidean distance of its colours, which the
+    paper's release takes.
 
     Args:
         synthesized: (P, C, H, W) the target view made from the source view's photograph, in [0, 1].
@@ -84,12 +85,13 @@ def essential_matrix(rotation: Tensor, translation: Tensor) -> Tensor:
 def epipolar_distance(rays_target: Tensor, rays_source: Tensor, rotation: Tensor, translation: Tensor) -> Tensor:
     """How far matched points lie from each other's epipolar lines (MGCNet, the summand of equation 5).
 
-    The distance |p'^T E p| / sqrt((E p)_1^2 + (E p)_2^2) of the source point from the target point's line is averaged
-    with its mirror image (target point, source point's line, E^T): the paper calls the form symmetric and prints one
-    half. The printed sum lacks the absolute values; without them signed distances would cancel.
+    The distance of the source point from the target point's line is |p'^T E p| / sqrt((E p)_1^2 + (E p)_2^2). It is
+    averaged with the distance of the target point from the source point's line, with E^T in place of E. The paper calls
+    its equation symmetric but prints only the first half. It prints no absolute values either; without them, distances
+    of opposite sign would cancel.
 
-    The quotient does not depend on the length of t, and is undefined for t = 0: two views in the same pose, as from an
-    untrained network. `MIN_BASELINE` under the root lets distance and gradient fade to 0 there.
+    The quotient does not depend on the length of t. At t = 0 it is undefined: both views have the same pose, as those
+    of an untrained network do. `MIN_BASELINE` under the root lets distance and gradient fade to 0 there.
 
     Args:
         rays_target: (P, N, 3) normalised coordinates (x, y, 1), see `renderers.camera.rays`.

@@ -9,13 +9,11 @@ from torch import Tensor
 
 from renderers.kernels.on_gpu import on_gpu
 
-SURE_SKIN = 0.5
+SURE_SKIN = 0.5  # skin probability above which MGCNet's release counts a pixel fully
 
 
 def saturate_skin(skin: Tensor) -> Tensor:
-    """Skin weights as MGCNet's release uses them: above 0.5 a pixel counts fully, below it keeps its own weight.
-
-    `render_loss` does not do this: it takes the weights as they are.
+    """Raise skin weights above 0.5 to 1, as MGCNet's release does; lower ones stay. `render_loss` does not do this.
 
     Args:
         skin: any shape, in [0, 1].
@@ -60,9 +58,9 @@ def render_loss(rendered: Tensor, image: Tensor, mask: Tensor, skin: Tensor) -> 
 def guided_render_loss(rendered: Tensor, mask: Tensor, surface_points: Tensor, image: Tensor, region: Tensor) -> Tensor:
     """L_O and L_N: the rendered face against the guiding one, ||I_O' - I_G||, ||I_N' - I_G|| (ROGUE, (10) and (11)).
 
-    Both faces stand on black, and every pixel that either covers counts. No landmark term acts on these faces: a loss
-    over the rendered pixels alone would shrink them. Rasterization gives no gradient at the outline. It is added here,
-    as the boundary term of Reynolds' transport theorem: the loss just inside minus the loss just outside, times the
+    Both faces stand on black, and every pixel of either face counts. A loss over the rendered face's pixels alone would
+    shrink the face, because no landmark term acts on it. Rasterization gives no gradient at the outline, so this
+    function adds it, as the boundary term of Reynolds' transport theorem: (loss just inside - loss just outside) x
     speed at which the surface crosses the side between the two pixels.
 
     Args:
@@ -85,7 +83,7 @@ def guided_render_loss(rendered: Tensor, mask: Tensor, surface_points: Tensor, i
 @on_gpu("losses.kernels")
 @torch.no_grad()
 def outline_gain(rendered: Tensor, guiding: Tensor, mask: Tensor) -> Tensor:
-    """How `guided_render_loss` changes if the rendered face grows by a pixel, to the right and downwards; no gradient.
+    """How `guided_render_loss` changes if the rendered face grows by a pixel to the right or down; without gradient.
 
     Args:
         rendered: (B, 3, H, W) the rendered face on black.

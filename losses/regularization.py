@@ -17,11 +17,13 @@ def coefficient_regularization(
     distance: float = 0.0,
     tint: float = 0.0,
     light: float = 0.0,
+    outside: float = 0.0,
 ) -> Tensor:
     """L_reg = w_id sum alpha^2 + w_exp sum beta^2 + w_tex sum gamma^2 (MGCNet, section 3.3) + w_z (t_z / 3.5 cm)^2.
 
     The last part is ours. One picture hardly tells how large a face is from how far away it stands, and without it the
-    identity alone pays for that. `light_regularization` is added where it has a weight.
+    identity alone pays for that. Ours too are `light_regularization`, and w_out sum max(0, -beta, beta - 1)^2 for
+    expressions that are blend weights; each is added where it has a weight.
 
     Args:
         coefficients: of B images.
@@ -31,6 +33,7 @@ def coefficient_regularization(
         distance: w_z.
         tint: see `light_regularization`.
         light: its strength.
+        outside: w_out.
 
     Returns:
         (B,)
@@ -41,6 +44,9 @@ def coefficient_regularization(
         + expression * coefficients.expression.square().sum(dim=-1)
         + albedo * coefficients.albedo.square().sum(dim=-1)
     )
+    if outside:
+        beyond = coefficients.expression - coefficients.expression.clamp(0, 1)
+        prior = prior + outside * beyond.square().sum(dim=-1)
     return prior + light_regularization(coefficients, tint, light) if tint or light else prior
 
 

@@ -13,7 +13,7 @@ def robustified_loss(identity_a: Tensor, identity_b: Tensor, attributes_a: Tenso
 
     Args:
         identity_a: (B, D) the photograph's identity features.
-        identity_b: (B, D) those of the view from elsewhere, or with a part hidden.
+        identity_b: (B, D) identity features of the turned or partly hidden view.
         attributes_a: (B, E) the photograph's attribute features.
         attributes_b: (B, E) the view's.
 

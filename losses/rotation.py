@@ -9,10 +9,10 @@ SMALLEST = 1e-12  # squared chord under the root, whose slope at 0 is infinite
 
 
 def geodesic_distance(first: Tensor, second: Tensor) -> Tensor:
-    """The angle of the rotation that leads from one to the other.
+    """The angle of the rotation that leads from one rotation to the other.
 
-    From the chord |R1 - R2| = 2 sqrt(2) sin(angle / 2), which is exact at small angles, where the usual arc cosine of
-    the trace is not.
+    It is computed from the chord |R1 - R2| = 2 sqrt(2) sin(angle / 2). That is exact at small angles; the usual arc
+    cosine of the trace is not.
 
     Args:
         first: (..., 3, 3).

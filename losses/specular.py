@@ -18,13 +18,13 @@ def specular_photometric_loss(
     skin_probability: Tensor,
     eta: float,
 ) -> Tensor:
-    """L_photo: the diffuse render alone where skin is sure, and the whole render (equations (8) and (9)).
+    """L_photo: compares the diffuse render with sure skin, and the whole render with the face (equations (8) and (9)).
 
-    sum_M C_skin ||I - I_d|| / sum_M C_skin + eta sum_M ||I - I_ds|| / |M|, where C_skin is the saturated skin
-    probability and M is where the rendered face and the face in the photograph overlap. The paper prints I_d + I_s for
-    I_ds. Light adds up before the gamma of (2); display values do not. Highlights have a low skin probability, so the
-    first term leaves them to the specular render. A term without any pixel is 0. The gradient reaches the colours, not
-    M.
+    sum_M C_skin ||I - I_d|| / sum_M C_skin + eta sum_M ||I - I_ds|| / |M|. C_skin is the saturated skin probability. M
+    is the overlap of the rendered face and the photograph's face. Highlights have a low skin probability, so the first
+    term leaves them to the specular render. For I_ds the paper prints I_d + I_s; but only linear light adds up, and the
+    renders are display values, behind the gamma of (2). A term without any pixel is 0. The gradient reaches the
+    colours, not M.
 
     Args:
         diffuse: (B, 3, H, W) render without highlights, display values in [0, 1] before clamping.
@@ -64,11 +64,11 @@ def specular_landmark_loss(predicted: Tensor, target: Tensor, weights: Tensor, i
 def uniform_loss(diffuse_colors: Tensor, illumination: Tensor) -> Tensor:
     """L_uniform: variance of the lit diffuse colours, and of each light weight over the channels (equation (13)).
 
-    1/|T| sum_i (t_i - t_mean)^2 + sum_b sum_c (lambda_bc - lambda_mean_b)^2, the first averaged over the channels too.
-    The paper prints no squares; without them both sums are always 0.
+    1/|T| sum_i (t_i - t_mean)^2 + sum_b sum_c (lambda_bc - lambda_mean_b)^2. The first part is also averaged over the
+    channels. The paper prints no squares; without them both sums would always be 0.
 
     Args:
-        diffuse_colors: (B, V, 3) T, the vertices' lit diffuse colours, display values as T of equation (2) is.
+        diffuse_colors: (B, V, 3) T of equation (2), the vertices' lit diffuse colours as display values.
         illumination: (B, 27) nine weights a channel, channel after channel.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Reflection models: diffuse (Lambert) and specular (Blinn-Phong)."""
+"""Reflection models: diffuse (Lambert) and specular (Blinn-Phong, and GGX, which the answers are not drawn with)."""
 
 from __future__ import annotations
 
@@ -55,6 +55,74 @@ def blinn_phong(
     Returns:
         (B, N, 3), never negative, at most the albedo.
     """
+    of_light, of_eye, between = _cosines(points, normals, light_position)
+    # Of unit vectors l and e: n . h = (n . l + n . e) / |l + e|, |l + e|^2 = 2 + 2 l . e
+    cosine = ((of_light + of_eye) * _inverse_root(2 + 2 * between)).clamp_min(0)
+    return specular_albedo.clamp_min(0) * ((of_light > 0) * cosine**shininess)[..., None]
+
+
+def ggx(specular_albedo: Tensor, points: Tensor, normals: Tensor, light_position: Tensor, shininess: Tensor) -> Tensor:
+    """Specular colour of the same light on a surface of microfacets (Walter et al., EGSR 2007).
+
+    c_s = 4 a^2 pi D F V (n . l): GGX's distribution D of roughness a, Schlick's F, and V = G / (4 (n . l) (n . e)) with
+    Smith's shadows of both directions, correlated by height (Heitz, JCGT 2014, equation 99). a^2 = 2 / (shininess + 2)
+    is the roughness that stands for a Blinn-Phong exponent; the peak is narrower and the tail longer. The light is so
+    bright that a surface that faces both light and eye reflects its albedo, as with `blinn_phong`.
+
+    Args:
+        specular_albedo: (B, N, 3), what is reflected straight on; below 0 counts as 0.
+        points: (B, N, 3) posed, decimetres.
+        normals: (B, N, 3) unit vectors in camera space.
+        light_position: (B, 3) in the frame of `points`, decimetres.
+        shininess: (B, 1), positive.
+
+    Returns:
+        (B, N, 3), never negative; 0 where light or eye stand behind the surface.
+    """
+    of_light, of_eye, between = _cosines(points, normals, light_position)
+    squared_cosine = (of_light + of_eye).square() / (2 + 2 * between).clamp_min(torch.finfo(points.dtype).eps)
+    roughness = 2 / (shininess + 2)  # a squared
+    lobe = ggx_distribution(squared_cosine, roughness)
+    fresnel = (1 - ((1 + between) / 2).clamp(0, 1).sqrt()) ** 5  # of the angle between light and half vector
+    albedo = specular_albedo.clamp_min(0)
+    reflected = albedo + (1 - albedo) * fresnel[..., None]
+    shadowed = smith_visibility(of_light, of_eye, roughness)
+    lit = (of_light > 0) & (of_eye > 0)
+    strength = 4 * math.pi * roughness * lobe * shadowed * of_light
+    return reflected * torch.where(lit, strength, 0.0)[..., None]
+
+
+def ggx_distribution(squared_cosine: Tensor, roughness: Tensor) -> Tensor:
+    """GGX's D: the area of microfacets, per solid angle, that face a direction.
+
+    Args:
+        squared_cosine: (B, N) of the angle between that direction and the normal.
+        roughness: (B, 1) a squared, in (0, 1].
+
+    Returns:
+        (B, N), whose integral over the hemisphere times the cosine is 1.
+    """
+    return roughness / (math.pi * (1 - squared_cosine * (1 - roughness)).square())
+
+
+def smith_visibility(of_light: Tensor, of_eye: Tensor, roughness: Tensor) -> Tensor:
+    """G / (4 (n . l) (n . e)) of GGX: the share of microfacets that both light and eye see.
+
+    Args:
+        of_light: (B, N) cosine between normal and light; as well as the next it means nothing below 0.
+        of_eye: (B, N) between normal and eye.
+        roughness: (B, 1) a squared.
+
+    Returns:
+        (B, N)
+    """
+    to_light = of_eye * (of_light.square() * (1 - roughness) + roughness).sqrt()
+    to_eye = of_light * (of_eye.square() * (1 - roughness) + roughness).sqrt()
+    return 0.5 / (to_light + to_eye).clamp_min(torch.finfo(of_eye.dtype).eps)
+
+
+def _cosines(points: Tensor, normals: Tensor, light_position: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(B, N) three times: of the angles between normal and light, normal and eye, light and eye."""
     eye = constant((0.0, 0.0, CAMERA_DISTANCE), points)
     # The summed axis goes to the front, which is twice as fast on a CPU.
     normals = normals.movedim(-1, 0).contiguous()
@@ -63,10 +131,7 @@ def blinn_phong(
     light_distance, eye_distance = _dot(to_light, to_light), _dot(to_eye, to_eye)
     of_light = _dot(normals, to_light) * _inverse_root(light_distance)
     of_eye = _dot(normals, to_eye) * _inverse_root(eye_distance)
-    between = _dot(to_light, to_eye) * _inverse_root(light_distance * eye_distance)
-    # Of unit vectors l and e: n . h = (n . l + n . e) / |l + e|, |l + e|^2 = 2 + 2 l . e
-    cosine = ((of_light + of_eye) * _inverse_root(2 + 2 * between)).clamp_min(0)
-    return specular_albedo.clamp_min(0) * ((of_light > 0) * cosine**shininess)[..., None]
+    return of_light, of_eye, _dot(to_light, to_eye) * _inverse_root(light_distance * eye_distance)
 
 
 def _dot(one: Tensor, other: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
 
@@ -72,7 +72,13 @@ class SpecularRendering(Rendering):
         return self.draw(self.specular_colors)
 
 
-def lit(rendering: Rendering, specular_albedo: Tensor, illumination: Tensor, lamp: Lamp) -> SpecularRendering:
+def lit(
+    rendering: Rendering,
+    specular_albedo: Tensor,
+    illumination: Tensor,
+    lamp: Lamp,
+    lobe: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor] = blinn_phong,
+) -> SpecularRendering:
     """The same faces under soft light and a lamp, without another rasterization.
 
     c = (t_d SH + t_s I BP) ** (1 / 2.2): light is added in linear values, and the sum encoded once (specular,
@@ -83,11 +89,11 @@ def lit(rendering: Rendering, specular_albedo: Tensor, illumination: Tensor, lam
         specular_albedo: (B, V, 3) linear.
         illumination: (B, 27) of the diffuse part.
         lamp: of the specular part.
+        lobe: `blinn_phong`, or another function of the same arguments.
     """
     vertices, normals = rendering.vertices, rendering.vertex_normals
     diffuse = lambertian(decode(rendering.vertex_albedo), normals, illumination)
-    shine = lamp.intensity[..., None] * specular_albedo
-    specular = blinn_phong(shine, vertices, normals, lamp.position, lamp.shininess)
+    specular = lamp.intensity[..., None] * lobe(specular_albedo, vertices, normals, lamp.position, lamp.shininess)
     kept = {f.name: getattr(rendering, f.name) for f in fields(Rendering)}
     return SpecularRendering(
         **{**kept, "vertex_colors": encode(diffuse + specular)},

@@ -76,6 +76,7 @@ ELSEWHERE = {
     "make train-specular CONFIG=paper": "tests/experiments/training/test_configs.py",
     "make table-finegrained": "tests/experiments/commands/test_table.py",
     "make train-finegrained CONFIG=paper": "tests/experiments/training/test_configs.py",
+    "make reconstruct ARGS=--camera": "tests/experiments/commands/test_webcam.py",
     "make reconstruct IMAGE=clip.mp4": "tests/experiments/commands/test_reconstruct_video.py",
     "make reconstruct IMAGE=folder ARGS=--same-person": "tests/experiments/commands/test_same_person.py",
     'make reconstruct IMAGES="a.jpg b.jpg"': "tests/experiments/commands/test_same_person.py",

@@ -22,20 +22,20 @@ from renderers.raster.interpolation import pixel_centres
 SHAPES = ("ellipse", "rectangle", "polygon", "blob", "stripes")
 PATTERNS = ("flat", "stripes", "checks", "gradient", "noise")
 MOST_SHAPES = 4
-SIDES = 7  # of a polygon, at most
+SIDES = 7  # most sides of a polygon
 WAVES = 4  # on a blob's outline
-CELLS = 16  # of the noise pattern, along each axis, before it repeats
+CELLS = 16  # along each axis of the noise pattern, which then repeats
 
 
 class DelusionalOcclusion(nn.Module):
-    """Covers a part of the face, drawn evenly from a range, with one to four random shapes in random patterns.
+    """Covers a random share of the face with one to four random shapes in random patterns.
 
-    The face is the convex hull of the 68 landmarks, as far as it lies in the picture (the whole picture where less than
-    sixteen pixels of it do). The shapes of an image grow together until they cover the part that was drawn: a pixel's
-    gauge is the scale at which the first of them reaches it, and the scale is that part's quantile over the face.
+    The face is the part of the 68 landmarks' convex hull inside the picture, or the whole picture if that part has less
+    than sixteen pixels. All shapes of an image grow together until they cover the share: a pixel's gauge is the scale
+    at which a shape first reaches it, and the final scale is the share's quantile of the gauge over the face.
 
     Args:
-        coverage: the least and the greatest covered part of the face, within [0, 1].
+        coverage: least and greatest share, within [0, 1]; the share is uniform between them.
 
     Raises:
         UserError: a coverage that is no such range.
@@ -45,7 +45,7 @@ class DelusionalOcclusion(nn.Module):
         super().__init__()
         least, most = coverage
         if not 0 <= least <= most <= 1:
-            raise UserError(f"coverage {coverage} is no range of parts: give two numbers, 0 <= least <= most <= 1")
+            raise UserError(f"coverage {coverage} is no range of shares: give two numbers, 0 <= least <= most <= 1")
         self.coverage = (least, most)
 
     @torch.no_grad()
@@ -74,11 +74,11 @@ class DelusionalOcclusion(nn.Module):
         return Corrupted(occluded.permute(0, 3, 1, 2).contiguous(), mask[:, None])
 
     def _scales(self, gauge: Tensor, hull: Tensor, draws: Draws) -> Tensor:
-        """(B, 1, 1) the scale at which a drawn part of the hull's pixels has a smaller gauge (B, H, W)."""
+        """(B, 1, 1) the scale below which the gauge (B, H, W) lies for a random share of the hull's pixels."""
         least, most = self.coverage
         count = hull.flatten(1).sum(dim=1)
         wanted = (draws.uniform(len(gauge), low=least, high=most) * count).round()
-        # Rounding must not carry a whole number over the edge.
+        # The rounded number must not leave the range.
         wanted = wanted.clamp((least * count - 1e-3).ceil(), (most * count + 1e-3).floor()).long()
         ranked = torch.where(hull, gauge, torch.inf).flatten(1).sort(dim=1).values
         scale = ranked.gather(1, (wanted - 1).clamp_min(0)[:, None])
@@ -86,7 +86,7 @@ class DelusionalOcclusion(nn.Module):
 
 
 def _frames(landmarks: Tensor, height: int, width: int, draws: Draws) -> tuple[Tensor, Tensor]:
-    """x, y (B, K, H, W) of the pixels as each shape sees them: from its centre, turned, in half-widths of the face."""
+    """x, y (B, K, H, W) of the pixels in each shape's frame: about its centre, turned, in half-widths of the face."""
     low, high = landmarks.amin(dim=1), landmarks.amax(dim=1)
     half = ((high - low) / 2).prod(dim=1).sqrt().clamp_min(1.0)[:, None, None, None]
     place = draws.uniform(2, len(landmarks), MOST_SHAPES, low=-0.1, high=1.1)
@@ -99,7 +99,7 @@ def _frames(landmarks: Tensor, height: int, width: int, draws: Draws) -> tuple[T
 
 
 def _gauges(x: Tensor, y: Tensor, draws: Draws) -> Tensor:
-    """(B, K, H, W) gauges of one to four shapes of random kinds; infinite for those an image has not."""
+    """(B, K, H, W) gauges of one to four shapes of random kinds; infinite for shapes that an image does not have."""
     batch = len(x)
     kind = draws.integers(batch, MOST_SHAPES, high=len(SHAPES))
     many = draws.integers(batch, 1, low=1, high=MOST_SHAPES + 1)
@@ -136,7 +136,7 @@ def _gauges(x: Tensor, y: Tensor, draws: Draws) -> Tensor:
 
 
 def _colors(x: Tensor, y: Tensor, top: Tensor, mask: Tensor, draws: Draws) -> Tensor:
-    """(N, 3) in [0, 1]: the N pixels of the mask in the patterns of the shapes `top` (B, H, W) that lie on them."""
+    """(N, 3) in [0, 1]: colours of the N pixels of the mask, by the patterns of the shapes `top` (B, H, W)."""
     shapes = len(x) * MOST_SHAPES
     kind = draws.integers(shapes, high=len(PATTERNS))
     frequency = draws.log_uniform(shapes, low=1.0, high=5.0)
@@ -151,7 +151,7 @@ def _colors(x: Tensor, y: Tensor, top: Tensor, mask: Tensor, draws: Draws) -> Te
     u = x[image, upper, row, column] * pitch[:, 0]
     v = y[image, upper, row, column] * pitch[:, 0]
     along, across = u.floor().int(), v.floor().int()
-    # CELLS is a power of two: its last bits go round, below 0 too.
+    # CELLS is a power of two, so the last bits repeat, below 0 too.
     cell = ((3 * v).floor().int() & (CELLS - 1)) * CELLS + ((3 * u).floor().int() & (CELLS - 1))
     mixtures = {
         "stripes": along & 1,

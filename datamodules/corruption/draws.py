@@ -1,4 +1,4 @@
-"""Random numbers from a generator that may live on another device, and what every corruption returns."""
+"""Random numbers from a generator on any device, and the result type of all corruptions."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torch import Tensor
 
 
 class Corrupted(NamedTuple):
-    """B pictures and where they were altered.
+    """B altered pictures.
 
     Attributes:
-        image: (B, 3, H, W) in [0, 1]; bit-equal to the clean picture outside the mask.
+        image: (B, 3, H, W) in [0, 1]; equal to the clean picture, bit by bit, outside the mask.
         mask: (B, 1, H, W) bool, the altered pixels.
     """
 
@@ -21,10 +21,10 @@ class Corrupted(NamedTuple):
 
 
 class Draws:
-    """Random numbers, drawn on the generator's device and moved to another: a seed gives the same on every device.
+    """Random numbers, drawn on the generator's device and then moved, so that a seed gives the same on every device.
 
     Args:
-        generator: torch's own one on the CPU where absent.
+        generator: by default torch's own on the CPU.
         device: where the numbers are used.
     """
 
@@ -33,12 +33,12 @@ class Draws:
         self._source = torch.device("cpu") if generator is None else generator.device
 
     def uniform(self, *shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
-        """Numbers of that shape, evenly from [low, high)."""
+        """Numbers of that shape, uniform in [low, high)."""
         drawn = torch.rand(shape, generator=self.generator, device=self._source)
         return drawn.to(self.device) * (high - low) + low
 
     def log_uniform(self, *shape: int, low: float, high: float) -> Tensor:
-        """Numbers whose logarithms are even in [log low, log high)."""
+        """Numbers of that shape, whose logarithms are uniform in [log low, log high)."""
         return low * (high / low) ** self.uniform(*shape)
 
     def normal(self, *shape: int) -> Tensor:
@@ -46,5 +46,5 @@ class Draws:
         return torch.randn(shape, generator=self.generator, device=self._source).to(self.device)
 
     def integers(self, *shape: int, low: int = 0, high: int) -> Tensor:
-        """Whole numbers of that shape, evenly from low to high - 1."""
+        """Whole numbers of that shape, uniform from low to high - 1."""
         return torch.randint(low, high, shape, generator=self.generator, device=self._source).to(self.device)

@@ -1,6 +1,6 @@
-"""The head on which rational occlusions are built, and how it is laid under 68 landmarks.
+"""The head on which rational occlusions are built, and the camera that lays it under 68 landmarks.
 
-Head frame: decimetres, x to the right of the picture, y up, z towards the viewer; the frame of the default face model.
+The head frame is that of the default face model: decimetres, x to the picture's right, y up, z towards the viewer.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from renderers.landmarks68 import INNER_MOUTH, LANDMARKS, MIRROR
 
-# Landmarks of the default face model's mean face on the picture's left and in the middle; millimetres.
+# Landmarks of the default face model's mean face, in the middle and on the picture's left; millimetres.
 _LEFT_LANDMARKS = {
     0: (-70.2, 23.6, -50.3), 1: (-69.6, 5.1, -46.0), 2: (-67.2, -14.6, -40.2), 3: (-62.5, -32.5, -35.0),
     4: (-57.3, -50.5, -32.4), 5: (-46.6, -69.2, -21.8), 6: (-34.5, -80.3, -11.2), 7: (-14.1, -91.7, -2.4),
@@ -30,7 +30,7 @@ _LEFT_LANDMARKS = {
     60: (-21.4, -48.4, 7.0), 61: (-8.3, -45.2, 16.1), 62: (0.0, -45.8, 16.9), 66: (0.0, -46.9, 17.3),
     67: (-6.2, -46.6, 16.6),
 }  # fmt: skip
-# More of the same face's skin (cheeks, forehead, chin), then guesses of the crown and of the chin's underside.
+# More points of that face's skin (cheeks, forehead, chin), then guessed points of the crown and under the chin.
 _LEFT_SKIN = (
     (-20, 8, 9), (-35, 8, 6), (-50, 8, -1), (-62, 12, -15), (-20, -10, 14), (-35, -10, 9), (-50, -10, 1),
     (-62, -10, -13), (-25, -27, 12), (-40, -30, 6), (-55, -30, -10), (-38, -45, 5), (-48, -50, -9), (-20, -70, 10),
@@ -43,13 +43,13 @@ _CHEEK_TO_CROWN = (  # (y, half the head's width there)
     (0.05, 0.705), (0.24, 0.71), (0.45, 0.71), (0.65, 0.7), (0.9, 0.6), (1.1, 0.38),
 )  # fmt: skip
 DISTANCE = 10.0  # decimetres from the camera to the frame's origin
-NEARNESS = 0.12  # decimetres within which a landmark's own deviation moves the points around it
+NEARNESS = 0.12  # decimetres; a landmark's deviation moves the points within about this distance
 HEAD_ROWS, HEAD_COLUMNS = 24, 21
 
 
 @cache
 def template() -> np.ndarray:
-    """(68, 3) the landmarks of a frontal mean face, decimetres, in the head frame."""
+    """(68, 3) the landmarks of the mean face in the head frame, decimetres."""
     points = np.zeros((LANDMARKS, 3))
     for index, point in _LEFT_LANDMARKS.items():
         points[MIRROR[index]] = np.array(point) * [-0.01, 0.01, 0.01]
@@ -84,19 +84,19 @@ def head_grid() -> np.ndarray:
 
 
 def landmark_weights(points: np.ndarray) -> np.ndarray:
-    """(V, 68) weights, which sum to 1, of the landmarks around (V, 3) points of the head frame."""
+    """(V, 68) weights of the landmarks around (V, 3) points of the head frame; each row sums to 1."""
     squared = ((points[:, None] - template()[None]) ** 2).sum(axis=-1)
     weights = 1 / (squared + NEARNESS**2) ** 2
     return weights / weights.sum(axis=1, keepdims=True)
 
 
 class Pose(NamedTuple):
-    """How B heads lie in their pictures: an affine camera, and what it leaves of the landmarks.
+    """The poses of B heads: affine cameras, and the deviations of the landmarks from them.
 
     Attributes:
         linear: (B, 3, 2) head frame -> pixels.
         offset: (B, 1, 2) pixels.
-        residual: (B, 68, 2) pixels, landmarks minus the template's.
+        residual: (B, 68, 2) pixels, landmarks minus the template's images.
         to_viewer: (B, 3) unit vector towards the camera, in the head frame.
         up: (B, 3) unit vector up the picture, in the head frame.
     """
@@ -112,7 +112,7 @@ class Pose(NamedTuple):
 
         Args:
             points: (B, V, 3) decimetres.
-            weights: (V, 68) of `landmark_weights`; without them all points move by the affine camera alone.
+            weights: (V, 68) of `landmark_weights`. Without them the points do not follow the landmarks' deviations.
 
         Returns:
             (B, V, 3) x, y in pixels, z the depth in decimetres.
@@ -125,9 +125,9 @@ class Pose(NamedTuple):
 
 
 def fit_pose(landmarks: Tensor) -> Pose:
-    """The affine camera that takes the template to (B, 68, 2) landmarks, by least squares.
+    """The least-squares affine camera from the template to (B, 68, 2) landmarks.
 
-    The template is solid, so that this camera is determined at any yaw, and linear in the landmarks.
+    The template is not flat, so its landmarks determine the camera at any yaw. The camera is linear in the landmarks.
     """
     solid = np.concatenate([template(), np.ones((68, 1))], axis=1)
     inverse = torch.as_tensor(np.linalg.pinv(solid), dtype=landmarks.dtype, device=landmarks.device)

@@ -1,4 +1,4 @@
-"""Surfaces of the rational occlusions, in the head frame (see head.py); each is linear in a few numbers of style."""
+"""Surfaces of the rational occlusions in the head frame (see head.py), nearly linear in a few numbers of style."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_filter
 
 from datamodules.corruption.head import head_grid, surface_depth, template
 
-# The part that a triangle belongs to. The head hides what is behind it, and is not drawn itself.
+# Parts, of which each triangle has one. The head is not drawn, but hides all that is behind it.
 HEAD, CLOTH, RIM, LENS, CORD, HAIR, FINGER, BACK = range(8)
 MORPHS = 3  # numbers of style that move vertices
 
@@ -22,9 +22,9 @@ class Mesh:
 
     Attributes:
         vertices: (V, 3) decimetres, head frame.
-        uv: (V, 2) across and along each surface, in [0, 1].
+        uv: (V, 2) in [0, 1], across and along each surface.
         faces: (F, 3).
-        parts: (F,) one of the names above.
+        parts: (F,) of the parts above.
     """
 
     vertices: np.ndarray
@@ -45,7 +45,7 @@ class _Builder:
         self.grid(head_grid(), HEAD)
 
     def grid(self, points: np.ndarray, part: int) -> None:
-        """(R, C, 3) points, joined with their neighbours; v grows along the rows, u along the columns."""
+        """Add (R, C, 3) points, joined with their neighbours. v grows from row to row, u from column to column."""
         rows, columns = points.shape[:2]
         index = np.arange(rows * columns).reshape(rows, columns) + self.count
         a, b, c, d = index[:-1, :-1], index[:-1, 1:], index[1:, :-1], index[1:, 1:]
@@ -58,12 +58,12 @@ class _Builder:
         self.count += rows * columns
 
     def both_sides(self, points: np.ndarray, part: int) -> None:
-        """The grid and its mirror image."""
+        """Add a grid and its mirror image."""
         self.grid(points, part)
         self.grid(points[:, ::-1] * [-1.0, 1.0, 1.0], part)
 
     def band(self, path: np.ndarray, height: float, part: int) -> None:
-        """An upright band along (N, 3) points, on both sides of the head."""
+        """Add an upright band along (N, 3) points, on both sides of the head."""
         half = np.array([0.0, height / 2, 0.0])
         self.both_sides(np.stack([path + half, path - half]), part)
 
@@ -72,7 +72,7 @@ class _Builder:
 
 
 def _on_head(x: np.ndarray, y: np.ndarray, gap: np.ndarray | float, stiffness: float = 0.0) -> np.ndarray:
-    """(R, C, 3) points over the head; a stiff cloth, of a width in grid steps, spans the hollows."""
+    """(R, C, 3) points over the head. Stiff cloth spans hollows of about `stiffness` grid steps."""
     depth = surface_depth(x, y)
     if stiffness > 0:
         depth = np.maximum(depth, gaussian_filter(depth, stiffness, mode="nearest"))
@@ -116,7 +116,7 @@ def glasses(style: np.ndarray) -> Mesh:
 
 
 def sunglasses(style: np.ndarray) -> Mesh:
-    """As glasses, larger."""
+    """Like glasses, but larger."""
     return _spectacles(0.26 + 0.03 * style[0], 0.18 + 0.07 * style[1], 0.03 + 0.03 * style[2], 0.5)
 
 
@@ -198,7 +198,7 @@ def hair_fringe(style: np.ndarray) -> Mesh:
 
 
 def _tube(path: np.ndarray, radii: np.ndarray, flatness: float = 1.0) -> np.ndarray:
-    """(N, 13, 3) rings round (N, 3) points that lie about in the plane z = 0; radii (N,), smaller along z."""
+    """(N, 13, 3) rings of radii (N,) round (N, 3) points near the plane z = 0; `flatness` shrinks them along z."""
     along = np.gradient(path, axis=0)
     along /= np.linalg.norm(along, axis=1, keepdims=True)
     across = np.cross(along, [0.0, 0.0, 1.0])

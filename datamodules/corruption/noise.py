@@ -19,16 +19,16 @@ POISSON_PEAK = (3.0, 30.0)
 SPECKLE_DEVIATION = (0.1, 0.8)
 PERIODIC_AMPLITUDE = (0.08, 0.45)
 PERIODIC_CYCLES = (4.0, 24.0)
-POISSON_TAIL = 1e-5  # counts less probable than this are never drawn: single precision cannot tell them apart
+POISSON_TAIL = 1e-5  # probability of the counts that are never drawn, because single precision cannot resolve them
 
 
 def gaussian(image: Tensor, strength: Tensor, draws: Draws) -> Tensor:
-    """image + deviation * normal, drawn for every value.
+    """image + deviation * normal, with a random number for every value.
 
     Args:
         image: (B, 3, H, W) in [0, 1].
         strength: (B,) in [0, 1], from the least to the greatest deviation.
-        draws: where the random numbers come from.
+        draws: source of the random numbers.
 
     Returns:
         (B, 3, H, W), not clamped.
@@ -37,7 +37,7 @@ def gaussian(image: Tensor, strength: Tensor, draws: Draws) -> Tensor:
 
 
 def salt_and_pepper(image: Tensor, strength: Tensor, draws: Draws) -> Tensor:
-    """A share of the pixels becomes white or black, as often one as the other; arguments as `gaussian`."""
+    """A share of the pixels becomes white or black, equally often; arguments as `gaussian`."""
     rate = _between(SALT_AND_PEPPER_RATE, strength)
     chance = draws.uniform(len(image), 1, *image.shape[2:])
     replaced = torch.where(chance < rate / 2, 0.0, 1.0)
@@ -45,9 +45,9 @@ def salt_and_pepper(image: Tensor, strength: Tensor, draws: Draws) -> Tensor:
 
 
 def poisson(image: Tensor, strength: Tensor, draws: Draws) -> Tensor:
-    """Photon noise: counts of mean peak * image, over the peak; the fewer photons, the stronger.
+    """Photon noise: counts with the mean peak * image, divided by the peak. Fewer photons make stronger noise.
 
-    Each count inverts the distribution function at one uniform number, so that the values are independent.
+    Each count inverts the distribution function at a uniform number of its own, so that the values are independent.
     Arguments as `gaussian`.
     """
     least, most = POISSON_PEAK
@@ -66,12 +66,12 @@ def poisson(image: Tensor, strength: Tensor, draws: Draws) -> Tensor:
 
 
 def speckle(image: Tensor, strength: Tensor, draws: Draws) -> Tensor:
-    """image * (1 + deviation * normal), drawn for every value; arguments as `gaussian`."""
+    """image * (1 + deviation * normal), with a random number for every value; arguments as `gaussian`."""
     return image * (1 + _between(SPECKLE_DEVIATION, strength) * draws.normal(*image.shape))
 
 
 def periodic(image: Tensor, strength: Tensor, draws: Draws) -> Tensor:
-    """One plane wave of grey in any direction, as electrical interference makes it; arguments as `gaussian`."""
+    """A grey plane wave in a random direction, like electrical interference; arguments as `gaussian`."""
     height, width = image.shape[2:]
     cycles = _between(PERIODIC_CYCLES, draws.uniform(len(image)))
     angle, phase = draws.uniform(2, len(image), 1, 1, 1, high=2 * math.pi)
@@ -82,7 +82,7 @@ def periodic(image: Tensor, strength: Tensor, draws: Draws) -> Tensor:
 
 
 def _between(ends: tuple[float, float], part: Tensor) -> Tensor:
-    """(B, 1, 1, 1) from (B,) parts of the way."""
+    """(B,) in [0, 1] -> (B, 1, 1, 1) between two ends."""
     low, high = ends
     return (low + (high - low) * part).view(-1, 1, 1, 1)
 
@@ -98,20 +98,20 @@ NOISE_KINDS = tuple(_KINDS)
 
 
 class Noise(nn.Module):
-    """Adds noise of one kind, drawn for every image, of a strength drawn evenly between two ends.
+    """Adds noise of a random kind to every image, with a strength that is uniform between two ends.
 
-    Strengths, the image being in [0, 1]:
+    The strengths, for images in [0, 1]:
         gaussian: standard deviation 0.05 to 0.4.
         salt_and_pepper: 3 to 50 % of the pixels.
-        poisson: 30 down to 3 photons at white (even in the logarithm).
+        poisson: 30 down to 3 photons at white, uniform in the logarithm.
         speckle: relative standard deviation 0.1 to 0.8.
         periodic: amplitude 0.08 to 0.45, 4 to 24 cycles across the image's longer side.
 
     Args:
-        kinds: among which to draw, each as often.
+        kinds: the possible kinds, all equally frequent.
 
     Raises:
-        UserError: a kind that there is not, or none.
+        UserError: an unknown kind, or none.
     """
 
     def __init__(self, kinds: Sequence[str] = NOISE_KINDS) -> None:
@@ -126,7 +126,7 @@ class Noise(nn.Module):
 
         Args:
             image: (B, 3, H, W) in [0, 1].
-            landmarks: (B, 68, 2) pixels; noise falls everywhere, whatever they are.
+            landmarks: (B, 68, 2) pixels; not used, because noise falls everywhere.
             generator: the same state draws the same; torch's own where absent.
 
         Returns:

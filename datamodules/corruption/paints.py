@@ -1,4 +1,4 @@
-"""Colours and patterns of the rational occlusions, evaluated on the points of their surfaces that a picture shows."""
+"""Colours and patterns of the rational occlusions, computed for the visible points of their surfaces."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from datamodules.corruption.meshes import BACK, CORD, FINGER, LENS
 
-GRAIN = 64  # values of the random texture along each axis, before it repeats
+GRAIN = 64  # values along each axis of the random texture, which then repeats
 HAIR_COLORS = (
     (0.05, 0.04, 0.04),
     (0.16, 0.1, 0.07),
@@ -44,14 +44,14 @@ class Hits:
     """N visible points of occluders in the pictures of a batch.
 
     Attributes:
-        image: (N,) which picture of the batch.
+        image: (N,) number of the picture in the batch.
         point: (N, 3) decimetres, head frame.
         u: (N,) across the surface, in [0, 1].
         v: (N,) along it.
         part: (N,) of `meshes`.
         light: (N,) cosine between the surface's normal and the lamp, clamped at 0.
         facing: (N,) cosine between the normal and the viewer.
-        styles: (B, S) numbers in [0, 1) that each picture's occluder is drawn by.
+        styles: (B, S) random numbers in [0, 1) that decide the look of each picture's occluder.
         textures: (B, GRAIN, GRAIN) random numbers in [0, 1).
         skin: (B, 3) mean colour of each face.
     """
@@ -80,7 +80,7 @@ class Hits:
         """(N,) random texture in [0, 1) at the (N,) places s, t: linear between whole numbers."""
         column, row = s.floor(), t.floor()
         x, y = s - column, t - row
-        # GRAIN is a power of two: its last bits go round, below 0 too.
+        # GRAIN is a power of two, so the last bits repeat, below 0 too.
         left, right = column.long() & (GRAIN - 1), (column.long() + 1) & (GRAIN - 1)
         upper = ((row.long() & (GRAIN - 1)) + self.image * GRAIN) * GRAIN
         lower = (((row.long() + 1) & (GRAIN - 1)) + self.image * GRAIN) * GRAIN
@@ -155,7 +155,7 @@ def _hair(hits: Hits, strands: Tensor) -> Tensor:
 
 
 def beard(hits: Hits) -> Paint:
-    """Curls that thin out at the edges, from stubble to a full beard."""
+    """Curls that are thinner at the edges, from stubble to a full beard."""
     whole = hits.point[:, 1] < -0.2
     across = hits.point[:, 0] * 45
     strands = _strands(hits, across, hits.point[:, 1] * 14)
@@ -195,7 +195,7 @@ def eye_mask(hits: Hits) -> Paint:
 def hand(hits: Hits) -> Paint:
     """The skin of the face, lined at the joints, with nails."""
     finger, along = hits.part == FINGER, hits.v
-    # Rounded sides are darker, which parts the fingers.
+    # Rounded sides are darker, so that the fingers can be told apart.
     brightness = 0.45 + 0.4 * hits.light + 0.35 * hits.facing.clamp_min(0)
     joints = _line(along, 0.42, 0.02) + _line(along, 0.46, 0.015) + _line(along, 0.66, 0.018)
     knuckles = _line(along, 0.03, 0.04) * 0.4
@@ -204,7 +204,7 @@ def hand(hits: Hits) -> Paint:
     brightness = brightness + 0.05 * bones * (hits.part == BACK) + 0.05 * (hits.grain(hits.u * 50, along * 90) - 0.5)
     tone = torch.tensor([1.02, 0.96, 0.93], device=hits.u.device) * (0.9 + 0.25 * hits.styles[:, 4:5])
     skin = _shade((hits.skin * tone)[hits.image], brightness)
-    # A tube begins at its right-hand side; its front is a quarter of a turn on.
+    # u is 0 on a tube's right side and 1/4 on its front.
     nail = finger & (torch.hypot((hits.u - 0.25) / 0.13, (along - 0.83) / 0.09) < 1)
     pale = _shade(torch.lerp(skin, torch.ones_like(skin), 0.35), 0.95 + 0.1 * hits.light)
     return torch.where(nail[:, None], pale, skin), torch.ones_like(along)

@@ -18,13 +18,13 @@ from renderers.io.errors import UserError
 from renderers.raster.rasterize import load_backend
 
 RATIONAL_KINDS = tuple(OCCLUDERS)
-STYLES = 12  # random numbers that an occluder is drawn by
+STYLES = 12  # random numbers that decide the look of an occluder
 SAMPLES = 2  # of a pixel along each axis
-LEAST_OPACITY = 1 / 512  # a smaller one would not change an 8-bit picture
+LEAST_OPACITY = 1 / 512  # less does not change an 8-bit picture
 
 
 class Occluder(nn.Module):
-    """One kind's surface: V vertices with the head's first, F triangles."""
+    """The surface of one kind of thing: V vertices, of which the head's come first, and F triangles."""
 
     vertices: Tensor
     morphs: Tensor
@@ -53,21 +53,21 @@ class Occluder(nn.Module):
         self.own = int(mesh.faces[mesh.parts == HEAD].max()) + 1
 
     def place(self, styles: Tensor) -> Tensor:
-        """(B, V, 3) vertices in the head frame, by (B, STYLES) numbers in [0, 1)."""
+        """(B, STYLES) numbers in [0, 1) -> (B, V, 3) vertices in the head frame."""
         vertices = self.vertices + torch.einsum("bm,mvc->bvc", styles[:, :MORPHS], self.morphs)
         if self.name == "hand":
             vertices = torch.cat([vertices[:, : self.own], lay_hand(vertices[:, self.own :], styles)], dim=1)
         return vertices
 
     def follows(self) -> Tensor:
-        """(V, 68) how much each vertex follows single landmarks; a hand keeps its form."""
+        """(V, 68) weights by which each vertex follows the landmarks; 0 for a hand, which keeps its form."""
         if self.name != "hand":
             return self.weights
         return torch.cat([self.weights[: self.own], torch.zeros_like(self.weights[self.own :])])
 
 
 def lay_hand(points: Tensor, styles: Tensor) -> Tensor:
-    """A hand in front of the face: left or right, turned by up to 60 degrees, the fingers bent round the head.
+    """Lay a hand over the face: left or right, turned by up to 60 degrees, with fingers bent round the head.
 
     Args:
         points: (B, V, 3) decimetres, as `meshes.hand` builds them.
@@ -84,17 +84,17 @@ def lay_hand(points: Tensor, styles: Tensor) -> Tensor:
 
 
 class RationalOcclusion(nn.Module):
-    """Puts on every face one thing, drawn from `kinds`, as it would be worn.
+    """Puts one thing, of a random kind, on every face as it would be worn.
 
-    Each is a surface in the frame of a mean head. The affine camera that lays this head's landmarks under the image's
-    is the pose, and what the camera leaves of the landmarks bends the surface to the face. The head hides what is
-    behind it (the far temple arm, the far half of a lens).
+    Each thing is a surface in the frame of a mean head. The pose is the affine camera that best takes the head's
+    landmarks to the image's. The deviations that remain bend the surface to the face. The head hides all that is behind
+    it, such as the far temple arm of glasses.
 
     Args:
-        kinds: among which to draw, each as often.
+        kinds: the possible kinds, all equally frequent.
 
     Raises:
-        UserError: a kind that there is not, or none.
+        UserError: an unknown kind, or none.
     """
 
     def __init__(self, kinds: Sequence[str] = RATIONAL_KINDS) -> None:
@@ -114,7 +114,7 @@ class RationalOcclusion(nn.Module):
             generator: the same state draws the same; torch's own where absent.
 
         Returns:
-            Images with soft edges; the mask is where the occlusion's opacity is above 0 (clear glass included).
+            Images with soft edges; the mask is where the thing's opacity is above 0, clear glass included.
         """
         draws = Draws(generator, image.device)
         batch, size = len(image), (image.shape[2], image.shape[3])
@@ -172,7 +172,7 @@ def _draw(
 
 
 def interpolate_rows(values: Tensor, row: Tensor, column: Tensor) -> Tensor:
-    """(N, C) the corners' values (N, 3, 2 + C), whose first are x and y, at the N pixel centres inside."""
+    """Interpolate values at N pixel centres: (N, 3, 2 + C) corners, x and y first -> (N, C)."""
     x, y = values[..., 0] - (column + 0.5)[:, None], values[..., 1] - (row + 0.5)[:, None]
     area = x.roll(-1, 1) * y.roll(-2, 1) - x.roll(-2, 1) * y.roll(-1, 1)
     weight = area / (area[:, :1] + area[:, 1:2] + area[:, 2:])
@@ -181,13 +181,15 @@ def interpolate_rows(values: Tensor, row: Tensor, column: Tensor) -> Tensor:
 
 
 def _lighting(points: Tensor, faces: Tensor, pose: Pose, lamp: Tensor) -> Tensor:
-    """(B, V, 2) cosines of the normals, turned to the viewer, to the lamp (0 from behind) and to the viewer.
+    """(B, V, 2) cosines between the normals and the directions to the lamp (0 if it is behind) and to the viewer.
+
+    Normals are turned towards the viewer.
 
     Args:
         points: (B, V, 3) head frame.
         faces: (F, 3).
         pose: of the B heads.
-        lamp: (B, 2) how far it stands to the viewer's right and above, over its distance.
+        lamp: (B, 2) its distances to the viewer's right and upwards, over its distance in front.
     """
     normals = nn.functional.normalize(vertex_normals(points, faces), dim=2)
     right = torch.linalg.cross(pose.up, pose.to_viewer)
@@ -198,7 +200,7 @@ def _lighting(points: Tensor, faces: Tensor, pose: Pose, lamp: Tensor) -> Tensor
 
 
 def vertex_normals(points: Tensor, faces: Tensor) -> Tensor:
-    """(B, V, 3) normals of (B, V, 3) vertices, as long as the triangles around are large."""
+    """(B, V, 3) normals of (B, V, 3) vertices; their lengths grow with the triangles around and do not matter."""
     a, b, c = points.index_select(1, faces.flatten()).unflatten(1, (-1, 3)).unbind(dim=2)
     across = torch.linalg.cross(b - a, c - a)
     normals = torch.zeros_like(points)

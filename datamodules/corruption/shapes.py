@@ -1,6 +1,6 @@
 """Plane geometry over a batch: convex hulls, filled polygons, and gauges of random shapes.
 
-A gauge is a function that grows from 0 at a shape's centre: `gauge <= scale` is the shape at that scale.
+A gauge is a function that grows from 0 at a shape's centre. The shape of any scale is where `gauge <= scale`.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from torch import Tensor
 
 from renderers.raster.interpolation import pixel_centres
 
-LEAST_FACE = 16  # pixels; with less of a face in sight, the whole picture counts as the face
+LEAST_FACE = 16  # pixels; if less of a face is in the picture, the whole picture counts as the face
 
 
 def convex_hull(points: Tensor) -> Tensor:
-    """Corners of the convex hulls, in order (OpenCV's, in single precision on the CPU: a wrapping in torch is slower).
+    """Corners of the convex hulls, in order. OpenCV finds them on the CPU, faster than torch can.
 
     Args:
         points: (B, N, 2).
 
     Returns:
-        (B, K, 2) with K the most corners of a hull of the batch; hulls of fewer end with their first corner repeated.
+        (B, K, 2), where K is the largest number of corners in the batch. Other hulls repeat their first corner.
     """
     hulls = [
         cv2.convexHull(cloud, returnPoints=False)[:, 0] for cloud in points.detach().float().contiguous().cpu().numpy()
@@ -37,11 +37,11 @@ def convex_hull(points: Tensor) -> Tensor:
 def fill_polygon(corners: Tensor, height: int, width: int) -> Tensor:
     """Pixels whose centres lie inside polygons (even-odd rule).
 
-    Every row's crossings are dropped into their columns; the parity of their running sum is the inside. Costs
-    K H + H W, not K H W.
+    Each row counts the crossings of edges in its columns. A pixel is inside if the running sum of these counts is odd.
+    The cost is K H + H W, not K H W.
 
     Args:
-        corners: (B, K, 2) pixels, continuous, in order; any polygon, also one that leaves the picture.
+        corners: (B, K, 2) continuous pixels, in order; the polygon may leave the picture.
         height: pixels.
         width: pixels.
 
@@ -50,7 +50,7 @@ def fill_polygon(corners: Tensor, height: int, width: int) -> Tensor:
     """
     y = pixel_centres(height, width, corners)[:, :1, 1]
     here, after = corners, corners.roll(-1, dims=1)
-    # (B, H, K): the rows that an edge crosses, half-open so that a corner on a row counts once.
+    # (B, H, K): whether an edge crosses a row. Edges are half-open, so that a corner on a row counts once.
     crosses = (here[:, None, :, 1] <= y) != (after[:, None, :, 1] <= y)
     rise = torch.where(crosses, (after - here)[:, None, :, 1], 1.0)
     x = here[:, None, :, 0] + (y - here[:, None, :, 1]) / rise * (after - here)[:, None, :, 0]
@@ -62,18 +62,18 @@ def fill_polygon(corners: Tensor, height: int, width: int) -> Tensor:
 
 
 def face_hull(landmarks: Tensor, height: int, width: int) -> Tensor:
-    """(B, H, W) bool: pixel centres in the convex hull of the (B, 68, 2) landmarks; all where those are too few."""
+    """(B, H, W) bool: pixels in the convex hull of the (B, 68, 2) landmarks; all pixels if these are too few."""
     hull = fill_polygon(convex_hull(landmarks), height, width)
     return hull | (hull.sum(dim=(1, 2), keepdim=True) < LEAST_FACE)
 
 
 def ellipse_gauge(x: Tensor, y: Tensor, aspect: Tensor) -> Tensor:
-    """sqrt((x / a)^2 + (a y)^2): ellipses of the area pi at scale 1; all broadcast, aspect > 0."""
+    """sqrt((x / a)^2 + (a y)^2): ellipses of area pi at scale 1. Arguments broadcast; aspect > 0."""
     return torch.hypot(x / aspect, y * aspect)
 
 
 def rectangle_gauge(x: Tensor, y: Tensor, aspect: Tensor) -> Tensor:
-    """max(|x| / a, a |y|): rectangles of the area 4 at scale 1; all broadcast, aspect > 0."""
+    """max(|x| / a, a |y|): rectangles of area 4 at scale 1. Arguments broadcast; aspect > 0."""
     return torch.maximum((x / aspect).abs(), (y * aspect).abs())
 
 
@@ -83,8 +83,8 @@ def polygon_gauge(x: Tensor, y: Tensor, angles: Tensor, distances: Tensor) -> Te
     Args:
         x: (S, H, W).
         y: (S, H, W).
-        angles: (S, E) radians, of the sides' outward normals; no gap between neighbours may reach pi.
-        distances: (S, E) positive, of the sides from the centre at scale 1.
+        angles: (S, E) radians, directions of the sides' outward normals; neighbours differ by less than pi.
+        distances: (S, E) positive distances of the sides from the centre at scale 1.
 
     Returns:
         (S, H, W) the largest of (cos a x + sin a y) / d.
@@ -110,6 +110,6 @@ def blob_gauge(x: Tensor, y: Tensor, amplitudes: Tensor, phases: Tensor) -> Tens
 
 
 def stripes_gauge(x: Tensor, period: Tensor) -> Tensor:
-    """Distance to the nearest multiple of the period, as a part of half of it: bars that meet at scale 1."""
+    """Distance to the nearest multiple of the period, over half the period: bars that meet at scale 1."""
     turns = x / period
     return 2 * (turns - turns.round()).abs()

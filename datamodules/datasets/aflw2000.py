@@ -1,4 +1,4 @@
-"""AFLW2000-3D (Zhu et al. 2016), 2,000 photographs with a fitted 3D face each, for testing alone."""
+"""AFLW2000-3D (Zhu et al. 2016): 2,000 photographs with a fitted 3D face each, only for tests."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from datamodules.datasets.number_files import read_mat
 from datamodules.preparation.prepared_folder import PhotoLabel
 
 TITLE = "AFLW2000-3D"
-# MATLAB counts pixels from 1, so that the first one's centre, our (0.5, 0.5), is its (1, 1).
+# MATLAB counts pixels from 1: the centre of the first pixel, our (0.5, 0.5), is its (1, 1).
 TO_CONTINUOUS = -0.5
 
 
 @dataclass(frozen=True, eq=False)
 class AFLWAnnotation:
-    """What the fitted face of one photograph says.
+    """The annotation of one photograph, from its fitted face.
 
     Attributes:
         landmarks: (68, 3) x and y in continuous pixels of the photograph, y downwards; z in pixels, towards the viewer.

@@ -18,8 +18,8 @@ def read_records(root: Path) -> list[FaceRecord]:
     """The photographs with the official split, which the papers train on and test by.
 
     Expected: `img_align_celeba/000001.jpg ...` (or `Img/img_align_celeba/`) and `list_eval_partition.txt` (or under
-    `Eval/`) with rows "file split". Where `identity_CelebA.txt` (or under `Anno/`) is there, its rows "file person"
-    tell who is shown; without it every photograph counts as a person of its own.
+    `Eval/`) with rows "file split". Rows "file person" in `identity_CelebA.txt` (or under `Anno/`) name the people.
+    Without that file every photograph counts as a person of its own.
 
     Raises:
         UserError: another layout, or a row that is wrong.

@@ -17,10 +17,10 @@ TITLE = "CelebAMask-HQ"
 PHOTOS, MASKS = "CelebA-HQ-img", "CelebAMask-HQ-mask-anno"
 MASKS_A_FOLDER = 2000
 ROW = re.compile(r"([0-9]{1,6}) ([0-9]{1,6})\.jpg")  # index, original file
-# Masks overlap; in this order each part covers the ones before it. What shows skin, and what hides it:
+# Parts that are skin, and parts that hide it. Masks overlap; in this order each part covers the ones before it.
 SKIN_PARTS = ("skin", "nose", "l_brow", "r_brow", "u_lip", "l_lip")
 OTHER_PARTS = ("mouth", "l_eye", "r_eye", "eye_g", "ear_r", "neck", "neck_l", "cloth", "hair", "hat")
-# CelebA's partition goes by its file numbers: the last photograph for training and the last for validation.
+# CelebA's split goes by file number: the last photographs for training and for validation.
 LAST_TRAIN, LAST_VAL = 162_770, 182_637
 
 
@@ -57,7 +57,7 @@ def _mask_file(root: Path, name: str, part: str) -> Path:
 
 
 def mask_files(root: Path, name: str) -> list[Path]:
-    """Where the masks of a photograph's parts would lie; parts that do not show have none."""
+    """The paths of all masks that a photograph may have. Parts that are not visible have no file."""
     return [_mask_file(root, name, part) for part in (*SKIN_PARTS, *OTHER_PARTS)]
 
 

@@ -1,4 +1,4 @@
-"""What a data set's owner tells about its photographs, in one form for every data set."""
+"""The owners' annotations of photographs, in one form for every data set."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class FaceRecord:
 
     Attributes:
         name: its path relative to the data set's folder, with forward slashes.
-        label: split, person, and the face it shows from one of several sides.
+        label: split, person, and group of views.
     """
 
     name: str
@@ -31,8 +31,8 @@ class Annotation:
 
     Attributes:
         landmarks: (68, 2) iBUG points in the photograph's continuous pixels.
-        contour: whether their jaw marks the visible outline of the face, and not fixed points of the head.
-        skin: (h, w) float32 in [0, 1], whatever its size it covers the whole photograph.
+        contour: whether their jaw marks the visible outline of the face; else it marks fixed points of the head.
+        skin: (h, w) float32 in [0, 1] of any size, which covers the whole photograph.
         yaw: degrees.
     """
 
@@ -44,14 +44,14 @@ class Annotation:
 
 @dataclass(frozen=True)
 class Layout:
-    """How one data set lies on disk. Its functions are plain ones of a module, so that worker processes can have them.
+    """The layout of one data set on disk. Its functions are a module's own, so that worker processes can import them.
 
     Attributes:
         name: on the command line and in a prepared folder's index.
         title: for people.
-        records: data set's folder -> its photographs; raises UserError where the folder is laid out otherwise.
-        annotate: (folder, photograph's name) -> annotation; None where the owner tells nothing about a photograph.
-        annotation_files: the files that `annotate` reads, whether or not they exist.
+        records: data set's folder -> its photographs. Raises UserError if the folder has another layout.
+        annotate: (folder, photograph's name) -> annotation; None if the owner gives no annotations.
+        annotation_files: (folder, photograph's name) -> all files that `annotate` may read; some may not exist.
         gives_landmarks: whether `annotate` always has landmarks, so that no detector is needed.
     """
 

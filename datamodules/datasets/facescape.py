@@ -20,8 +20,8 @@ def read_subjects(root: Path) -> tuple[ScanSubject, ...]:
 
     Expected: `ID/EXPRESSION/V.jpg` and its `params.json` with "V_valid" for each view V (in `root` or its
     `fsmview_images/`), and the registered mesh in millimetres, `models_reg/ID_EXPRESSION.obj` or
-    `ID/models_reg/EXPRESSION.obj`. Views whose calibration the owner calls invalid are passed over. The images are in
-    order of V, so that "the first 40 views" are the first 40.
+    `ID/models_reg/EXPRESSION.obj`. Views with an invalid calibration, as the owner says, are skipped. The images are in
+    order of V, so that a paper's "first 40 views" are the first 40 images.
 
     Raises:
         UserError: another layout, or a `params.json` that is damaged.

@@ -20,8 +20,8 @@ def read_subjects(root: Path) -> tuple[ScanSubject, ...]:
 
     Expected, however deep: folders `Spring2003range`, `Fall2003range`, `Spring2004range` with range images in
     millimetres, `02463d546.abs` or `.abs.gz`, and beside each the photograph with the next number, `02463d547.ppm` (or
-    .jpg, .png; packed ones are to be unpacked). v2's own 4,007 are those of the last two folders; which of them a test
-    takes is the test's choice.
+    .jpg, .png; unpack packed ones). FRGC v2's own 4,007 range images are those of the last two folders. A test chooses
+    which of them it takes.
 
     Raises:
         UserError: another layout.

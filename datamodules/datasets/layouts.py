@@ -26,7 +26,7 @@ LAYOUTS = {
 
 
 def load_layout(name: str) -> Layout:
-    """How the data set of that name lies on disk.
+    """The layout of the data set of that name.
 
     Raises:
         KeyError: no such data set.

@@ -17,9 +17,8 @@ def read_records(root: Path) -> list[FaceRecord]:
     """The photographs; ROGUE trains on the training people, the fine-grained paper tests on all of them.
 
     Expected: `lfw/NAME/NAME_0001.jpg` (or the people's folders in `root` itself, or in `lfw-deepfunneled/` or
-    `lfw_funneled/`). The owner's lists `peopleDevTrain.txt` and `peopleDevTest.txt` (a count, then rows "NAME photos"),
-    where they lie in `root`, tell who is for training and who for testing. Who is in neither is for testing, and
-    without lists everybody is.
+    `lfw_funneled/`). The owner's lists `peopleDevTrain.txt` and `peopleDevTest.txt` (a count, then rows "NAME photos")
+    name the people for training and for tests, if they lie in `root`. Everybody else is for tests.
 
     Raises:
         UserError: another layout, or a list that is wrong.

@@ -1,4 +1,4 @@
-"""Reading what a data set's owner wrote down in text files and folder names, without leaving the data set's folder."""
+"""Reads owners' text files and folders of a data set, without leaving the data set's folder."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from datamodules.preparation.photo_file import SUFFIXES
 from renderers.io.errors import UserError
 
 LARGEST_LIST = 256 * 2**20  # bytes; the list of 200,000 photographs takes 3 MB
-SHOWN = 6  # entries of a folder that an error message tells
+SHOWN = 6  # entries of a folder that an error message lists
 
 
 def data_folder(root: Path, title: str, candidates: Sequence[str], holds: str) -> Path:
@@ -22,7 +22,7 @@ def data_folder(root: Path, title: str, candidates: Sequence[str], holds: str) -
         holds: what is expected in it, for the error message.
 
     Raises:
-        UserError: `root` is no folder, or none of them is there; says what was expected and what was found.
+        UserError: `root` is no folder, or none of them exists. The message says what was expected and what was found.
     """
     if not root.is_dir():
         raise UserError(f"{root}: {'not a folder' if root.exists() else 'no such folder'}")
@@ -57,7 +57,7 @@ def read_rows(path: Path, columns: int) -> Iterator[tuple[int, list[str]]]:
 
     Args:
         path: a text file in UTF-8.
-        columns: how many words a line has.
+        columns: number of words in a line.
 
     Raises:
         UserError: not readable as text, too large, or a line with another number of words.
@@ -89,11 +89,11 @@ def read_text(path: Path) -> str:
 
 
 def inside(name: str, where: str) -> str:
-    """A path from a list file, once it is sure to stay inside the data set's folder.
+    """Check that a path from a list file stays inside the data set's folder, and return it.
 
     Args:
         name: relative, with forward slashes.
-        where: the file and line that told it, for the error message.
+        where: the file and line that it comes from, for the error message.
 
     Returns:
         The same path without "." parts.
@@ -109,7 +109,7 @@ def inside(name: str, where: str) -> str:
 
 
 def pictures(folder: Path, suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
-    """The pictures that lie directly in a folder, in order of name; hidden ones are passed over."""
+    """The pictures that lie directly in a folder, in order of name, without hidden ones."""
     if not folder.is_dir():
         return []
     found = (path for path in folder.iterdir() if path.suffix.lower() in suffixes and not path.name.startswith("."))
@@ -117,5 +117,5 @@ def pictures(folder: Path, suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """The folders that lie directly in a folder, in order of name; hidden ones are passed over."""
+    """The folders that lie directly in a folder, in order of name, without hidden ones."""
     return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))

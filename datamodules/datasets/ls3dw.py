@@ -1,4 +1,4 @@
-"""LS3D-W (Bulat and Tzimiropoulos 2017), photographs with the 68 fixed points of the head seen in them."""
+"""LS3D-W (Bulat and Tzimiropoulos 2017), photographs with 68 landmarks that are fixed points of the head."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from datamodules.preparation.prepared_folder import PhotoLabel
 from renderers.io.errors import UserError
 
 TITLE = "LS3D-W"
-# Parts made for testing: the balanced set of 7,200 (`new_dataset`), and the re-annotated test sets.
+# Parts for tests: the balanced set of 7,200 (`new_dataset`), and the re-annotated test sets.
 TEST_PARTS = ("new_dataset", "AFLW2000-3D-Reannotated", "300W-Testset-3D")
 ANNOTATIONS = (".t7", ".mat")
-# The authors' tools count pixels from 0, whole numbers in the middle of pixels.
+# The authors' tools count pixels from 0, with whole numbers at their centres.
 TO_CONTINUOUS = 0.5
 
 

@@ -20,8 +20,8 @@ def read_subjects(root: Path) -> tuple[ScanSubject, ...]:
 
     Expected: `subject_01/Model/frontal1/obj/*.obj`, the neutral scan in millimetres (or another .obj under `Model/`),
     and for each clip a folder `Indoor-Cooperative`, `PTZ-Indoor` or `PTZ-Outdoor`, however deep under the subject, that
-    holds frames as .jpg or .png. The owner distributes videos: which frames count (the papers choose 10 to 20 neutral
-    ones a clip) is the user's choice, made while extracting them.
+    holds frames as .jpg or .png. The owner distributes videos. You choose which frames to extract; the papers take 10
+    to 20 neutral ones of each clip.
 
     Raises:
         UserError: another layout, a person without a scan, or no frame at all.

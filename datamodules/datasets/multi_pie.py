@@ -10,7 +10,7 @@ from datamodules.datasets.listings import data_folder, mismatch, pictures, subfo
 from datamodules.preparation.prepared_folder import PhotoLabel
 
 TITLE = "Multi-PIE"
-# Degrees of yaw that the 13 cameras at the height of the head see; the two above (08_1, 19_1) look down.
+# Degrees of yaw under which the 13 cameras at head height see a face; 08_1 and 19_1 hang above and look down.
 CAMERA_YAWS = {
     "11_0": -90, "12_0": -75, "09_0": -60, "08_0": -45, "13_0": -30, "14_0": -15, "05_1": 0,
     "05_0": 15, "04_1": 30, "19_0": 45, "20_0": 60, "01_0": 75, "24_0": 90,

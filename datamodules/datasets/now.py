@@ -14,7 +14,7 @@ CHALLENGES = ("multiview_neutral", "multiview_expressions", "multiview_occlusion
 LIST = "imagepathsvalidation.txt"
 PHOTOS = "iphone_pictures"
 BASES = (".", "NoW_Dataset", "NoW_Dataset/final_release_version", "final_release_version")
-"""Where the list and the folders are unpacked: beside the photographs' archive, or into what it holds."""
+"""Folders in which the list and the scans may lie, depending on where their archives were unpacked."""
 
 
 def read_subjects(root: Path) -> tuple[ScanSubject, ...]:

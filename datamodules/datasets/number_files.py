@@ -1,4 +1,4 @@
-"""Arrays of numbers out of files that a user downloaded: MATLAB 5, NumPy and torch7 files, none of them executed."""
+"""Reads arrays of numbers from downloaded MATLAB 5, NumPy and torch7 files, without running anything in them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from renderers.io.errors import UserError
 from renderers.io.matlab_file import CLASSES, MatlabError, matlab_contents, read_matlab
 
-LARGEST = 2**20  # bytes; a real annotation takes some ten thousand, and zlib packs at most 1032 bytes into one
+LARGEST = 2**20  # bytes; real annotations have about ten thousand. Unpacked by zlib they grow at most 1032 times.
 # torch7's tensor classes: the storage that belongs to each, and its numbers.
 TORCH7_TENSORS = {
     "torch.DoubleTensor": ("torch.DoubleStorage", "<f8"),
@@ -22,7 +22,7 @@ TORCH7_TENSORS = {
     "torch.LongTensor": ("torch.LongStorage", "<i8"),
 }
 NPY_ERRORS = (ValueError, SyntaxError, tokenize.TokenError)
-"""What NumPy raises over a damaged .npy header, which it reads as Python's source of a literal."""
+"""Errors that NumPy raises for a damaged .npy header, which it parses as a Python literal."""
 TORCH7_OBJECT = 4  # the type tag of a torch object
 Shape = tuple[int, ...]
 
@@ -96,8 +96,8 @@ def read_npy(path: Path) -> np.ndarray:
 def read_torch7(path: Path) -> np.ndarray:
     """The one tensor of a binary torch7 file (.t7, little-endian) as float64.
 
-    Only that form is understood: type tag, index, version and class name, sizes, strides and offset, then the storage
-    with its numbers. Tables, functions and everything else that torch7 can serialize is refused.
+    The file holds type tag, index, version and class name, sizes, strides and offset, then the storage with its
+    numbers. Tables, functions and everything else that torch7 can serialize are refused.
 
     Raises:
         UserError: no such file, too large, of another form, damaged, or not finite.
@@ -167,7 +167,7 @@ class _Torch7:
 
 
 def read_number_rows(path: Path, columns: int) -> np.ndarray:
-    """(N, columns) float64 of a text file with that many numbers a line, parted by blanks, commas or tabs.
+    """(N, columns) float64 of a text file with that many numbers a line, separated by blanks, commas or tabs.
 
     Raises:
         UserError: no such file, too large, not text, a line of another form, or numbers that are not finite.

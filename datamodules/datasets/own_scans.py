@@ -1,4 +1,4 @@
-"""A user's own people: photographs with a scan of each person, or with marked points alone."""
+"""A user's own people: photographs of each person, with a scan, or with marked points only."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ class OwnPerson:
 def read_people(root: Path) -> list[OwnPerson]:
     """Every `PERSON/` of a folder, in order of name.
 
-    Each holds photographs; `scan.obj` or `scan.ply`, neutral, in millimetres, looking towards +z with y up where there
-    is no `landmarks.txt` (7, 51 or 68 lines of x, y, z); beside a photograph `IMAGE.pts` with the 68 points as iBUG
-    writes them; `poses.txt` with lines "IMAGE.jpg PITCH YAW ROLL", turns of the scan in degrees. All but the
-    photographs is optional, but a person needs a scan or a photograph with points.
+    A person's folder holds photographs. These files are optional, but a scan or a photograph with points is needed:
+    `scan.obj` or `scan.ply`, a neutral face in millimetres; `landmarks.txt`, 7, 51 or 68 lines of x, y, z on the scan,
+    without which the scan must look towards +z with y up; `IMAGE.pts` beside a photograph, its 68 points in iBUG's
+    format; `poses.txt`, lines "IMAGE.jpg PITCH YAW ROLL" that turn the scan, in degrees.
 
     Raises:
         UserError: no such folder, a person without anything to measure, or a pose of a photograph that is not there.

@@ -1,4 +1,4 @@
-"""3D scans of evaluation data sets: meshes, their landmarks, and the subjects that a benchmark is made of."""
+"""3D scans of evaluation data sets: meshes, landmarks, and the subjects of a benchmark."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from datamodules.datasets.number_files import read_npy, read_number_rows
 from renderers.io.errors import UserError
 
 LARGEST = 2**29  # bytes of a scan, unpacked
-LONGEST_EDGE = 10.0  # millimetres; across a depth jump of a range image there is no surface
+LONGEST_EDGE = 10.0  # millimetres; a longer edge in a range image is a jump in depth, not a surface
 NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 
 
 @dataclass(frozen=True)
 class ScanSubject:
-    """One entry of a benchmark: photographs of a person, and the scan that their reconstructions are held against.
+    """One entry of a benchmark: photographs of a person, and the scan with which reconstructions are compared.
 
     Attributes:
         name: of the person, as the data set's owner writes it.
         images: photographs, in the owner's order.
         scan: file of the scan, None where the owner keeps it (a test set).
         scan_landmarks: file of the scan's landmarks, where there is one.
-        group: the part of the benchmark that this counts for: NoW's challenge, MICC's kind of clip, FaceScape's and
+        group: the part of the benchmark that this belongs to: NoW's challenge, MICC's kind of clip, FaceScape's and
             BU-3DFE's expression, FRGC's season.
     """
 
@@ -54,8 +54,8 @@ class Scan:
 def read_scan(path: Path) -> Scan:
     """A scan from an .obj, .ply, .wrl (VRML, BU-3DFE) or .abs / .abs.gz (range image, FRGC) file.
 
-    Materials, textures and whatever else lies beside it are not opened. A surface need not be manifold; polygons become
-    fans of triangles, and triangles with a repeated corner are dropped.
+    No other file is opened, neither materials nor textures. The surface need not be manifold. Polygons become fans of
+    triangles; triangles with a repeated corner are dropped.
 
     Raises:
         UserError: no such file, another format, too large, damaged, without a face, an index out of range, or
@@ -83,7 +83,7 @@ def read_scan(path: Path) -> Scan:
 
 
 def _content(path: Path, packed: bool) -> bytes:
-    """The file's bytes, unpacked, and never more than the limit of them."""
+    """The file's bytes, unpacked; an error if there are more than `LARGEST`."""
     try:
         if packed:
             with gzip.open(path) as file:
@@ -179,8 +179,8 @@ def _vrml(content: bytes) -> tuple[np.ndarray, np.ndarray]:
 def _range_image(content: bytes) -> tuple[np.ndarray, np.ndarray]:
     """FRGC's range image: rows, columns and a title line, then a line each of flags, X, Y and Z.
 
-    Neighbouring valid pixels are joined, unless an edge is longer than a surface's can be. The triangles face +z, where
-    the scanner stands: rows run downwards, y upwards.
+    Neighbouring valid pixels are joined by triangles, unless an edge is longer than `LONGEST_EDGE`. The triangles face
+    the scanner in +z: rows run downwards, y upwards.
     """
     lines = content.split(b"\n", 7)
     header = re.fullmatch(rb"(\d{1,5})\s+rows\s*\n(\d{1,5})\s+columns\s*", b"\n".join(lines[:2]))
@@ -228,7 +228,7 @@ def read_scan_landmarks(path: Path) -> np.ndarray:
 
 
 def _picked_points(path: Path) -> np.ndarray:
-    """The `<point x= y= z=>` elements of a .pp file, in order; read as text, as its XML may not expand anything."""
+    """The `<point x= y= z=>` elements of a .pp file, in order. Read as text, so that no XML entity is expanded."""
     points = []
     for number, element in enumerate(re.findall(r"<point\b[^>]*>", read_text(path)), start=1):
         found = dict(re.findall(rf"""\b([xyz])\s*=\s*["']\s*({NUMBER})\s*["']""", element))

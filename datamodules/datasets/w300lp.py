@@ -1,4 +1,4 @@
-"""300W-LP (Zhu et al. 2016), photographs of 300W turned in 3D to larger and larger yaws."""
+"""300W-LP (Zhu et al. 2016): photographs of 300W, turned in 3D to ever larger yaws."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from datamodules.preparation.prepared_folder import PhotoLabel
 TITLE = "300W-LP"
 PARTS = ("AFW", "HELEN", "IBUG", "LFPW")
 FOLDERS = (*PARTS, *(f"{part}_Flip" for part in PARTS))
-# MATLAB counts pixels from 1, so that the first one's centre, our (0.5, 0.5), is its (1, 1).
+# MATLAB counts pixels from 1: the centre of the first pixel, our (0.5, 0.5), is its (1, 1).
 TO_CONTINUOUS = -0.5
 
 
@@ -23,10 +23,10 @@ def read_records(root: Path) -> list[FaceRecord]:
     """The photographs, all of them for training; `PhotoFolder` keeps some people back for validation.
 
     Expected, in `root` or its `300W_LP/`: the folders AFW, HELEN, IBUG, LFPW and their mirrored `_Flip` with pairs
-    NAME_k.jpg and NAME_k.mat (Pose_Para (1, 7), pt2d (2, 68)), k = 0, 1, ... being the same face turned further; and
-    `landmarks/PART/NAME_k_pts.mat` with pts_3d (68, 2), the fixed points of the head, which are preferred. The owner
-    gives these for the four folders that are not mirrored; pt2d, all that the others have, is 300W's visible contour.
-    The views of a face are one group; a photograph and its mirror image are one person.
+    NAME_k.jpg and NAME_k.mat (Pose_Para (1, 7), pt2d (2, 68)), where a larger k is the same face turned further; and
+    `landmarks/PART/NAME_k_pts.mat` with pts_3d (68, 2), the fixed points of the head. These are preferred, but the
+    owner gives them only for the four folders that are not mirrored. pt2d marks 300W's visible contour. The views of a
+    face are one group; a photograph and its mirror image show one person.
 
     Raises:
         UserError: another layout.
@@ -45,7 +45,7 @@ def read_records(root: Path) -> list[FaceRecord]:
 
 
 def annotation_files(root: Path, name: str) -> list[Path]:
-    """The two .mat files of a photograph: that of its pose, and that of its landmarks, which may not exist."""
+    """The .mat file of a photograph's pose, and that of its landmarks, which may not exist."""
     path = root / name
     points = path.parent.parent / "landmarks" / path.parent.name / f"{path.stem}_pts.mat"
     return [path.with_suffix(".mat"), points]

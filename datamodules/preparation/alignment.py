@@ -30,10 +30,10 @@ def five_points(landmarks: np.ndarray) -> np.ndarray:
 
 
 def model_template(face_model: MorphableModel, size: int = 224) -> np.ndarray:
-    """Where the five points stand in a canonical crop: those of the mean face, drawn by the default camera.
+    """The places of the five points in a canonical crop: those of the mean face under the default camera.
 
     Args:
-        face_model: whose mean face is meant.
+        face_model: the model of that mean face.
         size: side of the crop in pixels.
 
     Returns:
@@ -46,6 +46,31 @@ def model_template(face_model: MorphableModel, size: int = 224) -> np.ndarray:
     return five_points(pixels.double().numpy())
 
 
+def mean_landmarks(face_model: MorphableModel, box: np.ndarray, yaw: float, roll: float = 0.0) -> np.ndarray:
+    """Where the landmarks of the mean face would lie if its landmarks filled a box's height.
+
+    Args:
+        face_model: whose mean face is meant.
+        box: (4,) left, top, right, bottom, pixels.
+        yaw: radians, of the head.
+        roll: radians, from x towards y, so from the right down.
+
+    Returns:
+        (68, 2) pixels.
+    """
+    import torch
+
+    from renderers.camera import euler_to_rotation
+
+    turned = euler_to_rotation(torch.tensor([[0.0, float(yaw), 0.0]]))[0]
+    points = face_model.mean_shape[face_model.landmark_indices].cpu() @ turned.T
+    upright = points[:, :2].double().numpy() * (1, -1)
+    low, high = upright.min(axis=0), upright.max(axis=0)
+    centred = (upright - (low + high) / 2) * (box[3] - box[1]) / (high[1] - low[1])
+    back = np.array([[np.cos(roll), np.sin(roll)], [-np.sin(roll), np.cos(roll)]])
+    return np.asarray(centred @ back + (box[:2] + box[2:]) / 2)
+
+
 @lru_cache(maxsize=1)
 def _reference_template() -> np.ndarray:
     from renderers.face_models.default.model import load_default
@@ -54,7 +79,7 @@ def _reference_template() -> np.ndarray:
 
 
 def default_template(size: int = 224) -> np.ndarray:
-    """`model_template` of the embedded default face, (5, 2) pixels; the face model is read once a process."""
+    """`model_template` of the embedded face model, (5, 2) pixels. Each process reads the face model once."""
     return _reference_template() * (size / 224)
 
 
@@ -132,7 +157,7 @@ class Alignment:
 def align(landmarks: np.ndarray, template: np.ndarray, size: int = 224) -> Alignment:
     """The least-squares similarity that brings five points onto the template (Umeyama 1991).
 
-    A profile's eyes nearly coincide; the distance from eyes to mouth then holds the scale.
+    In a profile the eyes nearly coincide. Then the distance from eyes to mouth fixes the scale.
 
     Args:
         landmarks: (68, 2) photograph pixels.

@@ -1,4 +1,4 @@
-"""dlib's 68 points in a box, at any roll of the head, and how reliable they are."""
+"""dlib's 68 points in a box, at any roll of the head, with measures of their reliability."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ import numpy as np
 from datamodules.preparation.alignment import five_points, transform_points, warp
 from renderers.landmarks68 import LEFT_EYE, MIRROR, RIGHT_EYE
 
-# The five points: outer and inner corner of the person's left eye, of the right one, and the base of the nose. Their
-# places among the 68, and for each the one that it changes places with in the mirror.
+# The five points are the outer and inner corner of the person's left eye, those of the right eye, and the base of the
+# nose. FIVE: their numbers among the 68. FIVE_MIRROR: the one of the five that each becomes in a mirror image.
 FIVE, FIVE_MIRROR = np.array([45, 42, 36, 39, 33]), np.array([2, 3, 0, 1, 4])
-# Percent. Most wrong points, as on profiles, move by more than 1.5, and few right ones by more than 1. Of wrong ones
-# that stay in place, none was found within 3 by both other looks; of right frontal ones, nearly all.
+# Percent. Most wrong points, as on profiles, have a spread above 1.5, and few right ones above 1. Where wrong points
+# had a small spread, the disagreement was always above 3; for right points of frontal faces it was nearly always below.
 SURE_SPREAD, SURE_DISAGREEMENT = 1.3, 3.0
-# Of 80 patches without a face the frontal detector saw none in any and the spread was below 2 in 3; of 120 with a face
-# it saw all, and the spread was never above 1.8.
+# In 80 patches without a face the frontal detector never saw one, and the spread was below 2 in 3 of them. In 120
+# patches with a face it saw every one, and the spread was never above 1.8.
 FOLLOWED_SPREAD = 1.8
-FOLLOWING = 3  # shifts of the box where a face is followed from frame to frame: what is left of the jitter is smoothed
+FOLLOWING = 3  # shifts of the box for a face that is followed from frame to frame; smoothing removes the jitter left
 HOG_PATCH = 100  # pixels of the box in which a followed face is looked for once more
-# The frontal detector's box, in root mean square distances of the five points from their mean: how far its middle lies
-# below that mean, and half its side. Measured on 100 frames of four drawn heads.
+# The frontal detector's box: how far its middle lies below the mean of the five points, and half its side. The unit is
+# the root mean square distance of the five points from their mean. Measured on 100 frames of four drawn heads.
 BOX_BELOW, BOX_HALF = -0.107, 1.77
-TURNS = (90, -90, 45, -45, 180, 135, -135)  # degrees that a picture is turned by; the predictor bears 25 either way
+TURNS = (90, -90, 45, -45, 180, 135, -135)  # degrees; the predictor copes with heads turned by up to 25
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,11 +34,11 @@ class FacePoints:
     """The predicted points of one box.
 
     Attributes:
-        box: (4,) left, top, right, bottom: the square that was looked at, upright whatever the turn.
+        box: (4,) left, top, right, bottom of the square in which the points were predicted, upright whatever the turn.
         landmarks: (68, 2) photograph pixels.
         spread: mean distance of the single predictions to their mean, percent of sqrt(w * h) of the points' box.
-        turn: degrees, counter-clockwise, that the picture was turned by for the predictor.
-        disagreement: how far other looks put the points from here, in the same unit; infinite until they are taken.
+        turn: degrees by which the picture was turned counter-clockwise for the predictor.
+        disagreement: distance to the points of other predictions, in the same unit; infinite until these are made.
     """
 
     box: np.ndarray
@@ -53,14 +53,14 @@ class FacePoints:
 
     @property
     def roll(self) -> float:
-        """Degrees, counter-clockwise, that the picture must be turned by to level the eyes."""
+        """Degrees by which the picture must be turned counter-clockwise to level the eyes."""
         right_eye, left_eye = (self.landmarks[eye].mean(axis=0) for eye in (RIGHT_EYE, LEFT_EYE))
         across = left_eye - right_eye
         return float(np.degrees(np.arctan2(across[1], across[0])))
 
 
 def _box_round(landmarks: np.ndarray, roll: float) -> np.ndarray:
-    """(4,) where the frontal detector's box would be, of a picture that is turned by the roll about its middle."""
+    """(4,) the box that the frontal detector would find if the picture were turned by `roll` degrees."""
     five = five_points(landmarks)
     middle = five.mean(axis=0)
     size = float(np.sqrt(((five - middle) ** 2).sum(axis=1).mean()))
@@ -69,11 +69,11 @@ def _box_round(landmarks: np.ndarray, roll: float) -> np.ndarray:
 
 
 class PointPredictor:
-    """Predicts the points in a box, and predicts again in a rotated picture where they are doubtful.
+    """Predicts the points in a box. Where they are doubtful it predicts again in a rotated picture.
 
-    The predictor always returns an upright frontal face, as in its training data. On most other faces its points change
-    with each small shift of the box; that spread shows that they are wrong. On the rest, a second predictor with other
-    training data, or a wider box, disagrees with them.
+    The predictor always answers with an upright frontal face, as in its training data. On most other faces its points
+    change with each small shift of the box; that spread shows that they are wrong. On the rest, a second predictor with
+    other training data, or the same one in a wider box, disagrees with them.
 
     Args:
         dlib: the module.
@@ -86,7 +86,7 @@ class PointPredictor:
     MARGIN = 0.6  # of the box, on each side
     SHIFTS = ((0, 0), (6, 0), (-6, 0), (0, 6), (0, -6))  # pixels
     WIDER = 20  # pixels, on each side, of the wider box
-    LEVEL = 10.0  # degrees of roll that cost no accuracy
+    LEVEL = 10.0  # degrees of roll; less does not cost accuracy
 
     def __init__(self, dlib: Any, hog: Any, model_file: str, five_file: str) -> None:
         self._dlib, self._hog = dlib, hog
@@ -98,7 +98,7 @@ class PointPredictor:
         Args:
             image: (H, W, 3) uint8 sRGB.
             box: (4,) left, top, right, bottom, continuous pixels.
-            turn: degrees, counter-clockwise, that the picture was turned by when the box was found.
+            turn: degrees by which the picture was turned counter-clockwise when the box was found.
         """
         best = self._levelled(image, box, turn)
         for other in TURNS:
@@ -110,7 +110,7 @@ class PointPredictor:
         return replace(best, disagreement=self._disagreement(image, best))
 
     def follow(self, image: np.ndarray, landmarks: np.ndarray) -> FacePoints | None:
-        """The points of a face that was seen in the frame before; None where it is not there any more.
+        """The points of a face that was seen in the frame before; None if it is gone.
 
         Args:
             image: (H, W, 3) uint8 sRGB.
@@ -132,7 +132,7 @@ class PointPredictor:
         return min(points, self.predict(image, box, points.roll), key=lambda points: points.spread)
 
     def _turned_box(self, image: np.ndarray, box: np.ndarray, turn: float) -> np.ndarray | None:
-        """Where the frontal detector sees the face of this box in the turned picture; None where it sees none."""
+        """The box in which the frontal detector sees this face after the picture is turned; None if it sees none."""
         patch, matrix = face_patch(image, box, self.SIDE, self.MARGIN, turn)
         rectangles, _, _ = self._hog.run(patch, 0, 0.0)
         centre = transform_points((box[:2] + box[2:]) / 2, matrix)
@@ -143,7 +143,7 @@ class PointPredictor:
         return None
 
     def predict(self, image: np.ndarray, box: np.ndarray, turn: float = 0.0, shifts: int = len(SHIFTS)) -> FacePoints:
-        """The mean over the first of the small `SHIFTS` of the box and over the mirrored picture, against jitter."""
+        """The points, as a mean over the first `shifts` of `SHIFTS` of the box and over the mirrored picture."""
         patch, matrix = face_patch(image, box, self.SIDE, self.MARGIN, turn)
         low = round(self.MARGIN * self.SIDE)
         looks = [
@@ -156,8 +156,8 @@ class PointPredictor:
         return FacePoints(box, back, _distance(answers, mean, mean), turn)
 
     def _disagreement(self, image: np.ndarray, points: FacePoints) -> float:
-        """How far the landmarks lie from two other answers, whichever is further: the 5-point predictor's, and the
-        68-point predictor's in a wider box."""
+        """The larger of the distances to two other predictions: those of the 5-point predictor, and those of the
+        68-point predictor in a wider box."""
         patch, matrix = face_patch(image, points.box, self.SIDE, self.MARGIN, points.turn)
         landmarks, low = transform_points(points.landmarks, matrix), round(self.MARGIN * self.SIDE)
         five = self._look(self._five, FIVE_MIRROR, patch, (low, low), self.SIDE).mean(axis=0)
@@ -168,7 +168,7 @@ class PointPredictor:
     def _look(
         self, predictor: Any, mirror: np.ndarray, patch: np.ndarray, corner: tuple[int, int], side: int
     ) -> np.ndarray:
-        """(2, N, 2): what a predictor says of a square in the patch, and in the patch's mirror image."""
+        """(2, N, 2): a predictor's points in a square of the patch, and in the patch's mirror image."""
         (left, top), width = corner, patch.shape[0]
         seen = self._predict(predictor, patch, left, top, side)
         other = self._predict(predictor, np.ascontiguousarray(patch[:, ::-1]), width - left - side, top, side)
@@ -186,18 +186,18 @@ def _distance(points: np.ndarray, others: np.ndarray, face: np.ndarray) -> float
 
 
 def corners(rectangle: Any) -> np.ndarray:
-    """dlib's rectangle names its first and last pixel; continuous corners lie at their outer edges."""
+    """(4,) continuous box of dlib's rectangle, which is given by its first and its last pixel."""
     return np.array([rectangle.left(), rectangle.top(), rectangle.right() + 1, rectangle.bottom() + 1], np.float64)
 
 
 def turning(turn: float) -> np.ndarray:
-    """(2, 2): turns a picture's pixels counter-clockwise, as it is seen, by so many degrees."""
+    """(2, 2) that turns pixels counter-clockwise, as one sees the picture, by `turn` degrees."""
     cosine, sine = np.cos(np.radians(turn)), np.sin(np.radians(turn))
     return np.array([[cosine, sine], [-sine, cosine]])
 
 
 def square_back(box: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """A (4,) box in a picture that a (2, 3) similarity made: the upright square at the same place before it."""
+    """Map a (4,) box back through the (2, 3) similarity that made its picture: (4,) an upright square there."""
     centre = transform_points((box[:2] + box[2:]) / 2, cv2.invertAffineTransform(matrix))
     half = float((box[2:] - box[:2]).mean() / 2 / np.sqrt(abs(np.linalg.det(matrix[:, :2]))))
     return np.concatenate([centre - half, centre + half])
@@ -206,14 +206,14 @@ def square_back(box: np.ndarray, matrix: np.ndarray) -> np.ndarray:
 def face_patch(
     image: np.ndarray, box: np.ndarray, side: int, margin: float, turn: float = 0.0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A square patch round a box that is `side` pixels wide in it, with a `margin` of that; the (2, 3) map to it.
+    """A square patch in which a box is `side` pixels wide and has a margin, and the (2, 3) map to the patch.
 
     Args:
         image: (H, W, 3) uint8.
         box: (4,) pixels.
         side: pixels.
         margin: share of the side, added on each of the four sides.
-        turn: degrees, counter-clockwise, that the picture is turned by about the box's centre.
+        turn: degrees by which the picture is turned counter-clockwise about the box's centre.
     """
     centre, width = (box[:2] + box[2:]) / 2, float((box[2:] - box[:2]).mean())
     linear, half = turning(turn) * (side / width), side * (0.5 + margin)
@@ -229,7 +229,7 @@ def face_patch(
 
 
 def turned_picture(image: np.ndarray, turn: float) -> tuple[np.ndarray, np.ndarray]:
-    """The whole picture turned counter-clockwise by so many degrees, black round it; the (2, 3) map to it."""
+    """The whole picture turned counter-clockwise by `turn` degrees, on black, and the (2, 3) map to it."""
     height, width = image.shape[:2]
     ends = np.array([[0, 0], [width, 0], [0, height], [width, height]]) @ turning(turn).T
     low, size = ends.min(axis=0), np.ceil(np.ptp(ends, axis=0) - 1e-6).astype(int)

@@ -6,9 +6,9 @@ import unicodedata
 
 
 def printable(name: str) -> str:
-    """A file's name or path, or a line about it, that can be printed and stored anywhere.
+    """A file's name or path, or a line about it, in a form that can be printed and stored anywhere.
 
-    Every byte that is no UTF-8, and every byte of a character that a terminal may obey (line ends, escapes), is %XX.
+    Bytes that are not UTF-8 become %XX. So do the bytes of characters that control a terminal (line ends, escapes).
     """
     return "".join(c if c.isprintable() or unicodedata.category(c) == "Zs" else _escaped(c) for c in name)
 

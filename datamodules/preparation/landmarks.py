@@ -37,16 +37,16 @@ Confidence = Literal["sure", "doubtful", "not measured"]
 
 @dataclass(frozen=True, eq=False)
 class DetectedFace:
-    """One face in a photograph, continuous pixels with the origin at the top-left corner.
+    """One face in a photograph, in continuous pixels with the origin at the top-left corner.
 
     Attributes:
         box: (4,) left, top, right, bottom.
         landmarks: (68, 2) iBUG points.
-        score: the detector's own confidence that this is a face, higher is surer.
-        spread: how far the landmarks move when the box is shifted a little, percent of the landmarks' sqrt(w * h); None
-            where that was not measured.
-        disagreement: how far away a second predictor, or a wider box, puts the landmarks, in the same unit; None where
-            that was not measured.
+        score: the detector's confidence that this is a face; higher is surer.
+        spread: distance by which the landmarks move if the box is shifted a little, percent of the landmarks'
+            sqrt(w * h); None if not measured.
+        disagreement: distance to the landmarks of a second predictor, or of a wider box, in the same unit; None if not
+            measured.
     """
 
     box: np.ndarray
@@ -57,14 +57,14 @@ class DetectedFace:
 
     @property
     def confidence(self) -> Confidence:
-        """Whether the landmarks can be trusted. Doubtful ones are seldom those of the face."""
+        """Whether the landmarks can be trusted. Doubtful ones seldom lie on the face's features."""
         if self.spread is None or self.disagreement is None:
             return "not measured"
         return "sure" if self.spread < SURE_SPREAD and self.disagreement < SURE_DISAGREEMENT else "doubtful"
 
     @property
     def doubt(self) -> str | None:
-        """Why the landmarks are doubtful, for people; None where they are not."""
+        """Why the landmarks are doubtful, in words; None if they are not."""
         if self.spread is None or self.confidence != "doubtful":
             return None
         moved = self.spread if self.spread >= SURE_SPREAD else self.disagreement
@@ -81,20 +81,20 @@ class LandmarkDetector(Protocol):
 
     Attributes:
         name: on the command line and in a prepared folder's index.
-        contour: whether its jaw points mark the visible outline of the face ("2D" landmarks), and not fixed points of
-            the head, as a face model's vertices are ("3D" landmarks).
+        contour: whether its jaw points mark the visible outline of the face ("2D" landmarks). Else they mark fixed
+            points of the head, as a face model's vertices are ("3D" landmarks).
     """
 
     name: str
     contour: bool
 
     def detect(self, image: np.ndarray) -> list[DetectedFace]:
-        """Every face of an (H, W, 3) uint8 sRGB image, the surest first; an empty list where there is none."""
+        """Every face of an (H, W, 3) uint8 sRGB image, the surest first."""
         ...
 
     def follow(self, image: np.ndarray, landmarks: np.ndarray) -> DetectedFace | None:
-        """A face of an (H, W, 3) uint8 sRGB frame whose (68, 2) landmarks are known in the frame before, much faster
-        than by `detect`; None where it is not there."""
+        """Find a face again in an (H, W, 3) uint8 sRGB frame, much faster than by `detect`. `landmarks` are its (68, 2)
+        landmarks in the frame before. None if it is gone."""
         ...
 
     def smallest_face(self, height: int, width: int) -> float:
@@ -107,11 +107,11 @@ class DlibDetector:
 
     The predictor was trained on 300-W, whose terms exclude commercial use: see the README's licences.
 
-    The HOG detector finds faces of 80 pixels and more. It searches the shrunk picture, where large faces are clearest,
-    and larger ones up to `finest_scale`, huge ones in pieces; what it finds is merged. It also answers to things that
-    are no faces, with low scores. Boxes it is sure of are taken; the doubtful ones are shown to dlib's detection
-    network, which looks at the box alone. Where all this finds nothing, small pictures are enlarged further, then the
-    picture is turned, and then the network searches the whole picture (for profiles, mostly).
+    The HOG detector finds faces of 80 pixels and more. It searches a shrunk picture, where large faces are clearest,
+    and finer ones up to `finest_scale`. Huge pictures are searched in pieces. It also finds things that are no faces,
+    with low scores. Boxes of high scores are taken. Of the others dlib's detection network decides, which sees the box
+    alone. If nothing is found, small pictures are enlarged further, then the picture is turned, and at last the network
+    searches the whole picture, where it mostly finds profiles.
 
     Raises:
         UserError: dlib or its model files are not installed.
@@ -122,10 +122,10 @@ class DlibDetector:
     DOUBTFUL = 0.0  # boxes with a lower HOG score are dropped at once
     HOG_SIDE = 80  # pixels of the smallest face that HOG finds
     SEARCH_SIDE = 1280  # longest side in pixels of the picture that HOG searches first
-    SEARCH_AREA = 6e6  # square pixels up to which a picture is enlarged for HOG; about half a second on one core
-    TILE_SIDE = 4096  # pixels of the pieces that HOG sees: bounds its memory to about 0.4 GB
-    TILE_OVERLAP = 320  # pixels that these share; faces that do not fit into them are found at the scale below
-    NETWORK_SIDE = 400  # pixels along a side of a square picture that the network searches, which is slower
+    SEARCH_AREA = 6e6  # pixels up to which a picture is enlarged for HOG, which take it half a second on one core
+    TILE_SIDE = 4096  # side of the pieces that HOG sees, pixels; bounds its memory to about 0.4 GB
+    TILE_OVERLAP = 320  # pixels that pieces share; larger faces are found at a coarser scale
+    NETWORK_SIDE = 400  # side of a square picture that the network searches, pixels; it is slower than HOG
 
     def __init__(self) -> None:
         try:
@@ -145,14 +145,14 @@ class DlibDetector:
         """See `LandmarkDetector.detect`."""
         upright = [(self._points.find(image, box), score) for box, score in self._upright(image)]
         faces = [_detected(points, score) for points, score in upright]
-        # In a rotated picture, HOG still finds some of the faces, and misses others.
+        # HOG finds only some of the faces in a picture that is rotated.
         if all(abs(points.roll) > 45 for points, _ in upright):
             faces += self._turned(image)
         if not faces:
             height, width = image.shape[:2]
             found = self._ask_network(image, min(2.0, self.NETWORK_SIDE / math.sqrt(height * width)))
             faces = [_detected(self._points.find(image, box), score) for box, score in found]
-        # In a rotated picture two boxes may have led to one face.
+        # In a rotated picture two boxes may belong to one face.
         kept = suppress_overlaps(
             np.array([face.box for face in faces]), np.array([-(face.spread or 0.0) for face in faces])
         )
@@ -168,11 +168,11 @@ class DlibDetector:
         return self.HOG_SIDE / self.finest_scale(height, width)
 
     def finest_scale(self, height: int, width: int) -> float:
-        """How much a picture is enlarged where the smallest faces are searched for; 1 to 2, and never shrunk."""
+        """Factor, from 1 to 2, by which a picture is enlarged to find its smallest faces."""
         return min(2.0, max(1.0, math.sqrt(self.SEARCH_AREA / (height * width))))
 
     def _upright(self, image: np.ndarray) -> list[tuple[np.ndarray, float]]:
-        """HOG's faces at all scales."""
+        """HOG's boxes and scores at all scales."""
         height, width = image.shape[:2]
         finest = self.finest_scale(height, width)
         scales = [min(finest, side / max(height, width)) for side in (self.SEARCH_SIDE, self.TILE_SIDE)]
@@ -183,7 +183,7 @@ class DlibDetector:
         return found if found or last <= finest else self._search(image, last)
 
     def _turned(self, image: np.ndarray) -> list[DetectedFace]:
-        """The faces of a picture in which none is upright, by the first turn that shows any."""
+        """The faces of a picture in which none is upright, by the first turn that makes HOG find some."""
         small, factors = _resized(image, min(2.0, self.SEARCH_SIDE / max(image.shape[:2])))
         for turn in TURNS:
             picture, matrix = turned_picture(small, turn)
@@ -194,14 +194,14 @@ class DlibDetector:
         return []
 
     def _search(self, image: np.ndarray, *scales: float) -> list[tuple[np.ndarray, float]]:
-        """HOG's boxes (left, top, right, bottom) at all the scales with their scores, false ones dropped."""
+        """HOG's boxes (left, top, right, bottom) at these scales with their scores, without false ones."""
         found = [pair for scale in dict.fromkeys(scales) for pair in self._hog_boxes(image, scale)]
         boxes, scores = np.array([box for box, _ in found]).reshape(-1, 4), np.array([score for _, score in found])
         kept = suppress_overlaps(boxes, scores)
         return [(boxes[k], scores[k]) for k in kept if scores[k] >= self.SURE or self._confirm(image, boxes[k])]
 
     def _hog_boxes(self, image: np.ndarray, scale: float) -> Iterator[tuple[np.ndarray, float]]:
-        """What HOG answers at one scale, piece by piece."""
+        """HOG's boxes and scores at one scale, piece by piece."""
         picture, factors = _resized(image, scale)
         tops, lefts = (
             range(0, max(1, side - self.TILE_OVERLAP), self.TILE_SIDE - self.TILE_OVERLAP) for side in picture.shape[:2]
@@ -215,7 +215,7 @@ class DlibDetector:
                     yield (corners(rectangle) + corner) / factors, score
 
     def _confirm(self, image: np.ndarray, box: np.ndarray) -> bool:
-        """Whether the network, too, sees a face in this box."""
+        """Whether dlib's network sees a face in this box too."""
         side = 90  # the network's smallest face is 80 pixels wide
         patch, matrix = face_patch(image, box, side, 0.4)
         target = transform_points(box.reshape(2, 2), matrix).reshape(4)
@@ -235,7 +235,7 @@ class FaceAlignmentDetector:
     The 68 points are the images of fixed points of the head ("3D" landmarks), as a face model's are.
 
     Args:
-        device: where its networks run; a CUDA device where there is one, by default.
+        device: where its networks run; by default a CUDA device, or the CPU if there is none.
         download: whether missing weights may be fetched.
 
     Raises:
@@ -311,11 +311,11 @@ def best_detector(name: str = "auto") -> LandmarkDetector:
     """The detector of that name.
 
     Args:
-        name: "dlib", "face-alignment" (which may fetch its weights), or "auto": face-alignment where its weights are at
-            hand already, dlib otherwise.
+        name: "dlib", "face-alignment" (which may fetch its weights), or "auto": face-alignment if its weights are there
+            already, else dlib.
 
     Raises:
-        UserError: no such detector, or it cannot be had.
+        UserError: no such detector, or it cannot be loaded.
     """
     if name == "auto":
         return FaceAlignmentDetector() if FaceAlignmentDetector.available() else DlibDetector()
@@ -339,7 +339,7 @@ def overlap(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
 
 
 def suppress_overlaps(boxes: np.ndarray, scores: np.ndarray) -> list[int]:
-    """Rows of (N, 4) `boxes` to keep, the highest of (N,) `scores` first: none overlaps a better one, or lies in it."""
+    """Rows of (N, 4) `boxes` that neither overlap a box of a higher score (N,) nor lie in it, the highest first."""
     kept: list[int] = []
     for row in np.argsort(-scores, kind="stable"):
         pairs = [overlap(boxes[row], boxes[other]) for other in kept]

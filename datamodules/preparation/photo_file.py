@@ -16,16 +16,16 @@ from PIL import ExifTags, Image, ImageCms, ImageOps, TiffImagePlugin, Unidentifi
 from renderers.io.errors import UserError
 
 FORMATS = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-"""Pillow's names of all formats that are read. Others stay closed: some of their readers start other programs."""
+"""Pillow's names of all formats that are read. No others are, because some of their readers start other programs."""
 SUFFIXES = (
     ".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jpeg", ".jpg",
     ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp",
 )  # fmt: skip
 """Endings by which a photograph is known in a folder. `read_photo` itself looks at the content."""
-MIN_SIDE = 32  # pixels; no detector finds a face in less
-MOST_PIXELS = 256_000_000  # phones take 200 megapixels; this many fill 0.8 GB
-MOST_FRAMES = 100  # of an animation, in the search for one that shows something
-DEPTHS = (8, 10, 12, 14, 16)  # bits of a channel, as cameras and scanners write them
+MIN_SIDE = 32  # pixels; no detector finds a face in a smaller picture
+MOST_PIXELS = 256_000_000  # 0.8 GB; phones take up to 200 megapixels
+MOST_FRAMES = 100  # of an animation, that are searched for one that is not of a single colour
+DEPTHS = (8, 10, 12, 14, 16)  # bits per channel that cameras and scanners write
 TIFF_STARTS = (b"II*\0", b"MM\0*")
 HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
@@ -33,9 +33,9 @@ HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"
 def read_photo(path: Path) -> np.ndarray:
     """A photograph as it is meant to be seen: EXIF orientation and colour profile applied, transparency over white.
 
-    Gray, palette, CMYK, 16-bit and transparent files become RGB. Of an animation the first frame that is not of one
-    colour is taken. The values of deeper files are divided by the largest number of the fewest `DEPTHS` bits
-    that hold the brightest value, or by that value where it needs more.
+    Gray, palette, CMYK, 16-bit and transparent files become RGB. Of an animation the first frame that is not of a
+    single colour is taken. Values of more than 8 bits are divided by the largest number of as many bits as are used,
+    one of `DEPTHS`; values that need more bits are divided by the brightest.
 
     Args:
         path: a file of one of `FORMATS`, whatever its name; HEIF needs the package pillow-heif.
@@ -58,15 +58,16 @@ def read_photo(path: Path) -> np.ndarray:
 
 @contextmanager
 def open_picture(path: Path) -> Iterator[Image.Image]:
-    """Pillow's image of a file in one of `FORMATS`; what fails while it is open becomes a `UserError`.
+    """Pillow's image of a file in one of `FORMATS`. Errors while it is open become a `UserError`.
 
     Raises:
-        UserError: no such file, or not an image, truncated, or larger than `MOST_PIXELS`; begins with the path.
+        UserError: no such file, not an image, truncated, or larger than `MOST_PIXELS`; the message begins with the
+            path.
     """
     try:
         if path.stat().st_size == 0:
             raise UserError(f"{path}: the file is empty: copy it again")
-        # Given a file name, Pillow maps raw pixels into memory, and swaps the sides of a TIFF that is stored rotated.
+        # From a file name, Pillow would map raw pixels into memory and swap the sides of a TIFF that is stored rotated.
         with path.open("rb") as file, _opened(file, path) as image:
             yield image
     except Image.DecompressionBombError:
@@ -76,7 +77,7 @@ def open_picture(path: Path) -> Iterator[Image.Image]:
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or f'damaged or truncated image ({error})'}") from None
     except (SyntaxError, ValueError, EOFError, MemoryError, cv2.error) as error:
-        # The decoders answer a damaged file with any of these.
+        # Decoders raise any of these for a damaged file.
         raise UserError(f"{path}: damaged image ({' '.join(str(error).split()) or type(error).__name__})") from None
 
 
@@ -88,7 +89,7 @@ def _opened(file: BinaryIO, path: Path) -> Image.Image:
     else:
         register_heif_opener()
     with warnings.catch_warnings():
-        # Pillow warns of what phones take, and of damage. It refuses what is twice as large as its limit.
+        # Pillow warns of large pictures, which phones take, and of damage. Twice its limit it refuses.
         warnings.simplefilter("ignore")
         Image.MAX_IMAGE_PIXELS = MOST_PIXELS // 2
         try:
@@ -101,7 +102,7 @@ def _opened(file: BinaryIO, path: Path) -> Image.Image:
 
 
 def _deep_tiff(file: BinaryIO, path: Path) -> Image.Image | None:
-    """A TIFF with colors of 32 or 64 bits a channel, as 8 bits; Pillow does not know it. None where it is no such."""
+    """A TIFF with colours of 32 or 64 bits a channel, which Pillow cannot read, in 8 bits. None for other files."""
     file.seek(0)
     start = file.read(8)
     if start[:4] not in TIFF_STARTS:
@@ -126,9 +127,9 @@ def _deep_tiff(file: BinaryIO, path: Path) -> Image.Image | None:
 
 
 def _decoded(path: Path) -> np.ndarray | None:
-    """OpenCV's (H, W, 3) or (H, W, 4) values of a color picture, in the file's own type; None where it reads none.
+    """OpenCV's (H, W, 3) or (H, W, 4) values of a colour picture, in the file's own type; None if it cannot read it.
 
-    Those of a TIFF are turned upright, those of other files are not.
+    OpenCV turns TIFF files upright, but no others.
     """
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # The caller reports the damage.
     decoded = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
@@ -136,7 +137,7 @@ def _decoded(path: Path) -> np.ndarray | None:
 
 
 def _unknown(path: Path) -> str:
-    """Why Pillow does not know a file, and what to do."""
+    """Why Pillow cannot read a file, and the remedy."""
     with path.open("rb") as file:
         start = file.read(12)
     if start[4:8] == b"ftyp" and start[8:12] in HEIC_BRANDS:
@@ -147,7 +148,7 @@ def _unknown(path: Path) -> str:
 
 
 def _seek_content(image: Image.Image) -> None:
-    """Goes to the first frame that is not of one colour, or to the first one."""
+    """Seek the first frame that is not of a single colour, or else the first frame."""
     for frame in range(min(image.n_frames, MOST_FRAMES)):  # type: ignore[attr-defined]
         image.seek(frame)
         if np.ptp(np.asarray(image.convert("RGB")), axis=(0, 1)).any():
@@ -156,7 +157,7 @@ def _seek_content(image: Image.Image) -> None:
 
 
 def _eight_bit(image: Image.Image, path: Path) -> Image.Image:
-    """The image itself, or with 8 bits a channel where the file has more."""
+    """The image with 8 bits a channel, whatever the file has."""
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         values = np.asarray(image)
         if image.mode == "I" and values.min() < 0:
@@ -180,7 +181,7 @@ def _eight_bit(image: Image.Image, path: Path) -> Image.Image:
 
 
 def _scaled(values: np.ndarray) -> np.ndarray:
-    """Values of any type and depth -> uint8: floats up to about 1 as they are, others by the bits that they use."""
+    """Values of any type and depth -> uint8. Floats up to about 1 are times 255; see `read_photo` for others."""
     finite = np.nan_to_num(values.astype(np.float64), posinf=0.0)
     brightest = float(finite.max())
     if values.dtype.kind == "f" and brightest <= 2:
@@ -200,7 +201,7 @@ def _to_srgb(image: Image.Image) -> Image.Image:
             mode = image.mode if image.mode == "RGBA" else "RGB"
             image = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode=mode) or image
         except (ImageCms.PyCMSError, OSError, TypeError):
-            pass  # a damaged or mismatched profile says nothing; the numbers are taken as sRGB
+            pass  # With a damaged or mismatched profile the numbers are taken as sRGB.
     if image.mode == "RGBA":
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
@@ -208,7 +209,7 @@ def _to_srgb(image: Image.Image) -> Image.Image:
 
 
 def decode_png(content: bytes, mode: int) -> np.ndarray | None:
-    """OpenCV's pixels of a PNG file's content, in the order BGR; None where it is damaged or not a PNG.
+    """OpenCV's pixels of a PNG file's content, in the order BGR; None if it is damaged or not a PNG.
 
     Args:
         content: of the file.

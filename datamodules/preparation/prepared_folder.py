@@ -19,8 +19,9 @@ from renderers.io.errors import UserError
 INDEX_NAME, SKIPPED_NAME, IMAGES, SKIN = "index.json", "skipped.json", "images", "skin"
 INDEX_VERSION = 1
 OLDER_CONTOUR = {"dlib": True, "face-alignment": False, "given": False}
-"""Of folders that do not say it: whether a detector, or what a data set's owner gave, marks the visible contour."""
-MIXED_LANDMARKS = "300w-lp"  # whose owner gives both
+"""`PreparedFace.contour` by the source of landmarks, for older folders, which do not store it. "given": by the data
+set's owner."""
+MIXED_LANDMARKS = "300w-lp"  # a data set whose owner gives both kinds of landmarks
 Split = Literal["train", "val", "test"]
 
 
@@ -35,7 +36,8 @@ class PreparedFace:
         landmarks: 68 x, y pairs in the crop's continuous pixels.
         matrix: 2 x 3, the similarity from photograph to crop pixels.
         checksums: CRC-32 of the two files, in that order. Folders prepared by an older version have none.
-        contour: whether the jaw's landmarks mark the visible outline of the face, and not fixed points of the head.
+        contour: whether the jaw's landmarks mark the visible outline of the face; else they are fixed points of the
+            head.
     """
 
     name: str
@@ -52,10 +54,10 @@ class PhotoLabel:
     """A data set's annotation of one photograph.
 
     Attributes:
-        split: what it is for.
-        identity: who it shows; a person's photographs are never parted between training and validation.
-        group: photographs of one group show the same face with the same expression from several sides; None: alone.
-        yaw: degrees, where it is known.
+        split: training, validation or test.
+        identity: the person; one person's photographs are never in both training and validation.
+        group: photographs of one group show the same face with the same expression from several sides. None: no group.
+        yaw: degrees; None if unknown.
     """
 
     split: Split
@@ -69,12 +71,12 @@ class PreparedPhoto:
     """The result of preparing one photograph.
 
     Attributes:
-        bytes: the file's size when it was prepared, with that of its annotation.
-        modified_ns: the latest modification time then; with `bytes` it tells whether to prepare it again.
-        faces: the faces found, none where `reason` is given.
+        bytes: sizes of the photograph and its annotation when it was prepared, added up.
+        modified_ns: the latest modification time of these files. If it or `bytes` has changed, prepare it again.
+        faces: the prepared faces; none if there is a `reason`.
         reason: why nothing was prepared.
         label: of a data set's photograph.
-        doubtful: faces that were passed over, beside those that were not, because their landmarks are doubtful.
+        doubtful: number of further faces, which were skipped because their landmarks are doubtful.
     """
 
     bytes: int
@@ -127,7 +129,7 @@ class PhotoIndex:
 
     @classmethod
     def from_settings(cls, stored: dict[str, Any], photos: dict[str, PreparedPhoto]) -> PhotoIndex:
-        """An index with these photographs and what `settings` returned.
+        """An index with these photographs and the settings that `settings` returned.
 
         Raises:
             KeyError, TypeError, ValueError: settings are missing or wrong.
@@ -139,11 +141,11 @@ class PhotoIndex:
         return index
 
     def read_photo(self, stored: dict[str, Any]) -> PreparedPhoto:
-        """An entry as `photo_to_json` wrote it. An older version did not say which landmarks it holds: its index does.
+        """An entry that `photo_to_json` wrote. In older ones the kind of landmarks is missing; the detector tells it.
 
         Raises:
             AttributeError, KeyError, TypeError, ValueError: the entry is damaged.
-            UserError: nothing tells which landmarks they are.
+            UserError: the kind of landmarks cannot be known.
         """
         for face in stored["faces"]:
             if "contour" not in face:
@@ -159,12 +161,12 @@ class PhotoIndex:
         return OLDER_CONTOUR[self.detector]
 
     def settings(self) -> dict[str, Any]:
-        """Everything but the photographs, as JSON holds it."""
+        """Everything but the photographs, for JSON."""
         given = {name: getattr(self, name) for name in ("size", "detector", "largest", "source")}
         return given if self.dataset is None else {**given, "dataset": self.dataset}
 
     def save(self, root: Path) -> None:
-        """Writes ROOT/index.json and the list of what was passed over, ROOT/skipped.json, each in one step."""
+        """Write ROOT/index.json, and the list of skipped photographs and faces, ROOT/skipped.json, each in one step."""
         photos = {key: photo_to_json(photo) for key, photo in sorted(self.photos.items())}
         content = {"version": INDEX_VERSION, **self.settings(), "photos": photos}
         write_bytes(root / INDEX_NAME, json.dumps(content).encode())
@@ -173,7 +175,7 @@ class PhotoIndex:
         write_bytes(root / SKIPPED_NAME, skipped.encode(errors="backslashreplace"))
 
     def skipped(self) -> dict[str, str]:
-        """The reason of every photograph that gave nothing, or not all of its faces, by its path."""
+        """Path -> reason, for every photograph of which no face, or not every face, was prepared."""
         reasons = {key: photo.reason or _passed_over(photo) for key, photo in sorted(self.photos.items())}
         return {key: reason for key, reason in reasons.items() if reason is not None}
 
@@ -189,7 +191,7 @@ def _passed_over(photo: PreparedPhoto) -> str | None:
 
 
 def photo_to_json(photo: PreparedPhoto) -> dict[str, Any]:
-    """An index's entry as JSON holds it; what a folder of photographs never has is left out."""
+    """An index's entry for JSON. Fields that hold nothing in a plain folder of photographs are left out."""
     stored = asdict(photo)
     if photo.label is None:
         del stored["label"]
@@ -199,7 +201,7 @@ def photo_to_json(photo: PreparedPhoto) -> dict[str, Any]:
 
 
 def photo_from_json(stored: dict[str, Any]) -> PreparedPhoto:
-    """`photo_to_json` undone, with every number checked.
+    """The inverse of `photo_to_json`, which checks every number.
 
     Raises:
         AttributeError, KeyError, TypeError, ValueError: the entry is damaged.
@@ -240,7 +242,7 @@ def read_face(root: Path, name: str, checksums: Sequence[int] = ()) -> tuple[np.
     Args:
         root: the prepared folder.
         name: of the face.
-        checksums: `PreparedFace.checksums`; where they are given the files must match them.
+        checksums: `PreparedFace.checksums`. If there are some, the files must match them.
 
     Raises:
         UserError: a file is missing or damaged.
@@ -258,7 +260,7 @@ def read_face(root: Path, name: str, checksums: Sequence[int] = ()) -> tuple[np.
 
 
 def prepared_index(root: Path) -> PhotoIndex:
-    """What a prepared folder holds.
+    """The index of a prepared folder.
 
     Raises:
         UserError: it is not prepared, its index is damaged, or it holds no face.
@@ -273,5 +275,5 @@ def prepared_index(root: Path) -> PhotoIndex:
 
 
 def prepare_hint(root: Path) -> str:
-    """What to do about a folder that is not, or no longer, prepared."""
+    """The remedy for a folder that is not, or no longer, prepared, for error messages."""
     return f"run `python -m experiments prepare photos DIR --out {root}`, where DIR holds the photographs"

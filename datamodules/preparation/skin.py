@@ -1,10 +1,10 @@
 """Skin probability of an aligned face, from the face's own colors.
 
-There is no learned table of "skin color": the model is fitted to each face anew, so that it holds for every complexion
-and light. Skin is one Gaussian in a log-chromaticity space (plus log brightness), fitted robustly to the pixels inside
-the landmarks; everything else is a small mixture of Gaussians fitted to the picture's other pixels, over a uniform
-floor. Bayes' rule, with a prior that falls off away from the face, gives the probability. The construction is our own;
-deciding by Bayes' rule between a skin and a background density is Jones and Rehg's (2002).
+There is no learned table of "skin colour": the model is fitted to each face anew, so that it holds for every complexion
+and light. The features are two log chromaticities and the log brightness. Skin is one Gaussian, fitted robustly to the
+pixels inside the landmarks. Everything else is a small mixture of Gaussians, fitted to the other pixels, plus a uniform
+density. Bayes' rule, with a prior that falls off away from the face, gives the probability. Jones and Rehg (2002)
+decide between a skin and a background density by Bayes' rule; the rest of the construction is our own.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from renderers.landmarks68 import (
     RIGHT_EYE,
 )
 
-FLOOR = 0.03  # added to each channel: below this, chromaticity is noise
-TRIM = 0.8  # share of the face's own pixels that the skin Gaussian is fitted to; the rest is hair, glasses, highlights
-UNIFORM = 0.25  # weight of the uniform floor in the background's density
+FLOOR = 0.03  # added to each channel: in darker pixels chromaticity is noise
+TRIM = 0.8  # share of the pixels inside the landmarks to which skin is fitted; the rest is hair, glasses, highlights
+UNIFORM = 0.25  # weight of the uniform part of the background's density
 PRIOR_INSIDE, PRIOR_OUTSIDE = 0.85, 0.05
 ITERATIONS = 5
-STRANGE = 6.0  # squared Mahalanobis distance from which a color is not the face's own, to begin with
+STRANGE = 6.0  # squared Mahalanobis distance; at first, colours farther from the skin's are taken for background
 BACKGROUND_SAMPLE = 6000  # pixels that the background is fitted to
 COMPONENTS = 3  # Gaussians of the background
 
 
 def skin_probability(image: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
-    """How likely each pixel shows this face's skin.
+    """The probability of each pixel to show this face's skin.
 
-    Eyes and the mouth's interior are 0 whatever their colour; brows, lips and glasses are left to their colour.
+    Eyes and the mouth's interior are 0 whatever their colour. For brows, lips and glasses the colour decides.
 
     Args:
         image: (H, W, 3) uint8 sRGB crop.
@@ -57,7 +57,7 @@ def skin_probability(image: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
     prior = _prior(polygon_mask(with_forehead(points), height, width), face_width)
     log_skin, log_other = _fit(features, sample, prior)
     odds = log_skin - log_other + np.log(prior) - np.log1p(-prior)
-    # Neighbours vote: strands of hair, noise and JPEG blocks flip single pixels, skin is smooth.
+    # Neighbours vote, because hair, noise and JPEG blocks change single pixels, and skin is smooth.
     odds = cv2.GaussianBlur(np.clip(odds, -6, 6).astype(np.float32), (0, 0), max(0.5, face_width / 90))
     probability = 1 / (1 + np.exp(-odds))
     probability[opening_mask(points, height, width)] = 0
@@ -75,7 +75,7 @@ def color_features(image: np.ndarray) -> np.ndarray:
 
 
 def face_outline(points: np.ndarray) -> np.ndarray:
-    """(N, 2) polygon round the face: the jaw, closed over the brows."""
+    """(N, 2) polygon round the face: along the jaw, and back over the brows."""
     return np.concatenate([points[JAW], points[BROWS][::-1]])
 
 
@@ -101,7 +101,7 @@ def opening_mask(points: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def feature_mask(points: np.ndarray, height: int, width: int) -> np.ndarray:
-    """(H, W) bool: eyes, brows and mouth with a rim round them, none of which is bare skin."""
+    """(H, W) bool: eyes, brows and mouth with a rim round them, which are not bare skin."""
     mask = np.zeros((height, width), np.uint8)
     for part in (RIGHT_EYE, LEFT_EYE, RIGHT_BROW, LEFT_BROW, OUTER_MOUTH):
         mask |= polygon_mask(points[part], height, width).astype(np.uint8)
@@ -110,7 +110,7 @@ def feature_mask(points: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def _prior(face: np.ndarray, face_width: float) -> np.ndarray:
-    """(H, W): high in the face, falling off within a sixth of its width."""
+    """(H, W) prior: high in the face, and falling off outside it within a sixth of its width."""
     distance = cv2.distanceTransform((~face).astype(np.uint8), cv2.DIST_L2, 5)
     return PRIOR_OUTSIDE + (PRIOR_INSIDE - PRIOR_OUTSIDE) * np.exp(-((distance / (face_width / 6)) ** 2))
 
@@ -125,16 +125,16 @@ def _fit(features: np.ndarray, sample: np.ndarray, prior: np.ndarray) -> tuple[n
 
 
 def _background(pixels: np.ndarray, rows: np.ndarray, log_skin: np.ndarray, prior: np.ndarray) -> np.ndarray:
-    """(N,) log density of all (N, 3) pixels under a mixture fitted to the `rows` that are not skin, by EM.
+    """(N,) log density of all (N, 3) pixels under a mixture, which EM fits to those of the `rows` that are not skin.
 
-    The K `rows` come with their log density under skin and their prior of being skin.
+    `log_skin` and `prior` are the log density under skin, and the prior of skin, of the K `rows`.
     """
     values = pixels[rows]
     log_uniform = -float(np.log(np.ptp(values, axis=0) + 0.5).sum())
     prior_odds = np.log(prior) - np.log1p(-prior)
-    # At first whatever is far from the face's own color counts as background.
+    # At first, colours far from the skin's count as background.
     log_other = log_skin.max() - np.full(len(rows), STRANGE / 2)
-    # Components start as the terciles of brightness: dark hair, mid tones, bright walls and collars.
+    # The components start as thirds of the pixels by brightness: dark hair, mid tones, bright walls and collars.
     rank = np.argsort(np.argsort(values[:, 2], kind="stable"), kind="stable")
     share = np.eye(COMPONENTS)[rank * COMPONENTS // len(rank)]
     components: list[tuple[float, np.ndarray, np.ndarray]] = []
@@ -166,7 +166,7 @@ def _robust_gaussian(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         distance = np.einsum("ni,ij,nj->n", offset, np.linalg.inv(covariance), offset)
         kept = values[distance <= np.quantile(distance, TRIM)]
         center = kept.mean(axis=0)
-        # Trimming narrows a Gaussian; for a trim of 0.8 in three dimensions this undoes it.
+        # Trimming narrows a Gaussian. In three dimensions and for a trim of 0.8 the factor 1.48 makes up for it.
         covariance = np.cov(kept.T, bias=True).reshape(3, 3) * 1.48 + np.eye(3) * 0.02**2
     return center, covariance
 

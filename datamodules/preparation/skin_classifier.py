@@ -1,8 +1,8 @@
 """Skin probability from a pixel's colour alone: Bayes' rule over two mixtures of Gaussians (specular paper, 4.1.2).
 
-Naive, as each pixel is judged by itself. Where `datamodules.preparation.skin` fits a model to each face anew, this one
-is fitted once, to pixels that someone has labelled, and needs no landmarks. A default comes along, fitted to the known
-skin of synthetic faces under diffuse light: a highlight's colour is therefore no likely skin.
+It is naive, because it judges each pixel by itself. `datamodules.preparation.skin` fits a model to each face anew. This
+one is fitted once, to labelled pixels, and needs no landmarks. The default is fitted to the known skin of synthetic
+faces under diffuse light. A highlight's colour is therefore unlikely to be skin.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MOST_COMPONENTS = 64
 SLACK = 1e-6  # how far the weights' sum may be from 1, and a covariance from symmetric
 ITERATIONS = 200
 CONVERGED = 1e-5  # gain of the mean log-likelihood that ends the fit
-SPREAD = 0.02  # added to every standard deviation's square: the grain that no mixture should resolve
+SPREAD = 0.02  # its square is added to every variance, so that no Gaussian becomes narrower than the pixels' noise
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class GaussianMixture:
 
     @cached_property
     def _whitening(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(3 K, 3) and (3 K, 1), which make every component a standard normal, and the (K, 1) logs of their peaks."""
+        """(3 K, 3) and (3 K, 1), which turn each component into a standard normal, and the (K, 1) logs of the peaks."""
         whitening = np.linalg.inv(np.linalg.cholesky(self.covariances))
         peak = np.log(self.weights) + np.log(np.diagonal(whitening, axis1=1, axis2=2)).sum(axis=1)
         shift = -np.einsum("kij,kj->ik", whitening, self.means)
@@ -115,7 +115,7 @@ class SkinClassifier:
 
     @classmethod
     def load(cls, path: str | Path | None = None) -> SkinClassifier:
-        """Reads what `save` wrote; the classifier that comes along where no path is given.
+        """Read a file that `save` wrote; by default that of the default classifier.
 
         Raises:
             UserError: no such file, no JSON, another version, or numbers that make no mixture of Gaussians.
@@ -136,7 +136,7 @@ class SkinClassifier:
 
 
 def color_features(colors: Tensor) -> Tensor:
-    """(3, N) RGB in [0, 1] -> (3, N): log R/G, log B/G, half the log brightness (those of `skin`)."""
+    """(3, N) RGB in [0, 1] -> (3, N): log R/G, log B/G, half the log brightness, as in `preparation.skin`."""
     red, green, blue = colors + FLOOR
     brightness = 0.5 * (0.299 * red + 0.587 * green + 0.114 * blue).log()
     return torch.stack([(red / green).log(), (blue / green).log(), brightness])
@@ -182,7 +182,7 @@ def fit_mixture(values: np.ndarray, components: int, generator: np.random.Genera
 
 
 def _begin(values: np.ndarray, components: int, generator: np.random.Generator) -> GaussianMixture:
-    """Every point with the nearest of K that k-means++ (Arthur and Vassilvitskii, 2007) picks."""
+    """K components, each of the points nearest to one of K that k-means++ (Arthur and Vassilvitskii, 2007) picks."""
     picked = [values[generator.integers(len(values))]]
     squared = ((values - picked[0]) ** 2).sum(axis=1)
     nearest = np.zeros(len(values), dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Which prepared photographs are for training, validation and testing, and which are views of one face."""
+"""Splits prepared photographs into training, validation and test, and groups views of one face."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from collections.abc import Sequence
 
 from datamodules.preparation.prepared_folder import PhotoIndex, PhotoLabel, Split
 
-# Degrees of yaw between a view and its target: neighbours, as views far apart share too little (MGCNet, section 4.1).
+# Degrees of yaw between a view and its target. Views farther apart share too little of the face (MGCNet, section 4.1).
 VIEW_SPACING = 20.0
 
 
 def split_photos(names: Sequence[str], val_fraction: float) -> tuple[set[str], set[str]]:
-    """Names for training and for validation, by a hash of each: adding some moves none of the others.
+    """Split names into training and validation by a hash of each name, so that new names do not move old ones.
 
     Args:
         names: N different names, of photographs or of people.
         val_fraction: in [0, 1].
 
     Returns:
-        Two disjoint sets that together are `names`, neither of them empty; of a single name, both hold it.
+        Two disjoint sets that together are `names`, neither of them empty. A single name is in both.
     """
     ranks = {name: int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64 for name in names}
     order = sorted(names, key=lambda name: (ranks[name], name))
@@ -32,15 +32,15 @@ def split_photos(names: Sequence[str], val_fraction: float) -> tuple[set[str], s
 
 
 def split_prepared(index: PhotoIndex, val_fraction: float) -> dict[Split, set[str]]:
-    """The photographs of an index that gave a face, by what they are for.
+    """The photographs of an index with a prepared face, by split.
 
-    A data set's own split holds. Where it keeps nothing for validation, some of the people it trains on are kept; where
-    it trains on nobody, validation uses what it tests on. Where it tests on nothing, testing uses what validates.
-    Photographs without labels are all for training, some kept.
+    A data set's own split is kept. If it has no validation part, some of its training people are taken; if it has no
+    training part either, its test part serves. If it has no test part, its validation part serves. Photographs without
+    labels are divided between training and validation, and tests use the latter.
 
     Args:
         index: of a prepared folder.
-        val_fraction: share of the photographs, or of the people, that is kept.
+        val_fraction: share of the photographs, or of the training people, that is kept for validation.
     """
     names = [name for name, photo in index.photos.items() if photo.faces]
     labels = {name: label for name in names if (label := index.photos[name].label) is not None}
@@ -62,10 +62,10 @@ def split_prepared(index: PhotoIndex, val_fraction: float) -> dict[Split, set[st
 
 
 def group_views(labels: Sequence[PhotoLabel | None]) -> list[tuple[int, ...]]:
-    """A sample for every face: (face,), or (view, face, view) where its group shows it from both sides.
+    """A sample for every face: (face,), or (view, face, view) if its group has views to both sides.
 
-    The views are those of the group whose yaws come closest to `VIEW_SPACING` less and more than the face's own, and no
-    nearer to it than half of that.
+    The two views are those of the group whose yaws are closest to the face's own minus and plus `VIEW_SPACING`, and at
+    least half of `VIEW_SPACING` away from it.
 
     Args:
         labels: of N faces.
@@ -88,6 +88,6 @@ def group_views(labels: Sequence[PhotoLabel | None]) -> list[tuple[int, ...]]:
 
 
 def _nearest(turns: Sequence[tuple[int, float]]) -> int | None:
-    """The row whose turn is nearest to the spacing, of (row, degrees) pairs; None where all turns are too small."""
+    """Of (row, degrees) pairs, the row whose turn is nearest to the spacing; None if all turns are too small."""
     far = [(abs(turn - VIEW_SPACING), row) for row, turn in turns if turn >= VIEW_SPACING / 2]
     return min(far)[1] if far else None

@@ -1,4 +1,4 @@
-"""The order in which the samples of shards are trained on: shuffled, and yet each shard is read at one time only."""
+"""A shuffled order of the samples of shards, in which each shard is still read in one go."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from datamodules.sampler import EpochSampler, Place
 from datamodules.sharding.shards import ShardedSamples
 
 WINDOW = 2
-"""Shards' worth of a stream's samples that are shuffled together."""
+"""A stream's consecutive samples are shuffled in windows, each as long as this many shards."""
 
 
 class ShardSampler(EpochSampler):
     """(epoch, index) for `SeededSamples`, in an order that is a function of (seed, epoch, streams) alone.
 
-    The shards are shuffled and cut into `streams` equal streams. Within each of them every `WINDOW` shards' worth of
-    consecutive samples are shuffled, and the order takes one sample of each stream in turn. So a stream reads two or
-    three shards at a time, and where the number of processes divides `streams`, every process reads streams, and so
-    shards, of its own. Samples that the streams cannot share evenly, fewer than there are streams, come last.
+    The shards are shuffled and cut into `streams` equal streams. Each stream's samples are shuffled in windows as long
+    as `WINDOW` shards, and the order takes one sample of each stream in turn. So a stream reads two or three shards at
+    a time. If the number of processes divides `streams`, every process has streams, and so shards, of its own. Samples
+    that cannot be divided evenly among the streams, fewer than there are streams, come last.
 
-    Nothing here is as long as the data set: a window of every stream is drawn when it is needed, and going on in the
-    middle of an epoch begins at its window. A data set of no more than one window of every stream is shuffled as a
-    whole, by the order of `EpochSampler`.
+    No list here is as long as the data set: a window of every stream is drawn when it is needed, and a resumed epoch
+    begins at its window. A data set that fits into one window of every stream is shuffled as a whole, by
+    `EpochSampler`.
 
     Args:
         samples: in shards.
         seed: beside the epoch.
-        streams: a multiple of the number of processes, for each to read what no other one reads.
+        streams: a multiple of the number of processes, if each is to read shards that no other one reads.
         place: of this process; by default what torch.distributed says.
 
     Raises:

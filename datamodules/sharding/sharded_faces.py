@@ -1,4 +1,4 @@
-"""ShardedFaces: prepared faces in shards as training batches, the ones that `PhotoFolder` makes of the same faces."""
+"""ShardedFaces: prepared faces in shards as training batches, equal to those that `PhotoFolder` makes of the faces."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from datamodules.sharding.shards import PARTS, Sample, ShardedSamples, complete_
 from renderers.io.errors import UserError
 
 IMAGE, SKIN, LANDMARKS, CONTOUR_LANDMARKS = "png", "skin.png", "landmarks.npy", "contour.landmarks.npy"
-"""The members of a face in a shard; before them stands which of its sample's views it is. Landmarks whose jaw marks the
-visible contour have a name of their own."""
+"""Endings of a face's members in a shard; the number of the sample's view comes before them. Landmarks whose jaw marks
+the visible contour have an ending of their own."""
 KINDS_SETTING = "landmarks"
 """Where `shards.json` says which kinds of landmarks there are."""
 POINTS = 68
@@ -39,13 +39,13 @@ def encoded_landmarks(landmarks: Sequence[Sequence[float]]) -> bytes:
 
 
 class DecodedFaces(Dataset[FaceBatch]):
-    """A part's samples in shards as batches of one face, or of a target between its views.
+    """A part's samples in shards as batches: of one face, or of a target between its views.
 
     Args:
         samples: as `prepare shards` writes them.
-        size: side of what comes out in pixels.
-        geometry: moves faces that come alone.
-        views: whether the views of a face come with it; else it comes alone.
+        size: side of the returned images in pixels.
+        geometry: moves faces that are returned without views.
+        views: whether a face is returned with its views.
     """
 
     def __init__(
@@ -86,16 +86,16 @@ class DecodedFaces(Dataset[FaceBatch]):
 class ShardedFaces(PreparedData):
     """Prepared faces in shards, written by `python -m experiments prepare shards`: for data sets of millions.
 
-    Yields the `MultiViewBatch`es that `PhotoFolder` yields of the same faces, with the same augmentation. Shards are
-    read one after the other, from a local or a mounted folder; memory and start-up do not grow with them. Which faces
-    are for training, validation and testing was settled when the shards were written. Prediction uses all of them.
+    Yields the same `MultiViewBatch`es as `PhotoFolder` of the same faces, with the same augmentation. Shards are read
+    one after the other, from a local or a mounted folder. Memory and start-up time do not grow with their number. The
+    split into training, validation and testing was fixed when the shards were written. Prediction uses all faces.
 
     Args:
-        root, size, batch_size, num_workers, augment, seed, landmarks: see `PreparedData`; a folder is the `--out` of
-            the command, and of one kind where `landmarks` names one. Each counts as much as it has samples.
-        views: whether a training face's views come with it; the shards must have been written with `--views`.
-        streams: how many shards are read side by side, by all processes together: a multiple of their number, so that
-            each process, and each machine, reads shards of its own.
+        root, size, batch_size, num_workers, augment, seed, landmarks: see `PreparedData`. A folder is the `--out` of
+            the command; it must hold one kind of landmarks if `landmarks` names one. Each sample counts alike.
+        views: whether a training face comes with its views; the shards must have been written with `--views`.
+        streams: number of streams of shards that all processes together read side by side. Give a multiple of the
+            number of processes, so that each process, and each machine, reads shards of its own.
     """
 
     def __init__(
@@ -115,11 +115,11 @@ class ShardedFaces(PreparedData):
         self.streams = streams
 
     def setup(self, stage: str | None = None) -> None:
-        """Looks at what every folder says of itself.
+        """Check the description of every folder.
 
         Raises:
-            UserError: a folder holds no shards, their writing was cut short, they hold no views, or other landmarks
-                than are asked for.
+            UserError: a folder holds no shards or incomplete ones, they lack views, or their landmarks are of another
+                kind.
         """
         kinds: dict[Path, list[str]] = {}
         for root in self.roots:
@@ -136,7 +136,7 @@ class ShardedFaces(PreparedData):
 
     def _faces(self, part: Split) -> DecodedFaces:
         self.setup()
-        # A window of a stream is as long as two shards; it reaches over three, or four where a short one is among them.
+        # A window is as long as two shards. It touches three of them, or four if one of these is short.
         samples = ShardedSamples(self.roots, part, opened=4 * self.streams)
         if not len(samples):
             purpose = {"train": "training", "val": "validation", "test": "testing"}[part]
@@ -144,7 +144,7 @@ class ShardedFaces(PreparedData):
         geometry = GeometryAugmentation() if part == "train" and self.augment else None
         return DecodedFaces(samples, self.size, geometry, views=part == "train" and self.views)
 
-    # The collate turns samples into batches, of which the loaders' types know nothing: hence `Any` below.
+    # The loaders' types do not know that the collate turns samples into batches: hence `Any` below.
     def _in_order(self, faces: Any) -> DataLoader[MultiViewBatch]:
         return evaluation_loader(faces, self.batch_size, **self.options())
 

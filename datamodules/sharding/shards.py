@@ -1,10 +1,10 @@
-"""Samples in shards: tar files of a thousand or so in WebDataset's layout, which are read from end to end.
+"""Samples in shards: tar files of about a thousand samples in WebDataset's layout, which are read from end to end.
 
-A data set of millions of small files is slow to list, to open and to copy; its shards are large files in a known order.
+A data set of millions of small files is slow to list, to open and to copy. Shards are few large files in a known order.
 The format is plain tar: `tar`, Python's tarfile and the webdataset package read it too, and nothing in it is unpickled.
 (litdata's StreamingDataset asks a package registry for newer versions, and its indices may ask for pickles.)
 
-A shard's first member, `__index__`, which WebDataset's readers pass over, says where its samples lie. `shards.json`
+A shard's first member, `__index__`, holds the places of its samples; WebDataset's readers skip it. `shards.json`
 describes a folder of shards; its length does not depend on the number of samples.
 """
 
@@ -32,13 +32,13 @@ INDEX_NAME, SHARDS_VERSION = "shards.json", 1
 TABLE_NAME = "__index__"
 BLOCK = tarfile.BLOCKSIZE
 MOST_SAMPLES, MOST_SHARDS, LARGEST_SHARD = 10**9, 10**6, 10**6
-"""Samples and shards of a part, as their names have digits; samples of a shard, which are shuffled in memory."""
+"""Limits: samples and shards of a part, by the digits in their names; samples of a shard, which memory has to hold."""
 ENTRY = np.dtype([("offset", "<u8"), ("bytes", "<u4"), ("checksum", "<u4")])
-"""Where a sample's members lie in its shard, and their CRC-32."""
+"""The place of a sample's members in its shard, and their CRC-32."""
 PARTS = ("train", "val", "test")
 
 Sample = dict[str, bytes]
-"""Contents by what comes after the sample's number in their names: {"png": ..., "skin.png": ...}."""
+"""Contents by the endings of their names, which follow the sample's number: {"png": ..., "skin.png": ...}."""
 
 
 @dataclass(frozen=True)
@@ -89,18 +89,18 @@ class ShardFolder:
         write_bytes(root / INDEX_NAME, json.dumps({"version": SHARDS_VERSION, **asdict(self)}, indent=1).encode())
 
     def is_own(self, part: str) -> bool:
-        """Whether a part has shards of its own, and not those of another one."""
+        """Whether a part has shards of its own instead of another part's."""
         return self.parts[part][0] == part
 
     def shard_sizes(self, part: str) -> list[int]:
-        """How many samples each shard of a part holds."""
+        """The number of samples in each shard of a part."""
         _, count = self.parts[part]
         whole, rest = divmod(count, self.samples_per_shard)
         return [self.samples_per_shard] * whole + [rest] * (rest > 0)
 
 
 def shards_hint(root: Path) -> str:
-    """What to do about a folder that does not hold whole shards."""
+    """The remedy for a folder without complete shards, for error messages."""
     return f"run `python -m experiments prepare shards PREPARED --out {root}`, where PREPARED holds prepared faces"
 
 
@@ -110,13 +110,13 @@ def shard_path(root: Path, prefix: str, number: int) -> Path:
 
 
 def write_shard(path: Path, samples: Iterable[Mapping[str, bytes]], count: int, first: int = 0) -> None:
-    """Writes one shard: all of it or nothing, with one sample at a time in memory.
+    """Write one shard, all of it or nothing, with one sample at a time in memory.
 
     Args:
         path: of the shard.
-        samples: `count` of them, at least one, each with at least one content.
-        count: how many.
-        first: the number of its first sample in its part; members are called NUMBER.ENDING.
+        samples: `count` samples, each with at least one content.
+        count: at least 1.
+        first: number of the first sample within the part; members are called NUMBER.ENDING.
 
     Raises:
         UserError: it cannot be written.
@@ -144,7 +144,7 @@ def _member(name: str, content: bytes) -> bytes:
 
 
 def is_whole_shard(path: Path, count: int) -> bool:
-    """Whether a shard of so many samples was written to its end."""
+    """Whether a complete shard of `count` samples lies there."""
     try:
         with path.open("rb") as file:
             _read_table(file, path, count)
@@ -176,16 +176,16 @@ def _read_table(file: BufferedReader, path: Path, count: int) -> np.ndarray:
 
 
 class ShardedSamples(Dataset[Sample]):
-    """The samples of one part of one or several folders of shards, by number; folders follow each other.
+    """The samples of one part of one or several folders of shards, numbered through all folders.
 
-    A shard is opened when the first of its samples is asked for, and the system is told to read the whole of it: from
-    there on its samples come out of the system's own cache, which all processes of a machine share. So it is up to the
-    order of the numbers, `ShardSampler`'s, that shards are read one after the other and each of them once.
+    A shard is opened when its first sample is asked for. The operating system is then told to read the whole file into
+    its cache, which all processes of a machine share. `ShardSampler` gives an order in which shards are read one after
+    the other, each of them once.
 
     Args:
         roots: the folders.
         part: "train", "val" or "test".
-        opened: how many shards are held open at a time.
+        opened: number of shards that are kept open.
 
     Raises:
         UserError: a folder holds no shards, or their writing was cut short.
@@ -194,7 +194,7 @@ class ShardedSamples(Dataset[Sample]):
     def __init__(self, roots: Sequence[Path], part: str, opened: int = 16) -> None:
         self.opened = opened
         self.names: list[tuple[Path, str, int]] = []
-        """Of every folder: the folder, what its shards' names begin with, how many shards came before it."""
+        """For every folder: the folder, the beginning of its shards' names, the number of shards before it."""
         sizes: list[int] = []
         for root in roots:
             folder = complete_folder(root)
@@ -233,7 +233,7 @@ class ShardedSamples(Dataset[Sample]):
         return members
 
     def check(self, shard: int) -> None:
-        """Whether a shard can be opened and is as long as it says.
+        """Check that a shard can be opened and is complete.
 
         Raises:
             UserError: it is missing or damaged.
@@ -266,7 +266,7 @@ class ShardedSamples(Dataset[Sample]):
 
 
 def complete_folder(root: Path) -> ShardFolder:
-    """What a folder's `shards.json` says of shards that are all there.
+    """The contents of a folder's `shards.json`, after a check that all shards were written.
 
     Raises:
         UserError: it holds no shards, or their writing was cut short.
@@ -281,9 +281,9 @@ def complete_folder(root: Path) -> ShardFolder:
 
 
 def _members(content: bytes) -> Sample | None:
-    """The contents of consecutive members of a tar file, by what follows the first dot of their names.
+    """The contents of consecutive members of a tar file, by the part of their names after the first dot.
 
-    None where they do not fill the content exactly: a member's size may be anything, even negative.
+    None if the members do not fill `content` exactly: in a damaged file a member's size may be anything, even negative.
     """
     found: Sample = {}
     start = 0
@@ -301,7 +301,7 @@ def _members(content: bytes) -> Sample | None:
 
 
 def digest(lines: Iterable[str]) -> str:
-    """A fingerprint of what shards are written from."""
+    """A fingerprint of the shards' source, of which `lines` tell."""
     found = hashlib.sha256()
     for line in lines:
         found.update(line.encode() + b"\n")

@@ -1,4 +1,4 @@
-"""What stands behind a head: a real place out of focus, soft patches, a studio's wall, or shapes of any colour."""
+"""Backgrounds of heads: a real place out of focus, soft patches, a studio's wall, or shapes of any colour."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from datamodules.synthesis.environments import look_up
 
 Picture = NDArray[np.float32]
 KINDS, SHARES = ("place", "patches", "wall", "shapes"), (0.55, 0.12, 0.15, 0.18)
-COLORFUL = 0.9  # most of what is left of the colours of drawn backgrounds
-WIDENED = (1.0, 5.0)  # a place's angles over those that the camera sees: what a short focal length would show
+COLORFUL = 0.9  # drawn backgrounds keep at most this share of their colours' saturation
+WIDENED = (1.0, 5.0)  # factor on the camera's angles for looking up a place, as if its focal length were shorter
 
 
 def sample_background(
@@ -28,7 +28,7 @@ def sample_background(
         intrinsics: (3, 3) of the picture.
         panorama: (H, W, 3) of the place.
         turn: (3, 3) from the camera's directions to the panorama's.
-        plain: one even grey instead.
+        plain: even grey instead.
         generator: the draw depends on its state alone.
     """
     kind = generator.choice(KINDS, p=SHARES)
@@ -43,7 +43,7 @@ def sample_background(
         rays = torch.nn.functional.normalize(rays.flatten(0, 1), dim=-1) @ turn.T
         return look_up(panorama, rays).unflatten(0, (size, size))
     draw = {"patches": _patches, "wall": _wall, "shapes": _shapes}[str(kind)]
-    # Display values, seen under the same light.
+    # These are drawn in display values.
     picture = np.ascontiguousarray(draw(size, generator), dtype=np.float32).clip(0, 1)
     gray = picture.mean(axis=2, keepdims=True)
     return torch.from_numpy((gray + COLORFUL * generator.random() * (picture - gray)).astype(np.float32) ** 2.2)
@@ -58,7 +58,7 @@ def _patches(size: int, generator: np.random.Generator) -> Picture:
 
 
 def _wall(size: int, generator: np.random.Generator) -> Picture:
-    """One colour, brighter towards one place."""
+    """One colour, brightest in one place."""
     color = generator.uniform(0.1, 0.95) + generator.normal(0, 0.06, size=3)
     y, x = np.mgrid[:size, :size] / size - generator.uniform(0.2, 0.8, size=(2, 1, 1))
     fall = 1 - generator.uniform(0, 0.6) * (x**2 + y**2)

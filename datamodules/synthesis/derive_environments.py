@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from datamodules.synthesis.environments import HEIGHT, WIDTH, encode_panorama, panorama_directions
 
-LIGHT_RADIUS = np.radians(14.0)  # what is nearer than this to the brightest place is the strongest light
-RING = np.radians(20.0)  # between that and this is what would be seen in the light's place
-BRIGHTEST = 8.0  # of what stays in the panorama, in units of its mean
-MOST_TINT = 3.0  # of a light's channel over the middle one: more is a channel that ran over
+LIGHT_RADIUS = np.radians(14.0)  # the strongest light is all within this angle of the brightest place
+RING = np.radians(20.0)  # the ring from there to this angle shows what replaces the light
+BRIGHTEST = 8.0  # limit of the rest of the panorama, in units of its mean
+MOST_TINT = 3.0  # of a light's channel over the middle one; a stronger one was overexposed
 
 
 def read_exr(path: Path) -> NDArray[np.float64]:
@@ -42,7 +42,7 @@ def read_exr(path: Path) -> NDArray[np.float64]:
 def strongest_light(
     picture: NDArray[np.float64],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """The picture without its strongest light; the light's direction (3,), and its irradiance (3,), straight on."""
+    """The picture without its strongest light; that light's direction (3,) and irradiance (3,) at normal incidence."""
     directions, solid_angle = panorama_directions(*picture.shape[:2])
     luminance = picture.mean(axis=2)
     flat, weight = directions.reshape(-1, 3), (luminance * solid_angle).ravel()
@@ -66,7 +66,7 @@ def strongest_light(
 
 
 def main(folder: Path, target: Path) -> None:
-    """Reads every panorama of the folder and writes the file."""
+    """Read every panorama of the folder and write the file."""
     names, panoramas, directions, lights = [], [], [], []
     for path in sorted(folder.glob("*.exr.js")):
         picture = read_exr(path)

@@ -1,7 +1,7 @@
 """Light and backgrounds of 18 real places: Poly Haven's panoramas (CC0), see `derive_environments.py`.
 
-A direction is a unit vector with x right and y up; -z leads to the middle of the panorama. Light is linear, in units of
-the panorama's mean.
+A direction is a unit vector with x right and y up; -z points to the middle of the panorama. Light is linear, in units
+of the panorama's mean.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from renderers.illumination import AMBIENT, light_probe
 from renderers.io.npz_file import read_npz
 
 HEIGHT, WIDTH = 64, 128
-PROBE = 200  # directions in which an irradiance is known
+PROBE = 200  # directions in which the irradiance is computed
 FILE = Path(__file__).with_name("environments.npz")
 Array = NDArray[np.float64]
 
@@ -43,7 +43,7 @@ class Environment:
 
 @cache
 def environments() -> tuple[Environment, ...]:
-    """All of them."""
+    """All eighteen places."""
     held = read_npz(FILE)
     panoramas = decode_panorama(held["panoramas"])
     rows = zip(held["names"], panoramas, held["directions"], held["lights"], strict=True)
@@ -51,7 +51,7 @@ def environments() -> tuple[Environment, ...]:
 
 
 def panorama_directions(height: int = HEIGHT, width: int = WIDTH) -> tuple[Array, Array]:
-    """Where every texel of a panorama lies: (H, W, 3) unit vectors, and (H, W) the solid angle that it fills."""
+    """The directions of a panorama's texels, (H, W, 3) unit vectors, and their solid angles (H, W)."""
     latitude = np.pi * (0.5 - (np.arange(height) + 0.5) / height)[:, None]
     longitude = 2 * np.pi * ((np.arange(width) + 0.5) / width - 0.5)[None]
     across = np.cos(latitude)
@@ -87,7 +87,7 @@ def look_up(panorama: Tensor, directions: Tensor) -> Tensor:
 def illumination_of(irradiance: Tensor) -> Tensor:
     """The weights of `renderers.illumination` that give an irradiance: (200, 3) at the directions of `probe` -> (27,).
 
-    `AMBIENT` is taken off, as that module adds it.
+    `AMBIENT` is subtracted, because that module adds it.
     """
     weights = (light_probe(PROBE)[1].float() @ irradiance).T.clone()
     weights[:, 0] -= AMBIENT

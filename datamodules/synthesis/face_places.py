@@ -1,4 +1,4 @@
-"""Where the texels of a UV chart lie on the skin: coordinates for whatever is painted or carved there by formula."""
+"""Places of a UV chart's texels on the skin: coordinates for all that formulas paint or carve there."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from renderers.uv.chart import UVChart
 
 WAVES = 24  # of each noise
 WAVELENGTHS = {"fine": 0.045, "medium": 0.13, "soft": 0.24, "broad": 0.40}  # decimetres
-FRONT = -0.45  # decimetres: what lies further back is the neck, the ears and the scalp
-SPOT_REACH = 1.7  # radii at which a spot has faded
+FRONT = -0.45  # decimetres; neck, ears and scalp lie behind this z
+SPOT_REACH = 1.7  # radii from a spot's centre where it has faded to 0
 
 
 def smoothstep(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    """0 below `low`, 1 above `high`, with a smooth passage; falling where `low` exceeds `high`."""
+    """0 below `low`, 1 above `high`, and smooth between them; it falls if `low` exceeds `high`."""
     share = np.minimum(np.maximum((values - low) * (1 / (high - low)), 0), 1)
     return np.asarray(share * share * (3 - 2 * share))
 
@@ -31,9 +31,9 @@ def bell(values: np.ndarray, width: float) -> np.ndarray:
 
 
 class FacePlaces:
-    """The N texels of a chart that show skin (lips included), described on the mean face in decimetres.
+    """The N texels of a chart that show skin or lips, with their places on the mean face in decimetres.
 
-    Works on every face model with 68 landmarks, the region `skin` and a UV chart.
+    It works for every face model with 68 landmarks, the region `skin` and a UV chart.
 
     Attributes (float32):
         points: (N, 3) model space.
@@ -77,7 +77,7 @@ class FacePlaces:
         return self.noises(generator, band, 1)[0]
 
     def noises(self, generator: np.random.Generator, band: str, count: int) -> np.ndarray:
-        """(count, N) independent fields, hardly dearer than one."""
+        """(count, N) independent fields, which cost hardly more than one."""
         waves = self._waves[band]
         return np.asarray(generator.standard_normal((count, len(waves)), dtype=np.float32) @ waves)
 

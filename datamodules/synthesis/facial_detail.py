@@ -1,4 +1,4 @@
-"""Detail that no linear face model holds: a person's own skin, and lines that deepen with the expression."""
+"""Detail that linear face models cannot hold: a person's own skin, and lines that deepen with the expression."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from renderers.face_models.base import MorphableModel
 from renderers.face_models.linear import LinearModel
 from renderers.uv.chart import UVChart
 
-DETAIL_VERSION = 4  # goes up with every change of what is painted or carved
+DETAIL_VERSION = 4  # raise it with every change of the painted or carved detail
 DEEPEST = 3.0 * MILLIMETRE
-# Standard deviations of the skin's relief without lines: pores and grain, what scars leave, fat under the skin.
+# Standard deviations of the skin's relief without lines: pores and grain, scars, fat under the skin.
 GRAIN, LUMPS, FAT = 0.03 * MILLIMETRE, 0.12 * MILLIMETRE, 1.00 * MILLIMETRE
 
 
 class FacialDetail:
-    """Procedural texture and displacement in a face model's UV space; nothing to train.
+    """Procedural texture and displacement in a face model's UV space, without training.
 
     Args:
-        face_model: any with 68 landmarks, the region `skin` and a UV chart. Lines follow named actions where the
-            model's expressions are ARKit's, and the whole expression's strength where they have no names.
+        face_model: any with 68 landmarks, the region `skin` and a UV chart. Lines deepen with single expressions if
+            these have ARKit's names, else with the strength of the whole expression.
         size: texels along each side of the maps, R.
     """
 
@@ -42,8 +42,8 @@ class FacialDetail:
     def texture(self, generator: np.random.Generator) -> Tensor:
         """One person's skin: freckles, moles, flush, beard shadow, make-up, mottling.
 
-        What the face model's albedo basis can say is taken out (least squares over the skin's vertices), so that true
-        albedo coefficients stay the best that a linear model has.
+        The part within the span of the face model's albedo basis is removed (least squares over the skin's vertices),
+        so that the true albedo coefficients stay the best ones.
 
         Args:
             generator: the draw depends on its state alone.
@@ -64,8 +64,8 @@ class FacialDetail:
             expression: (E,) coefficients.
 
         Returns:
-            (1, R, R) decimetres along the normals, within `DEEPEST`; the same generator's lines only deepen as an
-            action grows. 0 on eyeballs, inside the mouth and outside the chart.
+            (1, R, R) decimetres along the normals, within `DEEPEST`; 0 on eyeballs, inside the mouth and outside the
+            chart. With the same generator state, a stronger expression only deepens the lines.
         """
         places = self.places
         relief = GRAIN * generator.uniform(0.5, 1.5) * places.noise(generator, "fine")
@@ -73,11 +73,11 @@ class FacialDetail:
         relief += FAT * generator.uniform(0.5, 1.5) * places.noise(generator, "soft")
         relief += self.wrinkles.carve(generator, self.action_weights(expression), len(places))
         fade = places.front * places.skin * smoothstep(places.eyes, 0.0, -0.03)
-        # Bent towards the bound and not cut at it: where lines cross they stay lines.
+        # A smooth bound instead of a cut, so that crossing lines stay lines.
         return places.to_map((fade * DEEPEST * np.tanh(relief / DEEPEST))[:, None].astype(np.float32))
 
     def action_weights(self, expression: np.ndarray) -> dict[str, float]:
-        """What each action of the lines has of an expression (E,), 0 to 1."""
+        """The weight, 0 to 1, of each action of the lines in an expression (E,)."""
         if self.columns:
             return {name: float(np.clip(expression[column], 0, 1)) for name, column in self.columns.items()}
         strength = float(min(1.0, np.sqrt(np.mean(np.square(expression)))))
@@ -85,7 +85,7 @@ class FacialDetail:
 
 
 class LinearSpan:
-    """What a face model's albedo basis can say of the skin.
+    """The span of a face model's albedo basis on the skin.
 
     Args:
         face_model: with A albedo coefficients.
@@ -110,7 +110,7 @@ class LinearSpan:
 
 
 def detail_key(face_model: MorphableModel) -> dict[str, object]:
-    """What the detail depends on beside the fingerprint of the face model, for the names of caches."""
+    """All that the detail depends on beside the face model's fingerprint, for the names of caches."""
     parts = (face_model.uv, face_model.landmark_indices, face_model.regions["skin"])
     content = b"".join(part.cpu().contiguous().numpy().tobytes() for part in parts)
     content += " ".join(face_model.expression_names).encode()

@@ -1,4 +1,4 @@
-"""Hair as thin opaque ribbons, grown on the scalp of the mean head by a style's rules."""
+"""Hair as thin opaque ribbons, which grow on the mean head's scalp by the rules of a style."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from scipy.spatial import cKDTree
 
 Array = NDArray[np.float64]
 Flow = Literal["crown", "parted", "back", "forward", "gathered"]
-CONTROLS = 4  # points of the head that a point of a ribbon moves with
+CONTROLS = 4  # points of the head that move a point of a ribbon
 
 
 @dataclass(frozen=True)
 class Style:
-    """Lengths in decimetres.
+    """The rules of a hairstyle. Lengths are in decimetres.
 
     Attributes:
-        flow: where the hair runs from: the crown, a parting, backwards, forwards, or to the back of the head.
-        top, sides: length on top and at the sides and the back.
-        ribbons: how many.
+        flow: the course of the hair: away from the crown or a parting, backwards, forwards, or to a knot at the back.
+        top, sides: length on top, and at the sides and the back.
+        ribbons: number of ribbons.
         steps: pieces of each ribbon.
         width: of a ribbon.
-        lift: how far the hair stands off the head.
-        gravity: how soon it falls, 0 to 1.
-        curl: radius of its curls.
-        turns: of a curl, for each decimetre.
-        ruffle: how much its directions differ.
-        fringe: length of the hair over the forehead that falls forward; 0 for none.
+        lift: distance of the hair from the head.
+        gravity: how soon the hair falls, 0 to 1.
+        curl: radius of the curls.
+        turns: turns of a curl in a decimetre.
+        ruffle: how much the directions of the ribbons differ.
+        fringe: length of hair that falls over the forehead; 0 for none.
         receding: how much of the front and the crown is bald, 0 to 1.
-        tail: length of the hair beyond the knot of gathered hair; 0 for none.
-        bun: radius of the knot itself.
+        tail: length of gathered hair beyond its knot; 0 for none.
+        bun: radius of the knot; 0 for none.
     """
 
     flow: Flow = "crown"
@@ -82,7 +82,7 @@ STYLES: dict[str, Style] = {
 
 @dataclass(frozen=True)
 class Head:
-    """Of the mean head, decimetres: what hair grows on and what holds it up.
+    """The mean head, on which hair grows and rests, in decimetres.
 
     Attributes:
         points: (V, 3) skin of head, neck and shoulders.
@@ -97,15 +97,15 @@ class Head:
 
 @dataclass(frozen=True)
 class Ribbons:
-    """V vertices, F faces of a head of hair.
+    """The mesh of a head of hair, with V vertices and F faces.
 
     Attributes:
-        points: (V, 3) decimetres on the mean head.
+        points: (V, 3) decimetres, on the mean head.
         normals: (V, 3) away from the head.
-        faces: (F, 3): the first corner and the last lie along the hair.
-        across, along: (V,) in [0, 1].
-        number: (V,) a random number for every ribbon, in [0, 1).
-        roots: (V,) bool.
+        faces: (F, 3). The edge from the last to the first corner runs along the hair.
+        across, along: (V,) places on the ribbon, in [0, 1].
+        number: (V,) a random number of the ribbon, in [0, 1).
+        roots: (V,) bool, whether the vertex is at the ribbon's root.
     """
 
     points: Array
@@ -118,12 +118,12 @@ class Ribbons:
 
 
 def grow(head: Head, style: Style, detail: float, generator: np.random.Generator) -> Ribbons:
-    """One head of hair; no two are alike.
+    """Grow a random head of hair.
 
     Args:
         head: of the mean person.
-        style: its rules; lengths vary by a fifth.
-        detail: share of the ribbons, which are as much wider, and of fewer pieces.
+        style: the rules; lengths vary by a fifth.
+        detail: share of the ribbons to draw. Fewer ribbons are wider and have fewer pieces.
         generator: the draw depends on its state alone.
     """
     style = _varied(style, detail, generator)
@@ -196,7 +196,7 @@ def _unit(vectors: Array) -> Array:
 
 
 def _roots(head: Head, style: Style, generator: np.random.Generator) -> tuple[Array, Array]:
-    """Where the hair grows, (N, 3), and the skin's normals there: evenly over the scalp, without what is bald."""
+    """The hair's roots (N, 3), spread evenly over the scalp without its bald part, and the skin's normals there."""
     corners = head.points[head.scalp]
     area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
     chosen = generator.choice(len(area), size=style.ribbons, p=area / area.sum())
@@ -210,7 +210,7 @@ def _roots(head: Head, style: Style, generator: np.random.Generator) -> tuple[Ar
 
 
 def bald_share(points: Array, head: Head, receding: float, chance: Array) -> NDArray[np.bool_]:
-    """(N,) which points of the scalp have lost their hair: the temples first, then the crown and all between."""
+    """(N,) bool, the points of the scalp that are bald: at first the temples, then the crown and all between them."""
     scalp = head.points[np.unique(head.scalp)]
     low, high = scalp.min(axis=0), scalp.max(axis=0)
     back = (high[2] - points[:, 2]) / (high[2] - low[2])
@@ -221,7 +221,7 @@ def bald_share(points: Array, head: Head, receding: float, chance: Array) -> NDA
 
 
 def _flow(flow: Flow, place: Array, center: Array, top: float, parting: float, knot: Array) -> Array:
-    """(N, 3) where hair runs at each place, before it is laid along the head."""
+    """(N, 3) the direction of hair at each place, before it is laid along the head."""
     if flow == "gathered":
         return _unit(knot - place)
     if flow == "back":
@@ -236,7 +236,7 @@ def _flow(flow: Flow, place: Array, center: Array, top: float, parting: float, k
 
 
 def _pushed_out(head: Head, tree: cKDTree, place: Array, clearance: Array) -> tuple[Array, Array]:
-    """The places, none nearer to the skin than the clearance (N,); and the skin's normals there."""
+    """The places, moved away from the skin to at least the clearance (N,), and the skin's normals there."""
     _, near = tree.query(place, k=3)
     normal = _unit(head.normals[near].mean(axis=1))
     height = ((place[:, None] - head.points[near]) * head.normals[near]).sum(axis=2).mean(axis=1)
@@ -244,7 +244,7 @@ def _pushed_out(head: Head, tree: cKDTree, place: Array, clearance: Array) -> tu
 
 
 def _beside_face(place: Array, forward: NDArray[np.bool_], bare: Array) -> Array:
-    """Hair before the ears and below the forehead's hairline, no nearer to the middle than `bare` (N,)."""
+    """The places, with hair in front of the ears and below the hairline moved aside, to `bare` (N,) from the middle."""
     x, y, z = place.T
     before = (z > -0.62) & (y < 0.80 - 0.25 * np.square(x)) & ~forward
     aside = np.where(x < 0, -1.0, 1.0) * np.maximum(np.abs(x), bare)
@@ -252,7 +252,7 @@ def _beside_face(place: Array, forward: NDArray[np.bool_], bare: Array) -> Array
 
 
 def _curls(path: Array, normal: Array, style: Style, length: Array, generator: np.random.Generator) -> Array:
-    """(N, steps + 1, 3) what winds every hair about its course."""
+    """(N, steps + 1, 3) offsets that wind every hair about its course."""
     along = _unit(np.gradient(path, axis=1))
     side = _unit(np.cross(along, normal))
     share = np.linspace(0, 1, path.shape[1])[None]
@@ -286,7 +286,7 @@ def _ribbons(path: Array, normal: Array, width: float, generator: np.random.Gene
 
 
 def _tail(knot: Array, style: Style, head: Head, tree: cKDTree, generator: np.random.Generator) -> Ribbons:
-    """What hangs from the knot."""
+    """The hair that hangs from the knot."""
     count, pieces = 300, 10
     spread = generator.standard_normal((count, 3)) * [0.10, 0.05, 0.07]
     place, paths, normals = np.broadcast_to(knot, (count, 3)) + 0.3 * spread, [], []
@@ -324,7 +324,7 @@ def _joined(strips: list[Ribbons]) -> Ribbons:
 
 
 def followed(points: Array, controls: Array) -> tuple[NDArray[np.int64], Array]:
-    """Which control points (K, 3) each of some points (N, 3) moves with: (N, CONTROLS) and weights that sum to 1."""
+    """The control points (K, 3) that move points (N, 3): (N, CONTROLS) indices, and weights that sum to 1."""
     found = cKDTree(controls).query(points, k=CONTROLS)
     weights = 1 / (np.asarray(found[0]) + 0.05) ** 2
     return np.asarray(found[1], dtype=np.int64), weights / weights.sum(axis=1, keepdims=True)

@@ -1,4 +1,4 @@
-"""The whole head as a scene needs it: what each triangle is made of, and all that does not depend on a person."""
+"""The whole head for scenes: the material of each triangle, and all else that does not depend on a person."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ NEIGHBOURS = 12  # points of ribbons over which the light in the hair is average
 
 @dataclass(frozen=True)
 class Hairdo:
-    """A head of hair, ready to be put on anybody. H vertices.
+    """A head of hair with H vertices, which fits every person.
 
     Attributes:
         ribbons: on the mean head.
-        near, weights: (H, CONTROLS) the head's vertices that each moves with, and how much.
+        near, weights: (H, CONTROLS) the head's control points that move each vertex, and their weights.
         ambient: (W + H,) share of the soft light that arrives at the head's and at the hair's vertices.
     """
 
@@ -51,10 +51,10 @@ class HeadGeometry:
 
     Args:
         face_model: the default one, not subdivided.
-        size: pixels along the side of the pictures, which decides how fine hair is.
+        size: side of the pictures in pixels; larger ones get finer hair.
 
     Raises:
-        UserError: another face model, for no whole head is made for it.
+        UserError: another face model, which has no whole head.
 
     Attributes:
         whole: the mesh and its bases.
@@ -76,7 +76,7 @@ class HeadGeometry:
             )
         self.face_model, self.mean = face_model, mean
         self.hair_detail = min(1.0, max(LEAST_HAIR, size / FINE_HAIR))
-        # The strips of the lashes are made for a texture with holes.
+        # The lashes are strips that need a texture with transparency.
         kept = self.whole.parts != "lashes"
         self.parts = self.whole.parts[kept]
         self.faces = torch.from_numpy(self.whole.faces[kept].astype(np.int64))
@@ -114,7 +114,7 @@ class HeadGeometry:
         return torch.from_numpy(materials)
 
     def _labels(self) -> Tensor:
-        """Regions of the face model say more than the parts do; a triangle belongs where most of its corners do."""
+        """(F,) labels by the head's parts and the face model's regions; a triangle has the region of most corners."""
         labels = np.full(len(self.faces), LABEL["skin"], dtype=np.uint8)
         corners = self.faces.numpy()
         for region, label in (("nose", "nose"), ("lips", "lips"), ("brows", "brows")):
@@ -143,7 +143,7 @@ class HeadGeometry:
 
     @cached_property
     def rim(self) -> tuple[Tensor, Tensor]:
-        """(W - V, CONTROLS) the face model's vertices whose colours each other one takes, and in what shares."""
+        """(W - V, CONTROLS) the face model's vertices whose colours each other vertex takes, and their weights."""
         candidates = np.concatenate([self.face_model.regions[name].numpy() for name in ("boundary", "cheeks")])
         points = self.whole.mean_shape.astype(float)
         near, weights = followed(points[self.face_model.vertex_count :], points[candidates])
@@ -157,7 +157,7 @@ class HeadGeometry:
 
     @cached_property
     def head(self) -> Head:
-        """What hair grows on."""
+        """The head on which hair grows."""
         skin = self.whole.vertices_of(*SKIN_PARTS)
         place = np.full(self.size, -1)
         place[skin] = np.arange(len(skin))
@@ -166,7 +166,7 @@ class HeadGeometry:
 
     @cached_property
     def controls(self) -> Tensor:
-        """(K,) vertices of the skin, well spread, that hair and hats move with."""
+        """(K,) vertices of the skin, spread evenly, that move hair and hats."""
         skin = self.whole.vertices_of(*SKIN_PARTS)
         points = self.whole.mean_shape[skin].astype(np.float64)
         chosen, nearest = [int(points[:, 1].argmax())], np.full(len(points), np.inf)
@@ -177,22 +177,22 @@ class HeadGeometry:
 
     @cached_property
     def _control_basis(self) -> Tensor:
-        """(I, 3K) how an identity moves the controls."""
+        """(I, 3K) displacements of the controls by the identity coefficients."""
         identities = self.whole.identity_basis.shape[-1]
         return self.basis[:identities].unflatten(1, (-1, 3))[:, self.controls].flatten(1)
 
     def shift(self, identity: Tensor) -> Tensor:
-        """(1, I) -> (K, 3) how far a person's controls lie from the mean head's, without expression."""
+        """(1, I) -> (K, 3) displacements of a person's controls from the mean head's, without expression."""
         return (identity @ self._control_basis).view(-1, 3)
 
     def moved(self, points: Tensor, near: Tensor, weights: Tensor, shift: Tensor) -> Tensor:
-        """Points of the mean head on somebody else's.
+        """Move points of the mean head onto a person's head.
 
         Args:
             points: (N, 3).
-            near: (N, CONTROLS) of `follow`.
-            weights: (N, CONTROLS) likewise.
-            shift: (K, 3) how far that person's controls lie from the mean head's.
+            near: (N, CONTROLS) from `follow`.
+            weights: (N, CONTROLS) from `follow`.
+            shift: (K, 3) the person's `shift`.
         """
         return points + (shift[near] * weights[..., None]).sum(dim=1)
 
@@ -207,7 +207,7 @@ class HeadGeometry:
         return ambient_share(self.mean, self.normals, self.faces)
 
     def hairdo(self, style: str, number: int) -> Hairdo:
-        """One of the heads of hair; grown when first asked for. The same on every machine."""
+        """One of the heads of hair, the same on every machine. It is grown when it is first asked for."""
         key = (style, number)
         if key not in self._hairdos:
             self._hairdos[key] = self._grown(style, number)
@@ -220,7 +220,7 @@ class HeadGeometry:
 
     @lru_cache  # noqa: B019
     def hat(self, name: str) -> tuple[Shell, Tensor, Tensor]:
-        """Of `wear.HATS`, with what its brim follows (see `follow`)."""
+        """A hat of `wear.HATS`, with its brim's control points and weights (see `follow`)."""
         shell = hat(self.whole, name)
         return shell, *self.follow(shell.extra.numpy().astype(float))
 
@@ -236,7 +236,7 @@ class HeadGeometry:
         together = torch.cat([self.mean, points]), torch.cat([self.normals, normals])
         faces = torch.cat([self.faces, torch.from_numpy(ribbons.faces) + self.size])
         ambient = ambient_share(*together, faces, directions=32, size=80)
-        # Single ribbons hide their neighbours at random; the folds of a whole head of hair are smoother.
+        # Single ribbons shade their neighbours at random. A whole head of hair is shaded more smoothly.
         _, around = cKDTree(ribbons.points).query(ribbons.points, k=NEIGHBOURS)
         ambient[self.size :] = ambient[self.size :][torch.from_numpy(around)].mean(dim=1)
         return Hairdo(ribbons, near, weights, ambient)

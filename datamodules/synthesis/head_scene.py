@@ -1,4 +1,4 @@
-"""From one person's coefficients and looks to the triangles of a scene."""
+"""One person's coefficients and looks -> the triangles of a scene."""
 
 from __future__ import annotations
 
@@ -20,10 +20,8 @@ from renderers.coefficients import Coefficients
 
 ROOT_SHADE = 0.75  # of the hair's colour at its roots
 MOUTH_LIGHT = 0.28  # share of the soft light that arrives in an open mouth
-TOUCHING = 0.012  # decimetres: what lies no farther behind the surface that is seen is on it
-PLAIN_GLOSS = 0.066  # linear specular albedo of the face model's skin, which counts as a gloss of 1
-
-
+TOUCHING = 0.012  # decimetres; a vertex that is no deeper than this behind the seen surface is on it
+PLAIN_GLOSS = 0.066  # linear specular albedo of the face model's skin that is a gloss of 1
 MATERIALS = torch.arange(6, dtype=torch.int32)
 
 
@@ -38,7 +36,7 @@ class Piece:
         details: (V, 4).
         faces: (F, 3) of its own vertices.
         materials: (F,) int32, or one for all.
-        label: of `parsing`; of the head itself its triangles have their own.
+        label: of `parsing`; for the head itself `Composed.labels` has one for each triangle.
     """
 
     points: Tensor
@@ -52,11 +50,11 @@ class Piece:
 
 @dataclass(frozen=True)
 class Composed:
-    """A scene and what its triangles are.
+    """A scene and its triangles' labels.
 
     Attributes:
         scene: of S pictures.
-        labels: (F,) of `parsing`, with `FACE_MODEL` where the triangle is the face model's.
+        labels: (F,) of `parsing`, plus `FACE_MODEL` for triangles of the face model.
         skin: (3,) mean colour, display values.
     """
 
@@ -75,7 +73,7 @@ def compose(
         person: the looks.
         coefficients: of S views of the same face.
         intrinsics: (S, 3, 3).
-        texture: (3, R, R) what is added to the skin's colours, in the face model's chart.
+        texture: (3, R, R) added to the skin's colours, in the face model's chart.
     """
     first = coefficients.index(slice(0, 1))
     vertices = geometry.shape(first.identity, first.expression)
@@ -152,7 +150,7 @@ def _surface(
 
 
 def _garment(geometry: HeadGeometry, person: Person, vertices: Tensor, normals: Tensor) -> Piece:
-    """What is worn on the shoulders."""
+    """The clothes on the shoulders."""
     shell = geometry.garment(person.garment)
     points, directions = shell.operator(vertices), shell.operator(normals)
     color = torch.from_numpy(person.cloth_color).float().expand(len(points), 3)
@@ -169,7 +167,7 @@ def _hat(
     normals: Tensor,
     shift: Tensor,
 ) -> Piece:
-    """What is worn on the head, with its brim."""
+    """The hat, with its brim."""
     shell, near, weights = worn
     directions = shell.operator(normals)
     points = shell.operator(vertices) + shell.lift[:, None] * directions
@@ -183,7 +181,7 @@ def _hat(
 
 
 def _hair(geometry: HeadGeometry, person: Person, hairdo: Hairdo, shift: Tensor, hat: Shell | None) -> Piece:
-    """The ribbons, without those that are under a hat."""
+    """The hair, without the ribbons under a hat."""
     ribbons = hairdo.ribbons
     points = geometry.moved(torch.from_numpy(ribbons.points).float(), hairdo.near, hairdo.weights, shift)
     along, number = (torch.from_numpy(part).float() for part in (ribbons.along, ribbons.number))
@@ -202,7 +200,7 @@ def _hair(geometry: HeadGeometry, person: Person, hairdo: Hairdo, shift: Tensor,
 
 
 def visible(points: Tensor, chosen: Tensor, faces: Tensor, seen: Tensor) -> Tensor:
-    """Which vertices are seen: nothing lies before them, and they are inside the picture.
+    """Whether vertices are seen: they are inside the picture, and nothing lies in front of them.
 
     Args:
         points: (S, V, 3) x, y in samples of the picture, z the depth.
@@ -235,7 +233,7 @@ def visible(points: Tensor, chosen: Tensor, faces: Tensor, seen: Tensor) -> Tens
 
 
 def labelled(composed: Composed, size: int) -> tuple[Tensor, Tensor]:
-    """What every pixel's centre sees: (S, 1, size, size) uint8 of `parsing`, and the face model's depth, else 0."""
+    """(S, 1, size, size) uint8 labels of `parsing` at every pixel's centre, and the face model's depth, 0 elsewhere."""
     scene = composed.scene
     seen = scene.seen(size, 1)
     labels = torch.where(seen >= 0, composed.labels[seen.clamp_min(0)], 0)

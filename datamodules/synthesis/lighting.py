@@ -1,4 +1,4 @@
-"""The light of a scene: a real place, turned at random, with at most one lamp and a flash, and the exposure for it."""
+"""The light of a scene: a real place, turned at random, perhaps a lamp and a flash, and the camera's exposure."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ Generator = np.random.Generator
 
 LAMP_SHARE, FLASH_SHARE = 0.30, 0.10
 LAMP_STRENGTH = (0.3, 1.6)  # times the soft light
-FLASH_STRENGTH = (0.4, 1.5)  # likewise
+FLASH_STRENGTH = (0.4, 1.5)  # times the soft light
 LAMP_TINT = 0.06  # standard deviation of the logarithm of a lamp's red and blue
-BALANCE = (0.6, 1.0)  # how much of the light's own colour the camera takes out
-BRIGHTNESS, BRIGHTNESS_SPREAD = 0.80, 0.22  # median of the light on a face, and the deviation of its logarithm
-LONGER = 0.7  # share by which the darkest skin is exposed longer
+BALANCE = (0.6, 1.0)  # share of the light's own colour that the camera removes
+BRIGHTNESS, BRIGHTNESS_SPREAD = 0.80, 0.22  # median of the light on a face, and deviation of its logarithm
+LONGER = 0.7  # the darkest skin is exposed longer by this share
 TURN_PER_VIEW = 12.0  # degrees, standard deviation for `light_change` of 1
 LUMINANCE = torch.tensor([0.2126, 0.7152, 0.0722])
 
@@ -32,15 +32,16 @@ def sample_light(
 
     Args:
         views: S.
-        light_change: how much it differs between the views, 0 to 1.
+        light_change: how much the light differs between the views, 0 to 1.
         plain: soft white light from the front instead of a real place.
-        dark: how dark the skin is, 0 to 1: a camera exposes such a face for longer.
+        dark: darkness of the skin, 0 to 1; a camera exposes a dark face longer.
         generator: the draw depends on its state alone.
-        head_turns: (S, 3, 3) how the head, and with it place and lamp, is turned against the target's view; not at all
-            where absent. The flash stays with the camera. All pictures are exposed for the target's view then.
+        head_turns: (S, 3, 3) rotations of the head, with place and lamp, from the target's view to each view. The flash
+            stays with the camera, and all pictures are exposed for the target's view. None: no rotation, and each
+            picture has its own exposure.
 
     Returns:
-        the light, and (S, 27) its weights of `renderers.illumination`, lamp and flash in them, shadows not.
+        the light, and (S, 27) its weights of `renderers.illumination`, with lamp and flash but without shadows.
     """
     chosen, turn = int(generator.integers(len(environments()))), generator.uniform(0, 2 * math.pi)
     aside = light_change * math.radians(TURN_PER_VIEW) * generator.standard_normal(views)
@@ -90,7 +91,7 @@ def sample_light(
 
 
 def _sample_lamp(generator: Generator) -> tuple[Tensor, Tensor] | None:
-    """Direction, mostly in front and above, and colour of a lamp, if there is one; the numbers are drawn anyhow."""
+    """Direction, mostly in front and above, and colour of a lamp; or None. Both draw equally many random numbers."""
     share, aside, above = generator.random(), generator.uniform(-1.9, 1.9), generator.normal(0.5, 0.35)
     low, high = np.log(LAMP_STRENGTH)
     strength, tint = np.exp(generator.uniform(low, high)), np.exp(LAMP_TINT * generator.standard_normal())
@@ -111,7 +112,7 @@ def _about_y(angle: float) -> Tensor:
 
 
 def _on_face(around: Tensor, key: Tensor, strength: Tensor, flash: Tensor) -> Tensor:
-    """(S, 3) light that arrives on average at what faces the camera within about 60 degrees."""
+    """(S, 3) mean light on surfaces that face the camera within about 60 degrees."""
     facing = (probe()[:, 2] > 0.5).float()
     weight = (facing / facing.sum())[None, :, None]
     lit = (key @ probe().T).clamp_min(0)[..., None] * strength[:, None]

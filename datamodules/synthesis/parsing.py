@@ -1,4 +1,4 @@
-"""The parsing map: what every pixel of a picture shows, as a number."""
+"""The parsing map: a number for every pixel that names what it shows."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ PARSING = (
     "background", "skin", "brows", "eyes", "lips", "inner_mouth", "nose", "ears", "hair", "neck", "cloth", "glasses",
     "other",
 )  # fmt: skip
-"""Names by number; `other` is what else hides a face: masks, hands, hats, microphones."""
+"""Names by number; `other` is anything else that hides a face: masks, hands, hats, microphones."""
 LABEL = {name: number for number, name in enumerate(PARSING)}
 FACE_MODEL = 128
-"""Added where the surface that is seen is the face model's own, so that its depth and its coefficients hold there."""
+"""Added where the visible surface is the face model's own, so that the true depth and coefficients hold there."""
 SKIN_LABELS = tuple(LABEL[name] + FACE_MODEL for name in ("skin", "nose", "lips", "brows"))
 
 
 def batch_of(image: Tensor, parsing: Tensor, depth: Tensor, rows: dict[str, Tensor], views: int) -> MultiViewBatch:
-    """A batch of B pictures from what was drawn of them.
+    """A batch of B drawn pictures.
 
     Args:
         image: (B, 3, H, W).
-        parsing: (B, 1, H, W) uint8 with `FACE_MODEL` in it.
+        parsing: (B, 1, H, W) uint8, with `FACE_MODEL` added.
         depth: (B, 1, H, W).
         rows: (B, ...) by the names of `head_cache.NUMBERS`.
         views: of each person.

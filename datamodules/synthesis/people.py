@@ -1,4 +1,4 @@
-"""Random people for synthetic heads: skin, hair, gaze, what they wear, and the camera that takes them."""
+"""Random people for synthetic heads: skin, hair, gaze, clothes, and the camera."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class HeadSettings:
-    """What whole heads vary over, beside `SceneSettings`; each of the first four takes one ingredient away.
+    """The variation of whole heads, beside that of `SceneSettings`. The first four can each take an ingredient away.
 
     Attributes:
         hair: heads have hair; else a bare scalp.
-        things: how often people wear or hold something, 1 as they do, 0 never.
+        things: factor on how often people wear or hold something; 0 is never.
         environments: light of real places; else soft light from all sides and a weak one from the front.
-        backgrounds: something stands behind the head; else an even grey.
-        distance: decimetres, (least, most) from the camera, evenly by its logarithm; the focal length grows with it.
-        zoom: (least, most) size of the head over that under the default camera.
+        backgrounds: backgrounds are varied; else even grey.
+        distance: (least, most) decimetres from the camera, uniform in the logarithm. The focal length grows with it.
+        zoom: (least, most) size of the head, relative to that under the default camera.
         shift: standard deviation of the crop's middle, as a share of its side.
     """
 
@@ -43,7 +43,7 @@ class HeadSettings:
     shift: float = 0.04
 
 
-# L* of the ten tones of the Monk scale (Monk 2019), and what they become as an albedo: skin reflects between these.
+# L* of the ten tones of the Monk scale (Monk 2019). As an albedo they are mapped to the range of real skin's L*.
 MONK = np.array([94.2, 92.3, 93.1, 87.6, 77.9, 55.1, 42.5, 30.7, 21.1, 14.6])
 DARKEST, LIGHTEST = 26.0, 76.0
 TONE_SPREAD = 1.8  # of L*, within a tone
@@ -60,7 +60,7 @@ DYES = np.array([(0.75, 0.30, 0.5), (0.2, 0.3, 0.62), (0.2, 0.45, 0.35), (0.4, 0
                  (0.85, 0.80, 0.68)])  # fmt: skip
 DYED = 0.07
 
-SKINS = 48  # textures of the skin, among which people's are drawn
+SKINS = 48  # number of skin textures, which people share
 HATTED = 0.16
 CLOTH_TINT = 0.09
 BLINKING, WINKING = 0.10, 0.02
@@ -71,23 +71,23 @@ FULL_GAZE = 28.0  # degrees of a full eyeLook weight
 
 @dataclass(frozen=True)
 class Person:
-    """One person's looks.
+    """One person's looks. Colours are display values.
 
     Attributes:
-        hair_color: (3,) display.
-        beard_color: (3,) likewise, of what grows by itself.
-        dark: how dark the skin is, 0 to 1.
+        hair_color: (3,).
+        beard_color: (3,) the natural colour of beard and brows; the hair may be dyed.
+        dark: darkness of the skin, 0 to 1.
         style: of `hair.STYLES`, or "bald".
-        hairdo: which head of hair of that style.
-        stubble: share of the hair's colour where it is shaven.
-        oiliness: gloss of the skin, 1 for most.
-        cloth_color: (3,) display.
-        skin: which texture.
-        freckled: how strong that texture is.
+        hairdo: number of the head of hair within the style.
+        stubble: share of the hair's colour on shaven skin.
+        oiliness: gloss of the skin, about 1.
+        cloth_color: (3,).
+        skin: number of the skin's texture.
+        freckled: strength of that texture.
         garment: of `wear.GARMENTS`.
         hat: of `wear.HATS`, or "".
-        hat_color: (3,) display.
-        pattern: (2, 3) the cloth's second colour; its kind, frequency and contrast.
+        hat_color: (3,).
+        pattern: (2, 3) the cloth's second colour; then its kind, frequency and contrast.
     """
 
     hair_color: Array
@@ -114,17 +114,17 @@ def lightness(display: Array) -> Array:
 
 
 def _shade_of(tone: Array) -> Array:
-    """L* of drawn skin of Monk tones, which are L* themselves."""
+    """L* of a tone of the Monk scale -> L* of skin that is drawn with it."""
     return np.asarray(DARKEST + (LIGHTEST - DARKEST) * (tone - MONK.min()) / np.ptp(MONK))
 
 
 def nearest_tone(color: Array) -> NDArray[np.intp]:
-    """Display colours of skin (..., 3) -> which of the ten Monk tones each is nearest to, from 0."""
+    """Display colours of skin (..., 3) -> number of the nearest of the ten Monk tones, from 0."""
     return np.abs(lightness(color)[..., None] - _shade_of(MONK)).argmin(axis=-1)
 
 
 def sample_skin(generator: Generator) -> tuple[Array, float]:
-    """A skin colour (3,), each tone of the Monk scale as often; and how dark it is, 0 to 1."""
+    """A skin colour (3,) and its darkness, 0 to 1. All tones of the Monk scale are equally frequent."""
     tone = MONK[generator.integers(len(MONK))]
     wanted = _shade_of(tone) + TONE_SPREAD * generator.standard_normal()
     melanin = np.exp(np.linspace(np.log(0.02), np.log(3.0), 200))[:, None]
@@ -137,13 +137,13 @@ def sample_skin(generator: Generator) -> tuple[Array, float]:
 
 
 def tone_coefficients(color: Array) -> Array:
-    """(3,) of the default model's albedo that give its skin a colour."""
+    """(3,) first albedo coefficients of the default model that give its skin this colour."""
     mean, directions = skin_colors()
     return np.asarray(np.linalg.solve(directions.T, color - mean))
 
 
 def sample_hair_color(dark: float, generator: Generator) -> tuple[Array, Array]:
-    """(3,) display of the hair, and of what grows by itself: brows and beards; dyes are rare."""
+    """(3,) display colour of the hair, which is dyed now and then, and its natural colour for brows and beards."""
     shares = dark * DARK_SKINNED + (1 - dark) * LIGHT_SKINNED
     color = HAIR_COLORS[generator.choice(len(HAIR_COLORS), p=shares / shares.sum())]
     dye, which = generator.random(), generator.integers(len(DYES))
@@ -158,10 +158,10 @@ def sample_looks(
     """One person's albedo coefficients with a tone of the Monk scale, and the rest of the looks.
 
     Args:
-        albedo: (A,) as the face model draws them; those that are decided here are replaced.
-        names: columns of the modes that are set here, by name (`FEATURES`).
-        hairdos: how many heads of hair there are of each style.
-        settings: what there is.
+        albedo: (A,) sampled from the face model. Skin, brows and irises are replaced.
+        names: name (`FEATURES`) -> column of the replaced modes of brows and irises.
+        hairdos: number of heads of hair of each style.
+        settings: of the heads.
         generator: the draw depends on its state alone.
     """
     color, dark = sample_skin(generator)
@@ -198,7 +198,7 @@ def sample_looks(
 
 
 def sample_gaze(expression: Array, units: dict[str, int], generator: Generator) -> Array:
-    """(E,) an expression with another gaze: mostly at something near the camera; some blink, some speak."""
+    """(E,) the expression with a gaze mostly near the camera. Some people also blink, some speak."""
     expression = expression.copy()
     turn, rise = GAZE * generator.standard_normal(2) * [1.0, 0.6]
     for name in units:
@@ -225,11 +225,11 @@ def sample_camera(size: int, views: int, settings: HeadSettings, generator: Gene
     Args:
         size: pixels along each side of the crop.
         views: S.
-        settings: how far, how large and how well centred.
+        settings: distance, size and centring.
         generator: the draw depends on its state alone.
 
     Returns:
-        (S, 3, 3) intrinsics of the crops, and (S,) what is added to the translation's z, decimetres.
+        (S, 3, 3) intrinsics of the crops, and (S,) decimetres to add to the translation's z.
     """
     distance = math.exp(generator.uniform(*np.log(settings.distance)))
     zoom = generator.uniform(*settings.zoom)

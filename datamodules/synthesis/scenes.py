@@ -15,8 +15,9 @@ from renderers.face_models.base import MorphableModel
 from renderers.face_models.sampling import sample_shape_coefficients
 from renderers.illumination import AMBIENT, turned_light
 
-LATER_SETTINGS = ("side_light", "specular", "texture_detail", "displacement", "heads")
+LATER_SETTINGS = ("side_light", "specular", "ggx", "texture_detail", "displacement", "heads")
 LAMP_ANGLE = 60.0  # degrees from the viewing axis, at most
+LAMP_SPREAD = 0.15  # standard deviation of its tangents around those of the diffuse light's dominant direction
 LAMP_DISTANCE = (6.0, 20.0)  # decimetres from the origin
 SHININESS = (6.0, 32.0)  # of skin: a roughness of about 0.25 to 0.5
 INTENSITY = (1.0, 4.0)
@@ -39,7 +40,9 @@ class SceneSettings:
         side_light: what is added to the standard deviation, 0.6, of the light's place aside (1 is 45 degrees): light
             that grazes the skin shows its relief. The ambient light is dimmed with it, or much would end in white.
         specular: a lamp puts highlights on the faces, which the truth then holds beside the diffuse pictures; the
-            diffuse light is dimmed to `EXPOSURE` of what it is without. Light is linear there (`renderers.color`).
+            diffuse light is dimmed to `EXPOSURE` of what it is without. Light is linear there (`renderers.color`). The
+            lamp stands about where most of the diffuse light comes from.
+        ggx: highlights have the lobe of `reflectance.ggx` and not Blinn-Phong's, which is how the answers are drawn.
         texture_detail: how strongly every person's skin is painted with what no linear albedo holds, freckles, beard
             shadow, make-up: 1 as people have it, 0 not at all.
         displacement: every person has wrinkles that deepen with the expression. With this or the one before, images are
@@ -55,6 +58,7 @@ class SceneSettings:
     light_turns: bool = True
     side_light: float = 0.0
     specular: bool = False
+    ggx: bool = False
     texture_detail: float = 0.0
     displacement: bool = False
     heads: HeadSettings | None = None
@@ -98,6 +102,7 @@ def sample_scene(
     own = np.stack([_sample_light(settings, generator) for _ in range(views)]).reshape(views, 27)
     turns = head_turns(torch.as_tensor(named["angles"])) if settings.light_turns else torch.eye(3).expand(views, 3, 3)
     turns = turns.double()
+    toward = dominant_aside(common[0])
     common = turned_light(torch.as_tensor(common), turns).numpy()
     named["illumination"] = kept * common + settings.light_change * own
     if settings.specular:
@@ -108,7 +113,7 @@ def sample_scene(
         # Last, so that the same seed draws the same people with and without highlights.
         change, shared = settings.light_change, generator.standard_normal(3)
         lamps = [kept * shared + change * generator.standard_normal(3) for _ in range(views)]
-        positions = np.stack([lamp_position(lamp) for lamp in lamps])
+        positions = np.stack([lamp_position(toward, lamp) for lamp in lamps])
         named["light_position"] = (turns.numpy() @ positions[..., None])[..., 0]
         for name, limits in (("shininess", SHININESS), ("intensity", INTENSITY)):
             named[name] = np.full((views, 1), np.exp(generator.uniform(*np.log(limits))))
@@ -135,12 +140,22 @@ def _sample_light(settings: SceneSettings, generator: np.random.Generator) -> np
     return weights * tint + generator.normal(0, 0.015, size=(3, 9))
 
 
-def lamp_position(lamp: np.ndarray) -> np.ndarray:
-    """(3,) standard normal numbers -> (3,) decimetres, in front of the face and more often above it than below.
+def dominant_aside(illumination: np.ndarray) -> np.ndarray:
+    """(27,) weights -> (2,) tangents, to the right and upwards, of the direction that most of the light comes from."""
+    y, z, x = illumination.reshape(3, 9)[:, 1:4].mean(axis=0) * [-1, 1, -1]  # the basis holds -y, z, -x
+    return np.array([x, y]) / max(z, 1e-6)
+
+
+def lamp_position(toward: np.ndarray, lamp: np.ndarray) -> np.ndarray:
+    """Where a lamp stands, (3,) decimetres.
 
     Within `LAMP_ANGLE` of the viewing axis; the distance is log-uniform in `LAMP_DISTANCE`.
+
+    Args:
+        toward: (2,) tangents of the direction that it is expected in.
+        lamp: (3,) standard normal numbers.
     """
-    aside = np.array([0.8 * lamp[0], 0.35 + 0.6 * lamp[1]])
+    aside = toward + LAMP_SPREAD * lamp[:2]
     aside *= min(1.0, math.tan(math.radians(LAMP_ANGLE)) / float(np.hypot(*aside)))
     near, far = LAMP_DISTANCE
     distance = near * (far / near) ** (0.5 + 0.5 * math.erf(lamp[2] / math.sqrt(2)))

@@ -1,4 +1,4 @@
-"""Scenes of triangles under the light of an environment: what each sample sees, shadows, and the finished picture."""
+"""Scenes of triangles under the light of an environment: visible faces, shadows, and the finished picture."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from renderers.kernels.launch import launch
 from renderers.raster.rasterize import Backend, load_backend
 
 SAMPLES = 2  # of a pixel along each axis
-SHADOW_SIZE, SHADOW_REACH = 160, 2.4  # texels of the light's picture, and decimetres from its middle to its edge
-SHADOW_DISTANCE = 100.0  # of the light; so far that its rays are parallel
+SHADOW_SIZE, SHADOW_REACH = 160, 2.4  # shadow map: texels along a side, and decimetres from its middle to its edge
+SHADOW_DISTANCE = 100.0  # decimetres to the light; its rays are parallel, so this only keeps depths positive
 
 
 @dataclass(frozen=True)
 class Light:
-    """The light of S pictures in the camera's frame, in linear values: what a white surface would reflect.
+    """The light of S pictures in the camera's frame. Linear values are those that a white surface would reflect.
 
     Attributes:
-        harmonics: (S, 27) soft light without the strongest one, weights of `renderers.illumination` with the ambient
-            one in them (nothing is added).
+        harmonics: (S, 27) soft light without the strongest light, as weights of `renderers.illumination` that include
+            its `AMBIENT`.
         key: (S, 3) unit vector to the strongest light.
-        strength: (S, 3) of it on a surface that faces it.
-        flash: (S, 3) of the camera's own light on a surface that faces the camera.
-        panorama: (H, W, 3) what shiny things mirror.
+        strength: (S, 3) strongest light on a surface that faces it.
+        flash: (S, 3) camera's flash on a surface that faces the camera.
+        panorama: (H, W, 3) the place, which shiny things mirror.
         turn: (S, 3, 3) from the camera's directions to the panorama's.
     """
 
@@ -53,7 +53,7 @@ class Scene:
         details: (V, 4) share of the soft light that arrives, gloss, and two texture coordinates.
         faces: (F, 3).
         materials: (F,) int32 of `shading_kernel`.
-        texture: (R, R, 3) what is added to the skin's colours.
+        texture: (R, R, 3) added to the skin's colours.
         cloth: (2, 3) the pattern's second colour; its kind, frequency and contrast.
     """
 
@@ -87,7 +87,7 @@ def visible_faces(points: Tensor, faces: Tensor, size: int) -> Tensor:
 
 
 def polynomial(harmonics: Tensor) -> Tensor:
-    """(S, 27) weights -> (S, 10, 3) of x, y, z, xy, yz, zx, x^2, y^2, z^2, 1, which give the same irradiance."""
+    """(S, 27) weights -> (S, 10, 3) coefficients of x, y, z, xy, yz, zx, x^2, y^2, z^2, 1 for the same irradiance."""
     w = harmonics.unflatten(-1, (3, 9)).unbind(-1)
     terms = [
         -BAND_1 * w[3], -BAND_1 * w[1], BAND_1 * w[2],
@@ -99,7 +99,7 @@ def polynomial(harmonics: Tensor) -> Tensor:
 
 
 def depth_behind(points: Tensor, faces: Tensor, seen: Tensor) -> Tensor:
-    """(S, H, W) depth of the surface that each sample sees, decimetres; huge where it sees none.
+    """(S, H, W) depth in decimetres of the surface seen by each sample; huge if there is none.
 
     Args:
         points: (S, V, 3) in the picture's pixels.
@@ -112,7 +112,7 @@ def depth_behind(points: Tensor, faces: Tensor, seen: Tensor) -> Tensor:
 
 
 def light_frame(direction: Tensor) -> Tensor:
-    """(S, 3) unit vectors to a light -> (S, 3, 3) rows: right, down and away from it."""
+    """(S, 3) unit vectors to a light -> (S, 3, 3) frames with the rows right, down and away from the light."""
     aside = torch.where(
         direction[:, 1:2].abs() > 0.9, direction.new_tensor([[1.0, 0, 0]]), direction.new_tensor([[0, 1.0, 0]])
     )
@@ -123,7 +123,7 @@ def light_frame(direction: Tensor) -> Tensor:
 def seen_from(
     posed: Tensor, faces: Tensor, direction: Tensor, middle: Tensor, size: int = SHADOW_SIZE
 ) -> tuple[Tensor, Tensor]:
-    """A picture of the scene in parallel rays from a light.
+    """A shadow map: the scene's depth in parallel rays from a light.
 
     Args:
         posed: (S, V, 3).
@@ -133,7 +133,7 @@ def seen_from(
         size: texels along each side.
 
     Returns:
-        (S, V, 3) every vertex's place in it, x and y in texels and the depth; (S, size, size) the depth that is seen.
+        (S, V, 3) every vertex's place in the map, x and y in texels and the depth; (S, size, size) the map.
     """
     places = (posed - middle[:, None]) @ light_frame(direction).transpose(1, 2)
     scale = size / (2 * SHADOW_REACH)
@@ -151,14 +151,14 @@ def lit_share(places: Tensor, depth: Tensor, bias: float) -> Tensor:
 
 
 def ambient_share(vertices: Tensor, normals: Tensor, faces: Tensor, directions: int = 64, size: int = 96) -> Tensor:
-    """(V,) how much of an even sky's light arrives at each vertex, by looking from many directions.
+    """(V,) share of an even sky's light that arrives at each vertex, by shadow maps from many directions.
 
     Args:
-        vertices: (V, 3) decimetres, within `SHADOW_REACH` of their middle where it matters.
+        vertices: (V, 3) decimetres; those within `SHADOW_REACH` of the origin count.
         normals: (V, 3).
         faces: (F, 3).
-        directions: how many, spread evenly.
-        size: texels of each look.
+        directions: number of directions, spread evenly.
+        size: texels along a side of each map.
     """
     sky = sphere_points(directions).float()
     posed = vertices.expand(directions, -1, -1).contiguous()
@@ -168,11 +168,11 @@ def ambient_share(vertices: Tensor, normals: Tensor, faces: Tensor, directions: 
 
 
 def draw(scene: Scene, light: Light, seen: Tensor, background: Tensor) -> Tensor:
-    """The finished pictures.
+    """Draw the finished pictures.
 
     Args:
         scene: of S pictures.
-        light: of the same.
+        light: of S pictures.
         seen: (S, H * SAMPLES, W * SAMPLES) of `Scene.seen`.
         background: (S, H, W, 3) linear light.
 

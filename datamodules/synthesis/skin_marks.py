@@ -1,6 +1,6 @@
-"""What makes one person's skin unlike another's: freckles, moles, flush, beard shadow, make-up, painted by formula.
+"""Marks of a person's skin, painted by formulas: freckles, moles, flush, beard shadow, make-up.
 
-A painter returns layers: how strong it is at each of the N texels of `FacePlaces`, and the change of display RGB there.
+A painter returns layers: its strength at each of the N texels of `FacePlaces`, and its change of display RGB.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FRECKLED, BLEMISHED, FLUSHED, BIRTHMARKED, SCARRED = 0.45, 0.40, 0.55, 0.12, 0.2
 
 
 def paint_skin(places: FacePlaces, generator: Generator) -> np.ndarray:
-    """(N, 3) float32: additive display RGB of one person, before what a linear albedo can say is taken out."""
+    """(N, 3) float32 display RGB to add for one person; `FacialDetail` then removes what a linear albedo can hold."""
     bare = places.front * (1 - smoothstep(places.lips, -0.02, 0.01)) * (1 - smoothstep(places.eyes, -0.05, -0.01))
     layers = _mottling(places, generator, bare) + _moles(places, generator, bare)
     for share, paint in (
@@ -150,7 +150,7 @@ def _beard(places: FacePlaces, generator: Generator) -> Layers:
 
 
 def _lipstick(places: FacePlaces, generator: Generator) -> Layers:
-    """A dark contour, and a lower lip that shines where the upper one does not."""
+    """Coloured lips with a dark contour; the lower lip shines."""
     color = generator.choice(LIPSTICKS) * generator.uniform(0.5, 1.1)
     inside = smoothstep(places.lips, -0.012, 0.010)
     contour = bell(places.lips - 0.008, 0.011)

@@ -24,13 +24,14 @@ RATES = {
     "glasses": 0.20, "sunglasses": 0.035, "surgical_mask": 0.05, "beard": 0.11, "moustache": 0.05, "hand": 0.035,
     "eye_mask": 0.003,
 }  # fmt: skip
-"""How many people in a hundred wear or hold each; what does not go together is drawn once."""
+"""Share of people who wear or hold each."""
 TOGETHER = (("glasses", "sunglasses", "eye_mask"), ("surgical_mask", "beard", "moustache", "hand"))
+"""A person has at most one thing of each group."""
 LABELS = {"glasses": "glasses", "sunglasses": "glasses", "beard": "hair", "moustache": "hair"}
-EVEN = 0.75  # the light given to the paints: an even one, because the scene lights them afterwards
+EVEN = 0.75  # even light for `paint`, because the scene's light is applied afterwards
 STANDING_OFF = {"surgical_mask": 0.07, "eye_mask": 0.04, "moustache": 0.02, "beard": 0.02}
-"""Decimetres towards the front beyond where a mean head would have them: noses differ."""
-OPAQUE = 0.5  # opacity above which a thing is what a pixel shows
+"""Decimetres by which things stand off further than on the mean head, because noses differ."""
+OPAQUE = 0.5  # a pixel shows a thing of more than this opacity
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,8 @@ class Worn:
 
     Attributes:
         kind: of `RATES`.
-        styles: (STYLES,) numbers in [0, 1).
-        texture: (GRAIN, GRAIN) likewise.
+        styles: (STYLES,) random numbers in [0, 1).
+        texture: (GRAIN, GRAIN) random numbers in [0, 1).
     """
 
     kind: str
@@ -50,12 +51,12 @@ class Worn:
 
 @dataclass(frozen=True)
 class Layer:
-    """What things add to S pictures.
+    """The layer of things over S pictures.
 
     Attributes:
         color: (S, 3, H, W) display values times opacity.
         opacity: (S, 1, H, W).
-        label: (S, 1, H, W) uint8 of `parsing` where a thing is what a pixel shows (a clear lens too), 0 elsewhere.
+        label: (S, 1, H, W) uint8 of `parsing` where a pixel shows a thing, clear lenses included; 0 elsewhere.
     """
 
     color: Tensor
@@ -64,10 +65,10 @@ class Layer:
 
 
 def sample_things(share: float, hair_color: np.ndarray, generator: Generator) -> list[Worn]:
-    """What one person wears or holds; beards are of the hair's colour.
+    """The things that one person wears or holds. Beards have the hair's colour.
 
     Args:
-        share: how often against `RATES`.
+        share: factor on `RATES`.
         hair_color: (3,) display.
         generator: the draw depends on its state alone.
     """
@@ -101,12 +102,12 @@ def draw_things(
     light: Light,
     behind: Tensor,
 ) -> Layer:
-    """The things of one person in S views, hidden by what stands before them.
+    """The things of one person in S views, without the parts that the scene hides.
 
     Args:
         worn: at least one.
         landmarks: (68, 3) of the person with the expression, head frame, decimetres.
-        skin: (3,) display, which hands are of.
+        skin: (3,) display colour of hands.
         rotation: (S, 3, 3).
         translation: (S, 3).
         intrinsics: (S, 3, 3).
@@ -169,7 +170,7 @@ def _draw(
     part = parts[face]
     hits = Hits(image, point, u[:, 0], v[:, 0], part, even, seen_facing[:, 0], styles, texture, skin.expand(views, -1))
     color, opacity = occluder.paint(hits)
-    # The reflection in a lens does not darken with the light that falls on the lens.
+    # A lens reflects its surroundings, so its colour does not depend on the light's colour and direction.
     lit = torch.where((part == LENS)[:, None], received.mean(dim=1, keepdim=True), received)
     color = encode(decode(color.clamp(0, 1)) * lit).clamp(0, 1)
     painted = torch.cat([color, torch.ones_like(color[:, :1])], dim=1) * opacity[:, None]
@@ -180,14 +181,14 @@ def _draw(
 
 
 def covered_marks(opacity: Tensor, points: Tensor) -> Tensor:
-    """(S, N) bool: the points (S, N, 2) in pixels that a thing of this opacity (S, 1, H, W) hides."""
+    """(S, N) bool: whether things of this opacity (S, 1, H, W) hide the points (S, N, 2), pixels."""
     size = opacity.shape[-1]
     column, row = points.floor().long().clamp(0, size - 1).unbind(-1)
     return opacity.flatten(1).gather(1, row * size + column) > OPAQUE
 
 
 def _irradiance(normals: Tensor, light: Light) -> Tensor:
-    """(S, V, 3) of all lights, without shadows."""
+    """(S, V, 3) irradiance of all lights, without shadows."""
     x = torch.cat([normals, normals * normals.roll(-1, dims=-1), normals.square(), normals[..., :1] * 0 + 1], dim=-1)
     soft = (x @ polynomial(light.harmonics)).clamp_min(0)
     key = (normals @ light.key[..., None]).clamp_min(0) * light.strength[:, None]

@@ -1,4 +1,4 @@
-"""Clothes and hats: shells cut from the mean head's skin, which lie a little above the skin of any person."""
+"""Clothes and hats: shells that are cut from the mean head's skin and lie a little above any person's skin."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from renderers.fixed_sum import FixedSum
 Array = NDArray[np.float64]
 Level = Callable[[Array], Array]
 
-COLLAR_FRONT, COLLAR_BACK = (-0.55, -1.42), (-1.25, -1.09)  # z and y where a neck ends
-HAIR_UNDER = 0.02  # decimetres above a hat's rim at which hair has gone beneath it
-BRIM_STEPS, BRIM_TURN = 5, 1.15  # rows of a brim, and radians to either side that a cap's goes round
+COLLAR_FRONT, COLLAR_BACK = (-0.55, -1.42), (-1.25, -1.09)  # z and y of the neck's lower end
+HAIR_UNDER = 0.02  # decimetres above a hat's rim, from which on hair is under the hat
+BRIM_STEPS, BRIM_TURN = 5, 1.15  # rows of a brim, and radians that a cap's brim reaches to either side
 
 
 @dataclass(frozen=True)
 class Shell:
-    """G vertices, F faces.
+    """A shell with G vertices and F faces.
 
     Attributes:
         operator: from the head's W vertices to the shell's.
         lift: (G,) decimetres along the normals.
         faces: (F, 3).
         uv: (G, 2) decimetres, for patterns.
-        level: positive under the shell: what of the hair it hides.
-        extra: (E, 3) points of the mean head beyond the operator's, after the shell's own; a brim.
+        level: points of the mean head (P, 3) -> (P,), positive under the shell, where it hides hair.
+        extra: (E, 3) further vertices, a brim on the mean head; they come after those of the operator.
     """
 
     operator: FixedSum
@@ -45,18 +45,18 @@ class Shell:
 
 
 def _collar(points: Array) -> Array:
-    """How far below a plain collar (P, 3) points lie."""
+    """(P,) distance of points (P, 3) below a plain collar."""
     slope = (COLLAR_BACK[1] - COLLAR_FRONT[1]) / (COLLAR_BACK[0] - COLLAR_FRONT[0])
     return np.asarray(COLLAR_FRONT[1] + slope * (points[:, 2] - COLLAR_FRONT[0]) - points[:, 1])
 
 
 def _front(points: Array, half_width: float, slope: float) -> Array:
-    """What a pointed opening at the throat takes away."""
+    """(P,) subtracted from the level for a pointed opening at the throat."""
     return np.asarray(np.where(points[:, 2] > -0.9, slope * np.clip(half_width - np.abs(points[:, 0]), 0, None), 0))
 
 
 def _opening(points: Array, width: float, height: float, middle: float) -> Array:
-    """How far outside an oval round the face points lie; what lies behind the ears is outside."""
+    """(P,) positive outside an oval round the face; all behind the ears is outside."""
     x, y, z = points.T
     oval = np.hypot(x / width, (y - middle) / height) - 1
     return np.asarray(np.maximum(oval * 0.6, -0.45 - z))
@@ -70,7 +70,7 @@ GARMENTS: dict[str, tuple[Level, float]] = {
     "shirt": (lambda p: _collar(p) + 0.14 - _front(p, 0.28, 1.6), 0.07),
     "thick": (lambda p: _collar(p) + 0.05, 0.16),
 }  # fmt: skip
-"""How far inside each garment points of the mean head lie, and how far it stands off."""
+"""Name -> level, see `Shell`, and decimetres that the garment stands off."""
 
 HATS: dict[str, tuple[Level, float, tuple[str, ...]]] = {
     "beanie": (lambda p: p[:, 1] - 0.72 + 0.30 * (0.2 - p[:, 2]), 0.17, ("scalp", "face", "ear")),
@@ -79,17 +79,17 @@ HATS: dict[str, tuple[Level, float, tuple[str, ...]]] = {
     "scarf": (lambda p: _opening(p, 0.66, 0.98, -0.06), 0.10, ("scalp", "face", "ear", "neck", "shoulders")),
     "hood": (lambda p: _opening(p, 0.74, 1.12, 0.02), 0.24, ("scalp", "face", "ear", "neck", "shoulders")),
 }
-"""The same of hats, scarves and hoods, and the parts of the head that each covers."""
+"""The same for hats, scarves and hoods, and the parts of the head that each covers."""
 
 
 def garment(whole: WholeHead, name: str) -> Shell:
-    """What is worn on neck and shoulders."""
+    """Clothes on neck and shoulders, of `GARMENTS`."""
     level, lift = GARMENTS[name]
     return _shell(whole, level, lift, ("neck", "shoulders"), None)
 
 
 def hat(whole: WholeHead, name: str) -> Shell:
-    """What is worn on the head."""
+    """A hat of `HATS`."""
     level, lift, parts = HATS[name]
     return _shell(whole, level, lift, parts, {"cap": BRIM_TURN, "brimmed": np.pi}.get(name))
 
@@ -103,7 +103,7 @@ def _shell(whole: WholeHead, level: Level, lift: float, parts: tuple[str, ...], 
     place[used] = np.arange(len(used))
     operator, faces = operator[used], place[faces]
     mean = np.asarray(operator @ points)
-    # Thicker away from its rim, so that it seems to have an edge and a body.
+    # It rises away from its rim, so that it seems to have a body.
     raised = lift * (0.45 + 0.55 * np.clip(level(mean) / 0.25, 0, 1))
     uv, extra = mean[:, [0, 1]] + 0.5 * mean[:, [2, 2]] * [0.4, 1.0], np.zeros((0, 3))
     if brim is not None:

@@ -1,4 +1,4 @@
-"""Lines of a face: where each family runs, and which expressions deepen it."""
+"""Wrinkles of a face in families of lines: their courses, and the expressions that deepen them."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from renderers.face_models.default.regions import smooth_curve
 Generator = np.random.Generator
 MILLIMETRE = 0.01  # decimetres
 
-BULGE = 0.4  # of the skin that a line pushes up beside itself, against the line's own depth
-SPAN = 4.5  # widths from a line at which it has ended
-WOBBLE = 0.012  # decimetres that a line strays from its course
+BULGE = 0.4  # height of the raised skin beside a line, relative to the line's depth
+SPAN = 4.5  # widths from a line, beyond which it has no effect
+WOBBLE = 0.012  # decimetres by which a line strays from its course
 
 
 @dataclass(frozen=True)
 class Side:
-    """One place where a family of lines runs; n texels.
+    """One place of a family of lines, with n texels.
 
     Attributes:
         texels: (n,) indices into `FacePlaces`.
         across: (n,) decimetres, 0 on the first line and `Family.spacing` on the next.
-        along: (n,) 0 where the lines may begin, 1 where they may end.
-        actions: how much each named action (an ARKit unit) works here: a number, or (n,).
+        along: (n,) 0 where lines may begin, 1 where they may end.
+        actions: name of an action (an ARKit unit) -> its effect here, a number or (n,).
     """
 
     texels: np.ndarray
@@ -36,12 +36,12 @@ class Side:
 
 @dataclass(frozen=True)
 class Family:
-    """Lines that a person has alike on both sides.
+    """Similar lines of a person, alike on both sides of the face.
 
     Attributes:
-        sides: where they run.
-        depth: decimetres, of the deepest line of the oldest person at the full action.
-        width: decimetres, the standard deviation of a line's profile.
+        sides: their places.
+        depth: decimetres, of the deepest line of the oldest person at full action.
+        width: decimetres, standard deviation of a line's profile.
         count: (least, most) lines.
         spacing: decimetres between lines.
     """
@@ -54,8 +54,8 @@ class Family:
 
 
 def profile(across: np.ndarray) -> np.ndarray:
-    """A line's section: -1 in its middle, raised beside it; `across` in widths."""
-    wide = np.exp(-0.125 * across * across)  # twice as wide as the groove, which is its fourth power
+    """A line's cross-section: -1 in its middle, raised beside it; `across` in widths."""
+    wide = np.exp(-0.125 * across * across)  # twice as wide as the groove, which is the fourth power of this
     return np.asarray((BULGE * wide - np.square(wide * wide)) / (1 - BULGE))
 
 
@@ -96,7 +96,7 @@ class Wrinkles:
 
     @staticmethod
     def _lines(generator: Generator, side: Side, order: np.ndarray, share: np.ndarray, width: float) -> np.ndarray:
-        """(n,) sum of the lines' sections, each bent and cut to length in its own way."""
+        """(n,) sum of the lines' profiles. Each line has its own bend and length."""
         total = np.zeros(len(side.texels), dtype=np.float32)
         for place, weight in zip(order.tolist(), share.tolist(), strict=True):
             turn, phase = generator.uniform(3, 7), generator.uniform(0, 2 * np.pi)
@@ -127,7 +127,7 @@ def _side(
 
 
 def _upper_face(places: FacePlaces) -> list[Family]:
-    """Across the forehead, between the brows, over the root of the nose."""
+    """Lines across the forehead, between the brows, and over the root of the nose."""
     mark, (x, y, _) = places.mark, places.points.T
     left, right = smoothstep(x, -0.10, 0.25), smoothstep(x, 0.10, -0.25)
     raise_brows: dict[str, float | np.ndarray] = {
@@ -169,7 +169,7 @@ def _around_eyes(places: FacePlaces) -> list[Family]:
         }
         outwards, upwards = sign * x - sign * corner[0] + 0.08, y - corner[1]
         radius, angle = np.hypot(outwards, upwards), np.arctan2(upwards, outwards)
-        # Angles count as lengths at the middle of the fan.
+        # Angles as lengths, at the middle of the fan.
         fan = 0.20 * (angle + 0.75)
         feet.append(_side(places, fan, (radius - 0.10) / 0.26, (-0.08, 0.40), squint, outwards > 0))
         centre = mark[[42, 45]] if sign > 0 else mark[[36, 39]]
@@ -183,7 +183,7 @@ def _around_eyes(places: FacePlaces) -> list[Family]:
 
 
 def _lower_face(places: FacePlaces) -> list[Family]:
-    """From the nose past the mouth, beside its corners, down from them, under the lower lip, and around the lips."""
+    """Lines from the nose past the mouth, beside and below its corners, under the lower lip, and around the lips."""
     mark, (x, y, _) = places.mark, places.points.T
     folds, brackets, drops = [], [], []
     for name, sign, wing, corner in (("Left", 1, mark[35], mark[54]), ("Right", -1, mark[31], mark[48])):

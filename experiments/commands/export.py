@@ -1,4 +1,4 @@
-"""`export`: a checkpoint's regressor as ONNX, for programs without PyTorch, or as the network that ships."""
+"""`export`: writes a checkpoint's network as ONNX or as the network that ships, or a reconstructed face as USDZ."""
 
 from __future__ import annotations
 
@@ -24,44 +24,62 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--default-model", type=Path, metavar="CHECKPOINT",
         help="the trained dense-landmark network that becomes the shipped one",
     )  # fmt: skip
+    kinds.add_argument(
+        "--usdz", type=Path, metavar="RESULT",
+        help="the folder of a reconstructed face, whose mesh becomes a USDZ file; needs the package usd-core",
+    )  # fmt: skip
     parser.add_argument(
         "--out", type=Path, metavar="PATH",
-        help="the file to write (default: beside the checkpoint), or the folder (default: experiments/default_model)",
+        help="the file to write (default: beside the checkpoint or the folder), or the shipped network's folder "
+        "(default: experiments/default_model)",
     )  # fmt: skip
     add_trust_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Writes the ONNX file; returns the exit code.
+    """Writes the file or the files; returns the exit code.
 
     Raises:
-        UserError: the checkpoint cannot be read, or holds no network that regresses faces.
+        UserError: the checkpoint cannot be read, or holds no network that reconstructs faces; no mesh, or no usd-core.
     """
     from datamodules.preparation.file_names import printable
     from lightning_modules.components.checkpoint_archive import check_checkpoint
-    from renderers.io.errors import UserError
 
     if args.default_model is not None:
         return _ship(args)
+    if args.usdz is not None:
+        from experiments.commands.reconstruct.usdz import write_usdz
+
+        out = _file(args.out or args.usdz.resolve().with_name(f"{args.usdz.resolve().name}.usdz"), ".usdz")
+        write_usdz(args.usdz, out)
+        print(printable(f"{out}: the face in metres, with its texture"))
+        return 0
     check_checkpoint(args.onnx)
-    out: Path = args.out or args.onnx.with_suffix(".onnx")
-    if out.suffix.lower() != ".onnx":
-        raise UserError(f"export: --out {out}: give a name that ends in .onnx")
+    out = _file(args.out or args.onnx.with_suffix(".onnx"), ".onnx")
 
     from experiments.training.checkpoint import load_module
     from lightning_modules.base import FaceModule
     from renderers.io.atomic_file import written_atomically
+    from renderers.io.errors import UserError
 
     module = load_module(args.onnx, Trust.of(args))
     if not isinstance(module, FaceModule):
         raise UserError(
-            f"checkpoint {args.onnx}: holds a {type(module).__name__}, which regresses no faces: "
+            f"checkpoint {args.onnx}: holds a {type(module).__name__}, which reconstructs no faces: "
             "give one of a paper's run"
         )
     with written_atomically(out) as temporary:
         write_onnx(module, temporary)
     print(printable(f"{out}: {INPUT} (batch, 3, {module.image_size}, {module.image_size}) in [0, 1] -> coefficients"))
     return 0
+
+
+def _file(out: Path, ending: str) -> Path:
+    from renderers.io.errors import UserError
+
+    if out.suffix.lower() != ending:
+        raise UserError(f"export: --out {out}: give a name that ends in {ending}")
+    return out
 
 
 def _ship(args: argparse.Namespace) -> int:
@@ -88,9 +106,9 @@ def _ship(args: argparse.Namespace) -> int:
 
 
 def write_onnx(module: FaceModule, path: Path) -> None:
-    """Writes a module's regressor: one input `image` (B, 3, S, S), sRGB in [0, 1]; an output (B, n) for each name.
+    """Write a module's regressor. Its input `image` is (B, 3, S, S), sRGB in [0, 1]; each output (B, n) has a name.
 
-    The file's metadata say which face model the coefficients are of. The face model itself is not in the file.
+    The file's metadata name the face model of the coefficients. The face model itself is not in the file.
     """
     import warnings
 
@@ -99,7 +117,7 @@ def write_onnx(module: FaceModule, path: Path) -> None:
     from torch import Tensor, nn
 
     class Named(nn.Module):
-        """The coefficients in the layout's order, as ONNX wants its outputs."""
+        """The coefficients as a tuple in the layout's order; ONNX has no named fields."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -111,7 +129,7 @@ def write_onnx(module: FaceModule, path: Path) -> None:
     names = list(module.regressor.layout.sizes)
     example = torch.zeros(2, 3, module.image_size, module.image_size)
     with warnings.catch_warnings():
-        # The other exporter needs a package more; this one's traces have no branches that depend on values.
+        # torch's newer exporter needs another package. This one traces, which is right for a network without branches.
         warnings.simplefilter("ignore")
         torch.onnx.export(
             Named().eval(), (example,), str(path), dynamo=False, opset_version=OPSET,

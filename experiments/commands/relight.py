@@ -1,6 +1,6 @@
 """`relight`: one face under a light that circles it, as an animation of diffuse | specular | both.
 
-The face is what the specular paper's network makes of a photograph, or a random one of the embedded default.
+The face is the specular paper's answer to a photograph, or a random face of the embedded model.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 FORMATS = {".gif": "GIF", ".png": "PNG", ".webp": "WEBP"}  # of animations, by the file's suffix
 TITLES = ("diffuse", "specular", "diffuse + specular")
 DENSITY = 1  # of the embedded model's mesh
-FRAMES, SIZES = (2, 240), (32, 512)  # least and most
-TURN_SECONDS = 3.6  # that the light takes
+FRAMES, SIZES = (2, 240), (32, 512)  # least and most of --frames and --size
+TURN_SECONDS = 3.6  # duration of the light's turn
 LIGHT_ANGLE = 40.0  # degrees between the light and the viewing axis
 LIGHT_DISTANCE = 12.0  # decimetres from the face
-# Shares of the face's own light: what comes from everywhere, and the circling lamp's first and second band.
+# Shares of the face's own light: the share that is even, and the first and second bands of the circling lamp.
 AROUND, LAMP_BANDS = 0.8, (0.2, 0.04)
 BACKGROUND = 0.12  # dark enough for highlights, light enough for an outline
-COLORS, GREYS = 256, 64  # of a palette; the greys are the highlights', which are too dark to win any by their number
+COLORS, GREYS = 256, 64  # of a palette; the greys are kept for highlights, whose pixels are too few and dark to get any
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,8 +58,8 @@ def run(args: argparse.Namespace) -> int:
     """Writes the animation; returns the exit code.
 
     Raises:
-        UserError: numbers that make no animation, another kind of file, a photograph without a checkpoint or without a
-            face, a checkpoint that knows no highlights.
+        UserError: --frames or --size out of range, an unknown kind of file, a photograph without a checkpoint or
+            without a face, a checkpoint whose module draws no highlights.
     """
     from datamodules.preparation.file_names import printable
     from experiments.commands.reconstruct.photo import default_photo, open_photo
@@ -98,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def random_face(seed: int) -> tuple[SpecularRenderer, Coefficients]:
-    """A renderer of the embedded default, and a random person of it, nearly frontal (B = 1, with specular extras)."""
+    """A renderer of the embedded model, and a random, nearly frontal person (B = 1, with specular extras)."""
     import torch
 
     from renderers.coefficients import ILLUMINATION_SIZE
@@ -116,7 +116,7 @@ def random_face(seed: int) -> tuple[SpecularRenderer, Coefficients]:
 
 
 def photographed_face(photo: Photo, checkpoint: Path, trust: Trust) -> tuple[SpecularRenderer, Coefficients]:
-    """A checkpoint's renderer, and what its network answers for the surest face of a photograph (B = 1).
+    """A checkpoint's renderer, and its network's answer to the largest face of a photograph (B = 1).
 
     Args:
         photo: the photograph.
@@ -138,10 +138,9 @@ def photographed_face(photo: Photo, checkpoint: Path, trust: Trust) -> tuple[Spe
             f"checkpoint {checkpoint}: holds a {type(module).__name__}, which knows no highlights; `make "
             "train-specular` trains a network that does"
         )
-    faces = ReconstructionPipeline(module.face_model, module, refine=False, checkpoint=str(checkpoint)).reconstruct(
-        photo
-    )
-    return module.renderer, faces[0].coefficients
+    pipeline = ReconstructionPipeline(module.face_model, module, refine=False, checkpoint=str(checkpoint))
+    face = max(pipeline.reconstruct(photo), key=lambda face: face.detected.area)
+    return module.renderer, face.coefficients
 
 
 def light_path(count: int) -> np.ndarray:
@@ -152,10 +151,10 @@ def light_path(count: int) -> np.ndarray:
 
 
 def lamp_illumination(illumination: Tensor, position: Tensor) -> Tensor:
-    """The diffuse light of a lamp, as bright and of the same colour as the light that it replaces.
+    """The diffuse light of a lamp, with the brightness and colour of the light that it replaces.
 
     Args:
-        illumination: (B, 27) spherical-harmonics weights; of these only each channel's mean brightness is kept.
+        illumination: (B, 27) spherical-harmonics weights, whose mean brightness in each channel is kept.
         position: (B, 3) of the lamp.
 
     Returns:
@@ -178,8 +177,8 @@ def draw_frames(renderer: SpecularRenderer, coefficients: Coefficients, count: i
     """The face under every light of the path, rasterized once.
 
     Args:
-        renderer: of the face; its camera sees it.
-        coefficients: B = 1, with the specular extras, of which the light's position is not used.
+        renderer: of the face, with its camera.
+        coefficients: B = 1, with the specular extras. The light's position is ignored.
         count: frames in a turn.
         size: pixels along a panel's side.
 
@@ -222,9 +221,9 @@ def draw_titles(size: int) -> np.ndarray:
 
 
 def save_animation(frames: np.ndarray, path: Path, kind: str) -> None:
-    """Writes frames (N, H, W, 3) uint8 that repeat for ever, a turn in `TURN_SECONDS`.
+    """Write frames (N, H, W, 3) uint8 as an animation that repeats for ever; it lasts `TURN_SECONDS`.
 
-    GIF and PNG get one palette for all frames, undithered: a third of the bytes.
+    GIF and PNG get one palette for all frames and no dithering, which makes them a third as large.
     """
     from PIL import Image
 
@@ -232,7 +231,7 @@ def save_animation(frames: np.ndarray, path: Path, kind: str) -> None:
     if kind != "WEBP":
         palette = choose_palette(frames)
         pictures = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
-    duration = max(20, round(100 * TURN_SECONDS / len(frames)) * 10)  # milliseconds; browsers slow down what is faster
+    duration = max(20, round(100 * TURN_SECONDS / len(frames)) * 10)  # milliseconds; browsers slow faster ones down
     first, *others = pictures
     first.save(path, format=kind, save_all=True, append_images=others, duration=duration, loop=0)
 

@@ -26,15 +26,17 @@ from experiments.training.source_code import code_digests, parts_of
 from renderers.io.errors import UserError
 
 MIXED = "mixed"  # instead of a digest, where a table's runs were made by different code
+CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: what differs from the common command, and what the paper measured."""
+    """One line of the table: what differs from the common command, what the paper measured, and the fewest seeds."""
 
     name: str
     overrides: tuple[str, ...]
     paper: Mapping[str, float]
+    seeds: int = 1
 
     @property
     def slug(self) -> str:
@@ -93,7 +95,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--people", type=positive, default=12, help="of --per-image (default 12)")
     parser.add_argument("--steps", type=positive, default=300, help="of --per-image (default 300)")
-    parser.add_argument("--seeds", type=positive, default=3, help="runs of each row (default 3)")
+    parser.add_argument(
+        "--seeds", type=positive, default=3, help="runs of each row (default 3); a row of table.yaml may want more"
+    )
     parser.add_argument("--jobs", type=positive, default=None, help="runs at a time (default 2, or the processors)")
     parser.add_argument("--only", metavar="ROW", help="this row alone; the others keep what table.json says")
     parser.add_argument("--config", type=Path, help="start from this configuration instead of the table's")
@@ -132,15 +136,17 @@ def run(arguments: argparse.Namespace) -> int:
         _write(spec, optimized(spec, rows, config, common, arguments))
         return 0
     stamp, jobs, runs_dir = source_stamp(config), arguments.jobs or min(2, os.cpu_count() or 1), arguments.runs_dir
+    most = max(arguments.seeds, *(row.seeds for row in rows))
     starts: dict[int, tuple[str, ...]] = {}
     if spec.warm_start is not None:
-        warm = [plan_run(spec, spec.warm_start, seed, config, common, runs_dir) for seed in range(arguments.seeds)]
+        warm = [plan_run(spec, spec.warm_start, seed, config, common, runs_dir) for seed in range(most)]
         execute(warm, stamp, jobs)
         starts = {run.seed: (f"--model.init_args.init_weights={run.folder.checkpoint}",) for run in warm}
     runs = [
         plan_run(spec, row, seed, config, (*common, *starts.get(seed, ())), runs_dir)
-        for seed in range(arguments.seeds)
+        for seed in range(most)
         for row in rows
+        if seed < max(arguments.seeds, row.seeds)
     ]
     execute(runs, stamp, jobs)
     _write(spec, collect(spec, rows, runs, arguments))
@@ -242,7 +248,7 @@ def read_spec(paper: str) -> TableSpec:
     try:
         tree = read_yaml(path)
         rows = tuple(
-            Row(str(row["name"]), tuple(row.get("overrides") or ()), dict(row.get("paper") or {}))
+            Row(str(row["name"]), tuple(row.get("overrides") or ()), dict(row.get("paper") or {}), row.get("seeds", 1))
             for row in tree["rows"]
         )
         config, metrics = folder / tree["config"], tuple(tree["metrics"])
@@ -361,22 +367,45 @@ def columns(table: Mapping[str, Any], word: str = "") -> tuple[list[str], list[s
 
 
 def cells(table: Mapping[str, Any], word: str = "") -> list[list[str]]:
-    """The table's text: a header, then a line for each row."""
+    """The table's text: a header, then a line for each row.
+
+    Each of our figures is a mean and a standard deviation over seeds. In brackets stands the 95 % interval of the
+    difference from the first row, paired by seed.
+    """
     paper, ours = columns(table, word)
     lines = [["row", *(f"{name} (paper)" for name in paper), *(f"{name} (ours)" for name in ours)]]
     for row in table["rows"]:
         published = [f"{row['paper'][name]:g}" if name in row["paper"] else "" for name in paper]
-        measured = [_measured(row["ours"][name]) if name in row.get("ours", ()) else "" for name in ours]
+        measured = [_compared(row, table["rows"][0], name) for name in ours]
         lines.append([row["name"], *published, *measured])
     return lines
 
 
-def _measured(value: Mapping[str, Any]) -> str:
-    """Mean and deviation with as many decimals as three significant digits of the mean need."""
+def _compared(row: Mapping[str, Any], first: Mapping[str, Any], name: str) -> str:
+    """One figure of a row with as many decimals as three significant digits of its mean need."""
+    value = row.get("ours", {}).get(name)
+    if value is None:
+        return ""
     mean = abs(value["mean"])
     decimals = 2 if mean == 0 else max(0, 2 - math.floor(math.log10(mean)))
     spread = f" ± {value['std']:.{decimals}f}" if len(value["seeds"]) > 1 else ""
-    return f"{value['mean']:.{decimals}f}{spread}"
+    baseline = first.get("ours", {}).get(name)
+    gaps = [own - other for own, other in zip(value["seeds"], baseline["seeds"], strict=False)] if baseline else []
+    between = ""
+    if row is not first and len(gaps) > 1:
+        gap, half = interval(gaps)
+        between = f" ({gap - half:+.{decimals}f} to {gap + half:+.{decimals}f})"
+    return f"{value['mean']:.{decimals}f}{spread}{between}"
+
+
+def interval(seeds: Sequence[float]) -> tuple[float, float]:
+    """Mean and half the width of its confidence interval by Student's t; the latter is infinite for one seed."""
+    from scipy.stats import t as student
+
+    if len(seeds) < 2:
+        return statistics.fmean(seeds), math.inf
+    quantile = float(student.ppf((1 + CONFIDENCE) / 2, len(seeds) - 1))
+    return statistics.fmean(seeds), quantile * statistics.stdev(seeds) / math.sqrt(len(seeds))
 
 
 def markdown(table: Mapping[str, Any], parts: Sequence[tuple[str, str]] = (("", ""),)) -> str:

@@ -5,21 +5,16 @@ python -m experiments.docs.results README.md
 
 from __future__ import annotations
 
-import math
-import statistics
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scipy.stats import t as student
-
-from experiments.commands.table import replace_block
+from experiments.commands.table import interval, replace_block
 from experiments.papers import paper_folder
 from experiments.training.run_folder import read_json
 
-CONFIDENCE = 0.95
 HEADER = """| paper | what it adds | command | minutes | from → to (95 % interval) | rows that agree |
 |---|---|---|---:|---|---:|"""
 
@@ -100,14 +95,6 @@ HEADLINES = {
         digits=3,
     ),
 }
-
-
-def interval(seeds: list[float]) -> tuple[float, float]:
-    """Mean and half the width of its confidence interval by Student's t; the latter is infinite for one seed."""
-    if len(seeds) < 2:
-        return statistics.fmean(seeds), math.inf
-    quantile = float(student.ppf((1 + CONFIDENCE) / 2, len(seeds) - 1))
-    return statistics.fmean(seeds), quantile * statistics.stdev(seeds) / math.sqrt(len(seeds))
 
 
 def agreement(table: Mapping[str, Any], headline: Headline) -> tuple[int, int]:

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from datamodules.synthesis.landmark_noise import LandmarkNoise
 from experiments.fitting.landmark_fitting import LandmarkProblem, fit_landmarks, rigid_pose
-from experiments.fitting.landmark_noise import LandmarkNoise
 from experiments.fitting.lid_fitting import BLINKS
 from experiments.fitting.personal_model import of_person, part_of
 from experiments.fitting.photometric_fitting import fit_illumination

@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from experiments.fitting.landmark_noise import LandmarkNoise, upright
+from datamodules.synthesis.landmark_noise import LandmarkNoise, upright
 from renderers.camera import CAMERA_DISTANCE, NEAR, Camera, euler_to_rotation, project_by, rotation_to_euler, transform
 from renderers.coefficients import Coefficients
 from renderers.face_models.linear import LinearModel

@@ -1,4 +1,4 @@
-"""How a detector's landmarks differ from a face model's: a bias that depends on yaw, and a full covariance.
+"""Measures how dlib's landmarks differ from a face model's: `datamodules.synthesis.landmark_noise`.
 
 Neighbours along a contour err together, so that one number a point makes a fit bend the face to the detector's errors.
 The errors are measured on whole drawn heads of a development seed, as imperfect cameras see them. They are in the frame
@@ -12,24 +12,19 @@ the heads were drawn with.
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from datamodules.synthesis.landmark_noise import FILE, noise_of, upright
 from renderers.coefficients import Coefficients
-from renderers.io.npz_file import read_npz
-from renderers.landmarks68 import MIRROR
 
 if TYPE_CHECKING:
     from datamodules.preparation.landmarks import LandmarkDetector
     from renderers.face_models.linear import LinearModel
 
-FILE = Path(__file__).with_name("landmark_noise.npz")
 MEASURED = "dlib"  # the detector whose errors the file holds
 SEED = 1001  # of the development heads; nothing is measured on them elsewhere
 HEADS, VIEWS = 160, 3
@@ -38,63 +33,6 @@ MAX_YAW = 40.0
 ZOOM = (0.55, 0.75)  # the whole head is in the picture
 LIGHT_CHANGE = 0.3
 LOST = 0.06  # share of the box: a mean error above it is a face that was missed, and not noise
-FLOOR = 1e-3  # share of the box; what is added to every deviation, so that no direction is trusted blindly
-
-
-@dataclass(frozen=True)
-class LandmarkNoise:
-    """A detector's errors, in units of sqrt(w h) of the landmarks' box, x to the face's left and y down.
-
-    Attributes:
-        bias: (3, 68, 2) the mean error is its combination with 1, sin(yaw) and sin(yaw)^2.
-        covariance: (136, 136) about that mean, x and y of each point in turn.
-    """
-
-    bias: Tensor
-    covariance: Tensor
-
-    @classmethod
-    def even(cls, deviation: float) -> LandmarkNoise:
-        """The same independent noise for all points, for a detector whose errors nobody has measured."""
-        return cls(torch.zeros(3, 68, 2), deviation**2 * torch.eye(136))
-
-    def to(self, like: Tensor) -> LandmarkNoise:
-        """On the device and in the precision of `like`."""
-        return LandmarkNoise(self.bias.to(like), self.covariance.to(like))
-
-    def mean(self, yaw: Tensor) -> Tensor:
-        """(B,) radians -> (B, 68, 2)"""
-        return torch.einsum("bk,knc->bnc", features(yaw).to(self.bias), self.bias)
-
-
-def features(yaw: Tensor) -> Tensor:
-    """(B,) radians -> (B, 3), what the bias is linear in."""
-    return torch.stack([torch.ones_like(yaw), yaw.sin(), yaw.sin().square()], dim=-1)
-
-
-@cache
-def measured_noise() -> LandmarkNoise:
-    """What `landmark_noise.npz` holds of dlib."""
-    arrays = read_npz(FILE)
-    return LandmarkNoise(torch.from_numpy(arrays["bias"]), torch.from_numpy(arrays["covariance"]))
-
-
-def upright(offsets: Tensor, roll: Tensor) -> Tensor:
-    """(B, 68, 2) offsets in the image, turned as if the face had no roll (B,) radians."""
-    cos, sin = roll.cos()[:, None], roll.sin()[:, None]
-    x, y = offsets.unbind(-1)
-    return torch.stack([x * cos - y * sin, x * sin + y * cos], dim=-1)
-
-
-def noise_of(errors: Tensor, yaw: Tensor) -> LandmarkNoise:
-    """Bias and covariance of errors (N, 68, 2) at yaws (N,) radians; every face counts with its mirror image."""
-    mirrored = errors[:, MIRROR] * errors.new_tensor([-1.0, 1.0])
-    both, angles = torch.cat([errors, mirrored]).flatten(1).double(), torch.cat([yaw, -yaw]).double()
-    design = features(angles)
-    bias = torch.linalg.lstsq(design, both).solution
-    left = both - design @ bias
-    covariance = left.T @ left / (len(left) - 1) + FLOOR**2 * torch.eye(136, dtype=torch.float64)
-    return LandmarkNoise(bias.unflatten(1, (68, 2)).float(), covariance.float())
 
 
 @torch.no_grad()

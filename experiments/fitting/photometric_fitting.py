@@ -13,8 +13,9 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from datamodules.synthesis.landmark_noise import LandmarkNoise, measured_noise
+from experiments.fitting.adam import Adam
 from experiments.fitting.landmark_fitting import LandmarkProblem, SecondOpinion, fit_landmarks, rigid_pose
-from experiments.fitting.landmark_noise import LandmarkNoise, measured_noise
 from experiments.fitting.lid_fitting import fit_lids
 from losses.photometric import render_loss
 from renderers.camera import euler_to_rotation, project_by, transform
@@ -407,11 +408,8 @@ def _fit_pixels(
     steps = torch.cat([vector.new_full((size,), rates[name]) for name, size in layout.sizes.items()])
     # Adam is invariant to scale, so one parameter in units of its own step replaces six groups.
     scaled = (vector / steps).requires_grad_()
-    optimizer = torch.optim.Adam([scaled], lr=1.0)
     total = settings.photometric_iterations
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=1.0, total_steps=total + 1, pct_start=0.2, cycle_momentum=False
-    )
+    optimizer = Adam(scaled, total)
     history: dict[str, list[float]] = {"energy": [], "photometric": [], "landmark": []}
     best, best_energy = vector.clone(), vector.new_full((len(vector),), torch.inf)
     for iteration in range(total + 1):
@@ -433,10 +431,8 @@ def _fit_pixels(
             for name, value in {"energy": energy, "photometric": photometric, "landmark": distance}.items():
                 history[name].append(float(value.mean()))
         if iteration < total:
-            optimizer.zero_grad()
-            energy.sum().backward()
-            optimizer.step()
-            schedule.step()
+            (gradient,) = torch.autograd.grad(energy.sum(), scaled)
+            optimizer.step(gradient)
             with torch.no_grad():
                 scaled.clamp_(low / steps, high / steps)
     return _shared(replace(layout.split(best).detach(), extra=start.extra), problem.views), history

@@ -8,12 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import safetensors.torch
 
 from datamodules.synthesis.parsing import PARSING
 from experiments.papers import EXPERIMENTS
-from lightning_modules.components.checkpoint_file import mismatch
+from lightning_modules.components.checkpoint_file import mismatch, read_shipped
 from lightning_modules.dense_face.network import DenseNetwork, ThinResNet
 from renderers.face_models.base import MorphableModel
 from renderers.face_models.linear import LinearModel
@@ -42,32 +41,30 @@ def load_default_model(face_model: MorphableModel, folder: Path = FOLDER) -> Den
     Raises:
         UserError: a file that is damaged.
     """
-    if not (folder / WEIGHTS).is_file() or not (folder / ABOUT).is_file():
-        return None
-    about = _read_about(folder / ABOUT)
-    if about["face_model"] != face_model.fingerprint():
-        if face_model.name == "default":
-            logger.warning(
-                "the shipped network is not used: it is for the default face model %s, and this one is %s; %s",
-                about["face_model"], face_model.fingerprint(), REMEDY,
-            )  # fmt: skip
-        return None
     path = folder / WEIGHTS
-    assert isinstance(face_model, LinearModel)
-    network = DenseNetwork(face_model, ThinResNet(about["width"]), about["image_size"], about["parsing_classes"])
+    if not path.is_file() or not (folder / ABOUT).is_file():
+        return None
     try:
-        held = safetensors.torch.load_file(path)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise UserError(f"{path}: damaged: {' '.join(str(error).split())[:100]}; {REMEDY}") from error
-    unfit = next((name for name, value in held.items() if not value.isfinite().all()), None)
-    if unfit is not None:
-        raise UserError(f"{path}: damaged: {unfit} holds values that are not numbers; {REMEDY}")
-    try:
-        network.load_state_dict(
-            {name: value.float() if value.is_floating_point() else value for name, value in held.items()}
-        )
+        weights, about = read_shipped(path)
+        if about["face_model"] != face_model.fingerprint():
+            if face_model.name == "default":
+                logger.warning(
+                    "the shipped network is not used: it is for the default face model %s, and this one is %s; %s",
+                    about["face_model"], face_model.fingerprint(), REMEDY,
+                )  # fmt: skip
+            return None
+        width, image_size, classes = (within(name, about.get(name, 0), *SIZES[name]) for name in SIZES)
+        unfit = next((name for name, value in weights.items() if not value.isfinite().all()), None)
+        if unfit is not None:
+            raise UserError(f"{unfit} holds values that are not numbers")
+        assert isinstance(face_model, LinearModel)
+        network = DenseNetwork(face_model, ThinResNet(width), image_size, classes)
+        # In half precision the file is half as large; `load_state_dict` copies into single precision.
+        network.load_state_dict(weights)
+    except (UserError, TypeError) as error:
+        raise UserError(f"{folder}: {error}; {REMEDY}") from error
     except RuntimeError as error:
-        raise UserError(f"{path}: {mismatch(error)}; {REMEDY}") from error
+        raise UserError(f"{folder}: {mismatch(error)}; {REMEDY}") from error
     return network.eval()
 
 
@@ -98,12 +95,3 @@ def write_default_model(
         safetensors.torch.save_file(half, temporary)
     with written_atomically(folder / ABOUT) as temporary:
         temporary.write_text(json.dumps(about, indent=1) + "\n")
-
-
-def _read_about(path: Path) -> dict[str, Any]:
-    try:
-        about = json.loads(path.read_text())
-        sizes = {name: within(name, about[name], *limits) for name, limits in SIZES.items()}
-        return {"face_model": str(about["face_model"]), **sizes}
-    except (OSError, ValueError, KeyError, TypeError, UserError) as error:
-        raise UserError(f"{path}: damaged ({type(error).__name__}); {REMEDY}") from error

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from lightning import LightningModule
 
 SHIPPED = ".safetensors"  # how the name of the shipped network's file ends
-
-
 OTHER = "It is of another network or of another version of the code: give one of this module's own"
 
 
@@ -48,7 +46,7 @@ def read_initial_weights(module: LightningModule, path: Path) -> dict[str, Any]:
         UserError: as `read_checkpoint`, or a shipped or Deep3D-style network that is another than the module's.
     """
     if path.suffix == SHIPPED:
-        return _read_shipped(module, path)
+        return _shipped_contents(module, path)
     contents = _read(path)
     if not isinstance(contents, dict) or NETWORK not in contents:
         return _checked(contents, path)
@@ -61,19 +59,30 @@ def read_initial_weights(module: LightningModule, path: Path) -> dict[str, Any]:
     return started
 
 
-def _read_shipped(module: LightningModule, path: Path) -> dict[str, Any]:
-    """Weights as `experiments.training.shipped_model` writes them, beside a file that names their face model."""
-    if not path.is_file():
-        raise UserError(f"checkpoint {path}: no such file")
+def read_shipped(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors of a `.safetensors` file, and the JSON of the file beside it, which names their face model.
+
+    Raises:
+        UserError: one of the two is missing or damaged.
+    """
     about = path.with_suffix(".json")
     try:
-        held = safetensors.torch.load_file(path)
-        face_model = {"name": "default", "fingerprint": str(json.loads(about.read_text())["face_model"])}
+        weights = safetensors.torch.load_file(path)
+        description = json.loads(about.read_text())
+        return weights, {**description, "face_model": str(description["face_model"])}
     except (OSError, safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
         told = " ".join(str(error).split())[:100]
         raise UserError(f"checkpoint {path}: it or {about.name} beside it is missing or damaged: {told}") from error
+
+
+def _shipped_contents(module: LightningModule, path: Path) -> dict[str, Any]:
+    """A checkpoint of the module with the shipped network as its `regressor`.
+
+    What a paper regresses beside the face model's coefficients comes last in the head, and stays as the module has it.
+    """
+    weights, about = read_shipped(path)
     own = module.state_dict()
-    named = {f"regressor.{name}": value for name, value in held.items()}
+    named = {f"regressor.{name}": value for name, value in weights.items()}
     known = {name: value.to(own[name].dtype) for name, value in named.items() if name in own}
     missing = next((name for name in own if name.startswith("regressor.") and name not in known), None)
     if missing is not None:
@@ -81,6 +90,9 @@ def _read_shipped(module: LightningModule, path: Path) -> dict[str, Any]:
             f"checkpoint {path}: it holds no {missing}: give the module the backbone that it was trained with, "
             "lightning_modules.dense_face.ThinResNet"
         )
+    for name in ("regressor.head.weight", "regressor.head.bias"):
+        known[name] = torch.cat([known[name], own[name][len(known[name]) :]])
+    face_model = {"name": "default", "fingerprint": about["face_model"]}
     return {"state_dict": {**own, **known}, "face_model": face_model}
 
 

@@ -1,4 +1,4 @@
-"""The same metrics of the coarse and of the fine stage."""
+"""The same metrics for the coarse stage and for the fine stage."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ STAGES = ("coarse", "fine")
 class StageMetrics(NamedMetrics):
     """PSNR, SSIM and RMSE (tables 1 to 3 and 5) and the normals' angular error, of the coarse and of the fine faces.
 
-    Pictures are compared where the rendered face covers the true one, or on the whole rendered face where the truth is
-    not known. Both stages cover the same pixels. Normals are compared where the truth has them.
+    Pictures are compared where the rendered and the true face overlap, or on the whole rendered face if the true one is
+    not known. Both stages cover the same pixels. Normals are compared if the true ones are known.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Fine-grained: a coarse face first, then its wrinkles and the details of its skin (Huang et al.)."""
+"""Fine-grained: first a coarse face, then its wrinkles and the details of its skin (Huang et al.)."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ from renderers.uv.detail import DetailedFaceRendering, add_detail
 
 @dataclass(frozen=True)
 class DetailedFace:
-    """What the fine stage makes of coarse faces.
+    """Coarse faces after the fine stage.
 
     Attributes:
         albedo: (B, 3, R, R) RGB map.
         displacement: (B, 1, R, R) decimetres along the normals; None where the module displaces nothing.
         illumination: (B, 27) of the photograph, see `refitted_light`.
-        rendering: the faces with both.
+        rendering: the faces with this albedo and displacement.
         unwrapped: the networks' input.
     """
 
@@ -60,11 +60,11 @@ class DetailedFace:
 
 
 class Finegrained(FaceModule):
-    """R-Net for the coarse face; an albedo and a displacement module, fed with wavelets, for the fine one.
+    """R-Net makes the coarse face. An albedo and a displacement module, which see wavelet features, make the fine one.
 
-    One run trains both: up to the step `fine_start` the coarse network by equation (6), from there on the modules of
-    the fine stage by equation (11), with the coarse network frozen. The stage follows from the step alone, so a run
-    that was interrupted goes on in the right stage. The learning rate's schedule starts anew with the fine stage.
+    One run trains both stages. Until the step `fine_start`, equation (6) trains the coarse network. Then the coarse
+    network is frozen, and equation (11) trains the fine stage's modules. The stage depends on the step alone, so an
+    interrupted run goes on in the right one. The learning rate's schedule starts anew with the fine stage.
 
     Args:
         face_model, backbone, identity_encoder, image_size, optimizer, schedule, init_weights: see `FaceModule`.
@@ -74,15 +74,14 @@ class Finegrained(FaceModule):
         fine_start: the training step from which the coarse network is frozen and the fine stage trains.
         identity_start: the training step from which the coarse stage's identity term counts. The first faces are
             shapeless, and their identity features say nothing.
-        albedo_start: the step of the fine stage from which the albedo is detailed, where the surface is displaced too.
-            A detailed albedo alone can explain every difference. The relief therefore learns first what shading can
-            explain.
-        wavelet: whether the fine stage perceives wavelet features; this and the next two are the rows of table 5.
-        displacement: whether it displaces the surface.
-        albedo: whether it details the albedo. With neither of the two the coarse stage goes on to the end.
-        channels: of the fine networks at each scale, the finest first; the photograph is decomposed once less often.
-        most_displacement: millimetres either way.
-        camera: of the coarse renderer; the paper's is orthographic, with a scale.
+        albedo_start: the step of the fine stage from which the albedo gets detail too, if there are both. A detailed
+            albedo alone can explain every difference, so the displacement first learns all that shading can explain.
+        wavelet: whether the fine stage sees wavelet features. The rows of table 5 are choices of this and the next two.
+        displacement: whether the fine stage displaces the surface.
+        albedo: whether the fine stage adds detail to the albedo. Without both, the coarse stage lasts to the end.
+        channels: of the fine networks at each scale, the finest first. There is one wavelet level less than scales.
+        most_displacement: millimetres, outwards or inwards.
+        camera: of the coarse renderer. The paper's is orthographic, with a scale.
     """
 
     own_metrics: StageMetrics
@@ -129,18 +128,18 @@ class Finegrained(FaceModule):
 
     @property
     def has_fine_stage(self) -> bool:
-        """Whether there is anything that a fine stage could learn."""
+        """Whether there is a fine stage at all."""
         return self.displaces or self.details_albedo
 
     @property
     def details_albedo_now(self) -> bool:
-        """Whether the albedo module takes part: in validation always, in training once it has started."""
+        """Whether the albedo module is in use: always in validation, from `albedo_start` on in training."""
         waits = self.training and self.displaces and self.global_step < self.fine_start + self.albedo_start
         return self.details_albedo and not waits
 
     def training_step(self, batch: FaceBatch, batch_idx: int) -> Tensor:
         refining = self.refining
-        self.regressor.train(not refining)  # The running statistics of a frozen network must not change either.
+        self.regressor.train(not refining)  # A frozen network's running statistics must not change.
         with torch.set_grad_enabled(not refining):
             coefficients, rendering = self.faces(batch)
         if refining:
@@ -164,13 +163,13 @@ class Finegrained(FaceModule):
         self.own_metrics.update(batch, rendering, face.rendering)
 
     def refine(self, image: Tensor, skin: Tensor, coefficients: Coefficients, rendering: Rendering) -> DetailedFace:
-        """The fine stage: maps for coarse faces, and the faces drawn with them (section 3.4).
+        """Find the maps of coarse faces, and draw the faces with them (section 3.4).
 
         Args:
             image: (B, 3, H, W) sRGB in [0, 1].
             skin: (B, 1, H, W) weights in [0, 1].
             coefficients: of the B coarse faces.
-            rendering: what these draw, at H x W.
+            rendering: the coarse faces, drawn at H x W.
         """
         chart = self.chart
         light = refitted_light(image, skin, coefficients.illumination, rendering)
@@ -201,13 +200,13 @@ class Finegrained(FaceModule):
         rendering: Rendering,
         weights: CoarseWeights | None = None,
     ) -> dict[str, Tensor]:
-        """The terms of equation (6), each a mean over the images; only those with a weight.
+        """The terms of equation (6), each a mean over the images. Terms of weight 0 are left out.
 
         Args:
             batch: of images.
-            coefficients: what the network made of them.
-            rendering: what these draw.
-            weights: in force at this step; by default all.
+            coefficients: the network's answer.
+            rendering: the faces of these coefficients.
+            weights: in force at this step; by default those of the whole stage.
         """
         weights = weights or self.coarse_weights
         terms: dict[str, Tensor] = {}
@@ -224,7 +223,7 @@ class Finegrained(FaceModule):
         return terms
 
     def fine_terms(self, batch: FaceBatch, rendering: Rendering, face: DetailedFace) -> dict[str, Tensor]:
-        """The terms of equation (11), each a mean over the images; only those with a weight and something to hold.
+        """The terms of equation (11), each a mean over the images. Terms of weight 0 or without their map are left out.
 
         Args:
             batch: of images.
@@ -252,9 +251,10 @@ class Finegrained(FaceModule):
         return self.identity_term(batch, image, landmarks, distance=squared_identity_loss)
 
     def _albedo_term(self, batch: FaceBatch, rendering: Rendering, face: DetailedFace) -> Tensor:
-        """Equation (12): the albedo against the photograph's skin divided by the fine face's shading.
+        """Equation (12): compares the albedo with the photograph's skin divided by the fine face's shading.
 
-        Saturated pixels are left out. The coarse face's shading would ask the albedo to explain the relief again.
+        Divided by the coarse face's shading, the skin would still show the relief, and the albedo would learn it.
+        Saturated pixels are left out.
         """
         chart = self.chart
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""The fine stage's networks: from the difference of photograph and coarse render to albedo and displacement maps."""
+"""The fine stage's networks: difference of photograph and coarse render -> albedo and displacement maps."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from renderers.face_renderer import Rendering
 from renderers.illumination import irradiance
 from renderers.uv.chart import UVChart, unit
 
-DETAIL_SCALE = 10.0  # brings increments and wavelet coefficients, a few hundredths, near 1
+DETAIL_SCALE = 10.0  # increments and wavelet coefficients are a few hundredths; this factor brings them near 1
 PICTURE_CHANNELS = 3
-SKIN_EDGE = 0.01  # of a picture's width
+SKIN_EDGE = 0.01  # width of the border that `bare_skin` removes, over the picture's width
 BAND_CHANNELS = 3 * PICTURE_CHANNELS  # LH, HL, HH of a picture
 
 
 @dataclass(frozen=True)
 class UnwrappedFace:
-    """A photograph's skin and its coarse face in UV space. Texels without visible skin are filled from others.
+    """A photograph's skin and its coarse face in UV space.
 
     Attributes:
-        increment: (B, 3, R, R) photograph minus coarse render. Where a texel shows no skin it is the mirrored texel's,
-            and where that shows none either, that of the texels around. 0 outside the chart.
-        photograph: (B, 3, R, R) the coarse colours plus the increment: the whole face, with the details that are known.
-        relief: (B, 1, R, R) decimetres: what the increment would be if it were nothing but shading, see
+        increment: (B, 3, R, R) photograph minus coarse render; 0 outside the chart. A texel without visible skin takes
+            the increment of the mirrored texel, or else that of the texels around it.
+        photograph: (B, 3, R, R) coarse colours plus increment: the whole face, with all details that are known.
+        relief: (B, 1, R, R) decimetres, the relief that explains the increment by shading alone, see
             `relief_from_shading`.
     """
 
@@ -45,9 +45,9 @@ class UnwrappedFace:
 def unwrap_face(
     chart: UVChart, image: Tensor, skin: Tensor, illumination: Tensor, rendering: Rendering
 ) -> UnwrappedFace:
-    """Unwraps a photograph and its coarse render and takes their difference (finegrained, section 3.4.3).
+    """Unwrap photographs and their coarse renders, and take the difference (finegrained, section 3.4.3).
 
-    A texel is weighted by its visibility and its skin weight, so that hair and occluders do not appear on the face.
+    A texel weighs as much as its visibility times its skin weight, so that hair and occluders stay off the face.
 
     Args:
         chart: of the face model.
@@ -58,7 +58,7 @@ def unwrap_face(
     """
     shading = irradiance(unit(rendering.normals).flatten(2).transpose(1, 2), illumination).transpose(1, 2)
     relit = rendering.albedo * shading.unflatten(2, image.shape[2:])
-    # Unwrapping is linear, so the difference can be unwrapped at once. Renders are clamped like the photograph.
+    # Unwrapping is linear, so it is enough to unwrap the difference. Renders are clamped as a photograph is.
     both = torch.cat([image - rendering.image.clamp(0, 1), (image - relit.clamp(0, 1)) * rendering.mask], dim=1)
     bare = bare_skin(skin)
     unwrapped, visibility = chart.unwrap(torch.cat([both * bare, bare], dim=1), rendering)
@@ -72,14 +72,14 @@ def unwrap_face(
 
 
 def bare_skin(skin: Tensor) -> Tensor:
-    """(B, 1, H, W) skin weights without their borders, where hair and shadows lie; they fade out towards these."""
+    """(B, 1, H, W) skin weights that fade to 0 near the skin's borders, where hair and shadows lie."""
     reach = max(1, round(SKIN_EDGE * skin.shape[-1]))
     window: dict[str, Any] = {"kernel_size": 2 * reach + 1, "stride": 1, "padding": reach}
     return avg_pool2d(-max_pool2d(-saturate_skin(skin), **window), **window, count_include_pad=False)
 
 
 def spread(values: Tensor, weight: Tensor) -> Tensor:
-    """Fills texels without weight from those around them, smoothly, by a pyramid (Gortler et al. 1996, pull and push).
+    """Fill texels without weight smoothly from those around them, by a pyramid (Gortler et al. 1996, pull and push).
 
     Args:
         values: (B, C, R, R) multiplied by their weight.
@@ -99,12 +99,12 @@ def spread(values: Tensor, weight: Tensor) -> Tensor:
 class WaveletEncoder(nn.Module):
     """Wavelet transform perception encoder (section 3.4.1): features of the details that a photograph holds.
 
-    The paper decomposes the photograph and hands the features to decoders that work in UV space. Here it is unwrapped
-    first, so that a feature stands at the texel that it describes. LL is dropped: of each level LH, HL and HH enter.
-    The finest features are the inverse transform without LL: the details as a picture.
+    The paper decomposes the photograph itself, and hands the features to decoders in UV space. Here the photograph is
+    unwrapped first, so that a feature lies at the texel that it describes. LH, HL and HH of each level enter; LL does
+    not. The finest features are the inverse transform without LL, which is a picture of the details.
 
     Args:
-        widths: channels of the features at each level; there are as many levels.
+        widths: channels of the features at each level. Their number is the number of levels.
     """
 
     def __init__(self, widths: Sequence[int]) -> None:
@@ -132,10 +132,10 @@ class WaveletEncoder(nn.Module):
 class AlbedoModule(nn.Module):
     """Smooth albedo map and wavelet features -> the detail of the albedo (section 3.4.2, figure 3).
 
-    Untrained it adds nothing.
+    An untrained one adds nothing.
 
     Args:
-        widths: channels at each scale, the finest first; the photograph is decomposed once less than there are scales.
+        widths: channels at each scale, the finest first. There is one wavelet level less than scales.
     """
 
     def __init__(self, widths: Sequence[int]) -> None:
@@ -145,16 +145,16 @@ class AlbedoModule(nn.Module):
         joined = [own + perceived for own, perceived in zip(widths, self.perception.widths, strict=True)]
         self.decoder = Decoder(joined, widths)
         self.head = quiet_head(widths[0] + PICTURE_CHANNELS, PICTURE_CHANNELS)
-        # A quarter faster on a CPU.
+        # This layout is a quarter faster on a CPU.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, smooth: Tensor, photograph: Tensor, perceive: bool = True) -> Tensor:
-        """What is to be added to smooth albedo maps.
+        """The detail to add to smooth albedo maps.
 
         Args:
             smooth: (B, 3, R, R) the coarse face's albedo, RGB.
             photograph: (B, 3, R, R) in UV space.
-            perceive: False leaves the wavelet features out.
+            perceive: False puts zeros in the place of the wavelet features.
 
         Returns:
             (B, 3, R, R) RGB, of either sign.
@@ -167,10 +167,10 @@ class AlbedoModule(nn.Module):
 class DisplacementModule(nn.Module):
     """Increment image and wavelet features -> displacement map, by two parallel branches (section 3.4.3, figure 4).
 
-    Untrained it displaces nothing.
+    An untrained one displaces nothing.
 
     Args:
-        widths: channels at each scale, the finest first; the photograph is decomposed once less than there are scales.
+        widths: channels at each scale, the finest first. There is one wavelet level less than scales.
         most: the largest displacement, decimetres.
     """
 
@@ -190,7 +190,7 @@ class DisplacementModule(nn.Module):
         Args:
             face: of B photographs; the increment and the relief are the input.
             photograph: (B, 3, R, R) in UV space.
-            perceive: False leaves the wavelet branch out.
+            perceive: False puts zeros in the place of the wavelet branch.
 
         Returns:
             (B, 1, R, R) decimetres along the normals, at most `most` either way.

@@ -1,4 +1,4 @@
-"""The light and the relief that explain a photograph best, given its coarse face: linear least squares."""
+"""The light and the relief that best explain a photograph, given its coarse face, by linear least squares."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from renderers.face_renderer import Rendering
 from renderers.illumination import AMBIENT, irradiance, spherical_harmonics_basis
 from renderers.uv.chart import UVChart, unit
 
-LIGHT_RIDGE = 0.05  # weight of the squared change of the light, against the mean squared error of the colours
-SLOPE_STEP = 0.05  # decimetres per unit of u or v
-FLATNESS = 0.07  # variance of colour differences due to albedo, over the variance of the relief's slopes
-WIDEST = 8.0  # radians per unit of u or v: waves as wide as the face are halved
-WIDEST_DIFFERENCE = 16.0  # likewise of the difference: a half of the face that is too bright is no relief
+LIGHT_RIDGE = 0.05  # weight of the squared change of the light; the colours' mean squared error has weight 1
+SLOPE_STEP = 0.05  # decimetres per unit of u or v, for finite differences of the shading
+FLATNESS = 0.07  # variance of the colour differences that albedo causes / variance of the relief's slopes
+WIDEST = 8.0  # radians per unit of u or v; waves of this frequency, about as wide as the face, are halved
+WIDEST_DIFFERENCE = 16.0  # the same for the colour difference: relief does not make half a face too bright
 ITERATIONS = 8  # of conjugate gradients; thirty change the normals' error by a hundredth of a degree
 
 
 @torch.no_grad()
 def refitted_light(image: Tensor, skin: Tensor, illumination: Tensor, rendering: Rendering) -> Tensor:
-    """The light that fits the coarse faces to their photographs best, by ridge regression around the coarse light.
+    """The light that best fits the coarse faces to their photographs, by ridge regression around the coarse light.
 
-    The network's light has errors that depend on the face. Relief is estimated from small differences in shading, so it
-    needs the light that fits this face, with the errors of its coarse shape and albedo.
+    The relief is estimated from small differences in shading, and the errors of the network's light would spoil these.
+    A light that is fitted to the face also makes up for errors of its coarse shape and albedo.
 
     Args:
         image: (B, 3, H, W) photographs in [0, 1].
@@ -54,15 +54,15 @@ def refitted_light(image: Tensor, skin: Tensor, illumination: Tensor, rendering:
 def relief_from_shading(
     chart: UVChart, difference: Tensor, visibility: Tensor, illumination: Tensor, rendering: Rendering
 ) -> Tensor:
-    """The relief under which the coarse faces' shading would change as the photographs ask.
+    """The relief h that changes the coarse faces' shading by the difference e between photographs and renders.
 
-    To first order slopes (h_u, h_v) change a colour by r_u h_u + r_v h_v, where r is the shading's answer to them. The
-    relief is the least-squares surface, with a cost for slopes and one for waves as wide as the face:
-    sum v (r_u h_u + r_v h_v - e)^2 + FLATNESS (|tilt|^2 + (WIDEST h)^2).
+    To first order, slopes (h_u, h_v) change a colour by r_u h_u + r_v h_v, where r is the derivative of the shading.
+    The relief minimises a sum of squares, in which slopes and waves as wide as the face have a cost, and v is the
+    visibility: sum v (r_u h_u + r_v h_v - e)^2 + FLATNESS (|tilt|^2 + (WIDEST h)^2).
 
     Args:
         chart: of the face model.
-        difference: (B, 3, R, R) photograph minus coarse render in that light.
+        difference: (B, 3, R, R) e, photograph minus coarse render in the light `illumination`.
         visibility: (B, 1, R, R) how visible each texel is, in [0, 1].
         illumination: (B, 27) of the photographs.
         rendering: the coarse faces.
@@ -83,7 +83,7 @@ def relief_from_shading(
 
 
 def _pairs(answers: list[Tensor], tilts: list[Tensor]) -> list[tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]]:
-    """uu, uv and vv."""
+    """The pairs uu, uv and vv."""
     u, v = zip(answers, tilts, strict=True)
     return [(u, u), (u, v), (v, v)]
 
@@ -93,7 +93,7 @@ def _dot(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _solved(weigh: list[Tensor], target: list[Tensor]) -> Tensor:
-    """Conjugate gradients for div (W grad h) - FLATNESS WIDEST^2 h = div wanted, preconditioned in Fourier space."""
+    """Solve div (W grad h) - FLATNESS WIDEST^2 h = div target: conjugate gradients, preconditioned in Fourier space."""
     uu, uv, vv = weigh
 
     def applied(surface: Tensor) -> Tensor:
@@ -128,12 +128,12 @@ def _slopes_transposed(along_u: Tensor, along_v: Tensor) -> Tensor:
 
 
 def _without_narrow_waves(maps: Tensor) -> Tensor:
-    """Each frequency divided by omega^2 + WIDEST^2: the operator's inverse if all texels weighed the same."""
+    """Divide each frequency by omega^2 + WIDEST^2, which inverts the operator if all texels weigh the same."""
     return torch.fft.irfft2(torch.fft.rfft2(maps) / (_squared_frequencies(maps) + WIDEST**2), s=maps.shape[-2:])
 
 
 def without_wide_waves(maps: Tensor, widest: float = WIDEST) -> Tensor:
-    """(B, C, R, R) with frequencies damped by 1 / (1 + (widest / omega)^2): the coarse face explains the low ones."""
+    """Damp low frequencies of (B, C, R, R), which the coarse face explains, by 1 / (1 + (widest / omega)^2)."""
     squared = _squared_frequencies(maps)
     return torch.fft.irfft2(torch.fft.rfft2(maps) * (squared / (squared + widest**2)), s=maps.shape[-2:])
 

@@ -1,4 +1,4 @@
-"""Encoder and decoder of small U-Nets, apart, so that two encoders can feed one decoder."""
+"""Encoders and decoders of small U-Nets. They are separate classes, so that two encoders can feed one decoder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SLOPE = 0.1  # of the leaky rectifiers
 class ConvolutionBlock(nn.Sequential):
     """Two 3 x 3 convolutions, each followed by a leaky rectifier: (B, inputs, h, w) -> (B, outputs, h, w).
 
-    Without normalisation layers, which would remove the strength of a detail.
+    It has no normalisation layers, because these would remove the strength of a detail.
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:
@@ -27,10 +27,10 @@ class ConvolutionBlock(nn.Sequential):
 
 
 class Encoder(nn.Module):
-    """Features of a picture at its own and at ever coarser scales.
+    """Picture -> features at its own scale and at coarser ones.
 
     Args:
-        inputs: channels that enter at each scale, the finest first; often 0 for all but the first.
+        inputs: channels of the picture that enters at each scale, the finest first; 0 where none enters.
         widths: channels of the features at each scale.
     """
 
@@ -48,8 +48,8 @@ class Encoder(nn.Module):
         """Encodes pictures.
 
         Args:
-            pictures: one for each scale where something enters, the finest first; each (B, inputs, h, w) with half the
-                sides of the scale above it, rounded up.
+            pictures: one for each scale where one enters, the finest first. Each is (B, inputs, h, w); from scale to
+                scale the sides are halved, rounding up.
 
         Returns:
             Features, one a scale, each (B, width, h, w).

@@ -1,4 +1,4 @@
-"""Haar wavelet transform of pictures and its inverse, with PyWavelets' coefficients."""
+"""The Haar wavelet transform of pictures and its inverse; the coefficients are those of PyWavelets."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def haar_weights(low: Sequence[float], high: Sequence[float]) -> Tensor:
 class HaarTransform(nn.Module):
     """Haar wavelet transform (finegrained, section 3.4.1): L = [1, 1] / sqrt 2, H = [-1, 1] / sqrt 2 as convolutions.
 
-    Equal to `pywt.wavedec2(..., "haar")`: an odd side is lengthened by its last row or column. A filter of 2 x 2 taps
-    with stride 2 is a weighted sum of the four pixels of a square, which `pixel_unshuffle` brings together.
+    It equals `pywt.wavedec2(..., "haar")`, which lengthens an odd side by its last row or column. A filter of 2 x 2
+    taps with stride 2 is a weighted sum of the four pixels of a square. `pixel_unshuffle` brings these together.
 
     Args:
         levels: how often the low frequencies are split again.
@@ -43,7 +43,7 @@ class HaarTransform(nn.Module):
             raise ValueError(f"a wavelet transform has one level or more, not {levels}")
         self.levels = levels
         haar = pywt.Wavelet("haar")
-        # A convolution turns its taps round. No buffer: the weights are rounded to the precision of what they weight.
+        # A convolution reverses its taps. Not a buffer: the weights take the picture's precision when they are used.
         self.weights = haar_weights(haar.dec_lo[::-1], haar.dec_hi[::-1])
 
     def forward(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -81,7 +81,7 @@ class InverseHaarTransform(nn.Module):
         Args:
             low: (B, C, h, w) low frequencies.
             details: the finest level first, each (B, 3, C, h, w), as `HaarTransform` returns them.
-            size: (H, W) of the picture, where a side of it was odd; twice that of the finest details where absent.
+            size: (H, W) of the picture, needed if a side was odd; by default twice that of the finest details.
 
         Returns:
             (B, C, H, W)

@@ -11,12 +11,12 @@ from lightning_modules.components.weighting import Weights
 class CoarseWeights(Weights):
     """Weights of equations (6) and (10); a term of weight 0 is not computed.
 
-    The paper's text names none of them; these are MGCNet's, whose terms they are.
+    The paper's text gives no values. These are MGCNet's, because the terms are those of MGCNet.
 
     Attributes:
         photometric, landmark, identity: of (7), (8), (9).
         prior_identity, prior_expression, prior_albedo: lambda_alpha, lambda_beta, lambda_delta of (10).
-        prior_tint, prior_light: of `light_regularization`, beside (10).
+        prior_tint, prior_light: of `light_regularization`, which (10) does not have.
     """
 
     photometric: float = 1.9

@@ -29,19 +29,19 @@ from renderers.view_synthesis import covisible_map, synthesize_view
 
 
 class MGCNet(FaceModule):
-    """One network for every view; equation 6 as its loss.
+    """One network for every view, trained by equation 6.
 
     Args:
         face_model, backbone, identity_encoder, image_size, optimizer, schedule, init_weights: see `FaceModule`.
         weights: of the loss terms. Each row of the paper's table 3 sets some of them to 0.
-        identity_views: the images whose identity term is computed: `all`, or `targets`, which are the target of each
-            group of views and every single view. With three views in a group, targets cost a third.
+        identity_views: the images that have an identity term: `all`, or `targets`, which are the target of each group
+            of views and every image without a group. With three views in a group, `targets` costs a third.
         identity_start: the training step from which the identity term counts. The first faces are shapeless, and their
             identity features say nothing.
         multi_view_start: the training step from which the multi-view terms count. An untrained network gives every view
             the same pose. The epipolar loss is zero at identical poses, so train the 2D terms first.
-        covisible: whether the multi-view terms count only pixels of the covisible map (section 3.4). If not, they count
-            the target's whole face.
+        covisible: whether the pixel and depth terms count only the covisible map (section 3.4). If not, they count the
+            target's whole face.
         pixel_distance: how the pixel term compares two colours: `mean` over the channels, or `euclidean` as in the
             paper's release.
     """
@@ -85,9 +85,9 @@ class MGCNet(FaceModule):
         return weighted_sum(self.over_all_processes(batch, terms), weights.terms())
 
     def over_all_processes(self, batch: MultiViewBatch, terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Each term times what makes DDP's mean over processes one over all their images, or pairs of views.
+        """Weight the terms so that DDP's mean over processes becomes a mean over all images, or all pairs of views.
 
-        A process may have more groups of views, and so more images, than another.
+        Processes may have different numbers of groups of views, and so of images.
         """
         targets = batch.targets() if self.identity_views == "targets" else batch.image
         pairs_counted = batch.epipolar_pairs()
@@ -116,13 +116,13 @@ class MGCNet(FaceModule):
         rendering: Rendering,
         weights: MGCNetWeights | None = None,
     ) -> dict[str, Tensor]:
-        """The 2D feature losses of section 3.3, each a mean over all images; only those with a weight.
+        """The 2D feature losses of section 3.3, each a mean over all images. Losses of weight 0 are left out.
 
         Args:
             batch: of images.
-            coefficients: what the network made of them.
-            rendering: what these draw.
-            weights: in force at this step; by default all.
+            coefficients: the network's answer.
+            rendering: the faces of these coefficients.
+            weights: in force at this step; by default those of the whole training.
         """
         weights = weights or self.weights
         terms: dict[str, Tensor] = {}
@@ -143,12 +143,12 @@ class MGCNet(FaceModule):
     ) -> dict[str, Tensor]:
         """The multi-view losses of sections 3.4 to 3.7, each a mean over the (target, source) pairs that it counts.
 
-        Images that belong to no group of views take no part; without groups every term is 0.
+        Images that belong to no group of views have no pair. Without groups every term is 0.
 
         Args:
             batch: of images.
-            rendering: what the network's coefficients draw.
-            weights: in force at this step; by default all.
+            rendering: the faces of the network's coefficients.
+            weights: in force at this step; by default those of the whole training.
         """
         weights = weights or self.weights
         if not (weights.pixel or weights.depth or weights.epipolar):
@@ -174,7 +174,7 @@ class MGCNet(FaceModule):
         return terms
 
     def covisible_map(self, rendering: Rendering, target: Tensor, source: Tensor) -> Tensor:
-        """(P, 1, H, W) bool: section 3.4's map for each pair, or the target's face where the map is switched off."""
+        """(P, 1, H, W) bool: section 3.4's map for each pair, or the target's whole face if the map is switched off."""
         if not self.covisible:
             return rendering.mask[target]
         pix_to_face = rendering.fragments.pix_to_face
@@ -184,7 +184,7 @@ class MGCNet(FaceModule):
     def panels(self, batch: MultiViewBatch) -> dict[str, Tensor]:
         """Pictures of a batch by name, each (B, 3, H, W) in [0, 1].
 
-        The covisible map of a target is that with its first source, of a source that with its target.
+        A target's covisible map is that with its first source. A source's is that with its target.
         """
         rendering = self.renderer(self(batch.image), batch.intrinsics)
         pictures = face_panels(batch.image, rendering)

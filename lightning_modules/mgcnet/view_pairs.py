@@ -1,4 +1,4 @@
-"""Pairs of views of one face: what the multi-view terms compare."""
+"""Pairs of views of one face, which the multi-view terms compare."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class ViewPairs:
         translation: (P, 3) decimetres, likewise.
         cameras: (P, 3, 3) intrinsics of the target and of the source, pixels.
         has_epipolar: (P,) bool, the pairs whose epipolar term counts.
-        landmarks: (P, 68) bool, the landmarks that the epipolar term compares. A point of the visible contour is not
-            the same point of the head in both views, so it is left out.
+        landmarks: (P, 68) bool, the landmarks that the epipolar term compares. Points of the visible contour are left
+            out: they are different points of the head in the two views.
     """
 
     target: Tensor

@@ -14,8 +14,8 @@ class MGCNetWeights(Weights):
     Attributes:
         render, landmark, identity, regularization: the 2D feature losses.
         pixel, depth, epipolar: the multi-view losses (3), (4), (5).
-        prior_identity, prior_expression, prior_albedo, prior_distance: inside the regularization term; the paper has
-            none on the distance.
+        prior_identity, prior_expression, prior_albedo, prior_distance: inside the regularization term. The paper has no
+            prior on the distance.
     """
 
     render: float = 1.9

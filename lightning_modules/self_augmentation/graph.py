@@ -21,11 +21,11 @@ EIGENVALUE_TOLERANCE = 1e-6
 
 
 def scaled_laplacian(neighbours: sparse.csr_matrix) -> sparse.csr_matrix:
-    """L~ = 2 L / lambda_max - I of L = I - D^-1/2 A D^-1/2 (self-augmentation, section 3.2.1); sparse throughout.
+    """L~ = 2 L / lambda_max - I with L = I - D^-1/2 A D^-1/2 (self-augmentation, section 3.2.1), as a sparse matrix.
 
     Args:
-        neighbours: (V, V) A of zeros and ones, symmetric (`mesh_edit.vertex_neighbours`); a vertex without neighbours
-            has the row of I in L.
+        neighbours: (V, V) A of zeros and ones, symmetric (`mesh_edit.vertex_neighbours`). In the row of a vertex
+            without neighbours, L is I.
 
     Returns:
         (V, V) symmetric, with eigenvalues in [-1, 1].
@@ -40,11 +40,11 @@ def scaled_laplacian(neighbours: sparse.csr_matrix) -> sparse.csr_matrix:
 
 
 def largest_eigenvalue(matrix: sparse.csr_matrix) -> float:
-    """Of a symmetric positive semidefinite matrix: densely up to `DENSE` rows, else by Lanczos' iteration."""
+    """The largest eigenvalue of a symmetric positive semidefinite matrix; above `DENSE` rows by Lanczos' iteration."""
     count = matrix.shape[0]
     if count <= DENSE:
         return float(np.linalg.eigvalsh(matrix.toarray())[-1])
-    start = np.random.default_rng(0).standard_normal(count)  # the same matrix has the same answer
+    start = np.random.default_rng(0).standard_normal(count)  # fixed, so that the result is reproducible
     values = eigsh(matrix, k=1, which="LA", v0=start, tol=EIGENVALUE_TOLERANCE, return_eigenvectors=False)
     return float(values[0])
 
@@ -52,12 +52,12 @@ def largest_eigenvalue(matrix: sparse.csr_matrix) -> float:
 class MeshChebConv(ChebConv):
     """PyTorch Geometric's ChebConv with the Laplacian prepared once, on (V, B, C) features; equations (3) and (4).
 
-    sum_k T_k(L~) x W_k is taken by Clenshaw's recurrence on x W_k: b_k = x W_k + 2 L~ b_(k+1) - b_(k+2). The sparse
-    product is linear, so that the backward pass needs x alone, and not the K - 1 images of x under L~ beside it.
+    Clenshaw's recurrence gives sum_k T_k(L~) x W_k: b_k = x W_k + 2 L~ b_(k+1) - b_(k+2). The sparse product is
+    linear, so the backward pass needs x alone. The usual recurrence would have to keep all T_k(L~) x for it.
 
     Args:
         in_channels: of x.
-        out_channels: of the answer.
+        out_channels: of the output.
         order: K, the number of Chebyshev polynomials.
     """
 
@@ -66,11 +66,11 @@ class MeshChebConv(ChebConv):
 
     def forward(self, x: Tensor, laplacian: FixedSum) -> Tensor:
         """(V, B, in_channels) -> (V, B, out_channels); `laplacian` multiplies by L~."""
-        # Nothing looks at these again in the backward pass: they are added to in place.
+        # The backward pass does not need these terms, so the recurrence may overwrite them.
         *others, last = [lin(x) for lin in self.lins]
         now, after = last, None  # b_(k+1), b_(k+2)
         for index, term in enumerate(reversed(others)):
-            # The first of the terms is of T_0, whose recurrence has no factor 2.
+            # The last step, for T_0, has no factor 2.
             step = laplacian(now.flatten(1)).view_as(now)
             term.add_(step, alpha=1 if index == len(others) - 1 else 2)
             now, after = (term if after is None else term.sub_(after)), now
@@ -98,14 +98,14 @@ class SpectralResidualBlock(nn.Module):
 
 
 class SpectralNetwork(nn.Module):
-    """Four spectral residual blocks between a filter that widens and one that answers (sections 3.2.1 and 3.2.2).
+    """A filter that widens, four spectral residual blocks, and a filter that answers (sections 3.2.1 and 3.2.2).
 
-    The last filter starts at zero, and so does the answer.
+    The last filter starts at zero, so an untrained network answers 0.
 
     Args:
-        in_channels: of the features given.
-        out_channels: of the answer.
-        channels: inside.
+        in_channels: of the input.
+        out_channels: of the output.
+        channels: of the blocks.
         order: K of every filter.
     """
 
@@ -127,7 +127,7 @@ class SpectralNetwork(nn.Module):
 
 
 def spread_seeds(points: np.ndarray, count: int) -> np.ndarray:
-    """(count,) vertices that lie far from each other: each the farthest from all before it, the first nearest the mean.
+    """(count,) vertices that are spread out: first the one nearest to the mean, then always the farthest from all.
 
     Args:
         points: (V, 3).
@@ -144,10 +144,10 @@ def spread_seeds(points: np.ndarray, count: int) -> np.ndarray:
 
 
 def upsampling(points: np.ndarray, neighbours: sparse.csr_matrix, count: int) -> sparse.csr_matrix:
-    """(V, count) weights, rows that sum to 1, from a coarser set of vertices to all: smooth, along the surface.
+    """(V, count) weights by which a coarser set of vertices, the seeds, is interpolated to all; rows sum to 1.
 
-    Each vertex belongs to the seed that is nearest along the edges; the weights are then averaged twice over the edges,
-    so that no border between two seeds' parts is left.
+    Each vertex takes the seed that is nearest along the edges. Two averages over neighbours then smooth the borders
+    between the parts of different seeds.
 
     Args:
         points: (V, 3).
@@ -159,7 +159,7 @@ def upsampling(points: np.ndarray, neighbours: sparse.csr_matrix, count: int) ->
     lengths = np.sqrt(np.square(points[edges.row] - points[edges.col]).sum(axis=1)).clip(1e-9)
     graph = sparse.csr_matrix((lengths, (edges.row, edges.col)), shape=neighbours.shape)
     _, _, nearest = dijkstra(graph, indices=seeds, min_only=True, return_predecessors=True)
-    apart = nearest < 0  # a piece of the mesh without a seed takes the nearest in space
+    apart = nearest < 0  # vertices of a piece of the mesh without a seed take the nearest seed in space
     for vertex in np.flatnonzero(apart):
         nearest[vertex] = seeds[np.square(points[seeds] - points[vertex]).sum(axis=1).argmin()]
     column = np.empty(len(points), dtype=np.int64)

@@ -21,7 +21,7 @@ class Features:
     attributes: Tensor
 
     def detach(self) -> Features:
-        """The same values, cut from the graph."""
+        """The same values without gradient."""
         return Features(self.identity.detach(), self.attributes.detach())
 
 
@@ -33,11 +33,11 @@ def likeness_terms(
     mask: Tensor,
     weights: SelfAugmentationWeights,
 ) -> dict[str, Tensor]:
-    """L_photo (6), L_id (7) and L_att (8), each a mean over the images; only those with a weight.
+    """L_photo (6), L_id (7) and L_att (8), each a mean over the images. Terms of weight 0 are left out.
 
     Args:
         rendered: (B, 3, H, W) rendered face.
-        rendered_features: its features; without these or the picture's the last two terms are left out.
+        rendered_features: its features. Without these or the picture's, L_id and L_att are left out.
         image: (B, 3, H, W) picture.
         target_features: its features.
         mask: (B, 1, H, W) M, weights in [0, 1].

@@ -1,4 +1,4 @@
-"""Fine against coarse faces of clean and of occluded pictures, and their colours under the occluder."""
+"""Metrics of coarse and of fine faces, on clean and on occluded pictures, and of the colours under the occluder."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from renderers.camera import euler_to_rotation, project, transform
 from renderers.face_models.base import MorphableModel
 from renderers.face_renderer import Rendering
 
-VISIBLE_TOLERANCE = 0.05  # decimetres; on a slanted surface a visible vertex may lie behind its pixel's centre
+VISIBLE_TOLERANCE = 0.05  # decimetres; on a slanted surface a visible vertex may be deeper than its pixel's centre
 
 
 def hidden_vertices(vertices_image: Tensor, depth: Tensor, hidden: Tensor) -> Tensor:
@@ -26,7 +26,7 @@ def hidden_vertices(vertices_image: Tensor, depth: Tensor, hidden: Tensor) -> Te
     Args:
         vertices_image: (B, V, 3) x, y in pixels, z the positive depth in decimetres.
         depth: (B, 1, H, W) of the face alone, decimetres, 0 where there is none.
-        hidden: (B, 1, H, W) bool, what is in front.
+        hidden: (B, 1, H, W) bool, the occluder.
 
     Returns:
         (B, V) bool.
@@ -42,11 +42,11 @@ def hidden_vertices(vertices_image: Tensor, depth: Tensor, hidden: Tensor) -> Te
 
 
 class RefinementMetrics(NamedMetrics):
-    """PSNR, SSIM and identity similarity of the coarse and the fine face, by condition; colours where they are known.
+    """PSNR, SSIM, identity similarity and colour errors of the coarse and of the fine face under each condition.
 
-    Pictures are compared with the clean photograph over the pixels of the face that both renderings, which share their
-    shape, cover: inside the true face where it is known. `hidden_color_rmse` is of the true vertex colours under the
-    occluder alone, `texture_rmse` of all.
+    Pictures are compared with the clean photograph where the rendered and the true face overlap. Both renderings have
+    the same shape, and so the same pixels. Where the true vertex colours are known, `texture_rmse` compares all of
+    them, and `hidden_color_rmse` those under the occluder.
 
     Args:
         face_model: the decoder.
@@ -119,7 +119,7 @@ class RefinementMetrics(NamedMetrics):
         return hidden_vertices(project(posed, batch.intrinsics), batch.truth.depth, hidden)
 
     def named(self) -> Iterator[tuple[str, Metric]]:
-        """`MODEL_METRIC` of clean pictures, `occluded/MODEL_METRIC` of the others."""
+        """Each with its name: `MODEL_METRIC` on clean pictures, `occluded/MODEL_METRIC` on occluded ones."""
         prefixes = {"clean": "", "occluded": "occluded/"}
         for condition in self.CONDITIONS:
             for model in self.MODELS:

@@ -1,4 +1,4 @@
-"""Self-augmentation: a fine texture from features, learned on re-rendered faces (Mohaghegh et al.)."""
+"""Self-augmentation: makes a fine texture from features, and learns it on re-rendered faces (Mohaghegh et al.)."""
 
 from __future__ import annotations
 
@@ -35,36 +35,38 @@ from renderers.io.errors import UserError
 
 
 class SelfAugmentation(FaceModule):
-    """A coarse model, and a fine texture on it that the model must find again on turned and occluded re-renders.
+    """A coarse face with a fine texture. Turned and occluded re-renders of the face must give the same texture again.
 
-    The first `coarse_steps` train the coarse model alone, on landmarks, colours and identity; then come equations (5)
-    to (9), which use no landmarks. A row of the paper's table 2 is a choice of weights and of `attribute_features`.
+    The first `coarse_steps` train the coarse model alone, on landmarks, colours and identity. Equations (5) to (9)
+    follow, which use no landmarks. A row of the paper's table 2 is a choice of weights and of `attribute_features`.
 
     Args:
         face_model, backbone, identity_encoder, image_size, optimizer: see `FaceModule`.
         attribute_encoder: frozen network of attributes such as age and gender.
         corruption: hides parts of a re-render: (image, landmarks, generator) -> image and mask, as the modules of
-            `datamodules.corruption`. With a generator of its own it also makes the occluded pictures of validation.
-        code_encoder: the identity features that the decoder gets, such as a subset of a recognition network's layers;
-            those of `identity_encoder` by default.
-        segmentation: (B, 3, H, W) -> (B, 1, H, W) the mask M of equation (6), weights in [0, 1]. Without one it is the
-            exact face where the data knows it, and the batch's skin elsewhere; always within the projected face.
-        judges: further recognition networks that validation measures with, by name.
+            `datamodules.corruption` do. It also makes the occluded pictures of validation, with a fixed generator.
+        code_encoder: gives the identity features that the decoder gets, for example those of several layers of a
+            recognition network; `identity_encoder` by default.
+        segmentation: (B, 3, H, W) -> (B, 1, H, W) the mask M of equation (6), weights in [0, 1]. Without it M is the
+            exact face if the data knows it, else the batch's skin. M is always cut to the projected face.
+        judges: further recognition networks, by name, for validation alone.
         weights: of the loss terms.
         coarse_weights: of the coarse model's own stage.
-        coarse_steps: the first fine step; 0 where `init_weights` brings a coarse model.
+        coarse_steps: the first fine step. It is 0 if `init_weights` brings a coarse model.
         coarse_identity_start: the step from which the coarse stage's identity term counts.
-        freeze_coarse: keep the coarse model as it is from the first fine step on; else equation (5) trains it too.
+        freeze_coarse: keep the coarse model as it is in the fine stage; else equation (5) trains it too.
         augmentation_start: the fine step from which faces are turned, hidden and fed back, and the perceptual terms
-            count. Before it the texture is too rough to be re-rendered.
-        alternate: turn the faces in one step and hide parts of them in the next, at half the cost; else both in each.
-        max_yaw: degrees; a re-rendered face looks this far to either side, 90 being the profile.
-        attribute_features: whether the decoder is fed attributes beside identity.
+            count. Before it the texture is too rough for re-renders.
+        alternate: turn the faces in one step and hide parts of them in the next, which halves the cost; else do both in
+            every step.
+        max_yaw: degrees that a re-rendered face looks to either side at most; 90 is the profile.
+        attribute_features: whether the decoder gets attribute features beside identity features.
         channels, order, hidden, coarsening: see `FineModel`.
         schedule: see `FaceModule`; `decay` is the paper's.
-        decay_steps: of the learning rate's decay of 0.9 (section 4.1): an epoch of CelebA's 162,770 training pictures.
-        init_weights: a checkpoint to take the coarse model from, of any paper with the same coefficients; the fine one
-            too where it has it.
+        decay_steps: steps between two decays of the learning rate by 0.9 (section 4.1). The default is an epoch of
+            CelebA's 162,770 training pictures.
+        init_weights: a checkpoint of any paper with the same coefficients, which gives the coarse model, and the fine
+            model if it has one.
     """
 
     own_metrics: RefinementMetrics
@@ -119,7 +121,7 @@ class SelfAugmentation(FaceModule):
         self.start_from(init_weights)
 
     def start_from(self, init_weights: str | None) -> None:
-        """Takes over a checkpoint's coarse model, and its fine one where it has one; the coarse stage is then over.
+        """Take over a checkpoint's coarse model, and its fine model if it has one, and skip the coarse stage.
 
         Raises:
             UserError: `init_weights` is no checkpoint, or one of another network or face model.
@@ -149,7 +151,7 @@ class SelfAugmentation(FaceModule):
             loss = weighted_sum(terms, weights.terms())
         else:
             if self.freeze_coarse:
-                self.regressor.eval()  # Batch norms keep their statistics too.
+                self.regressor.eval()  # A frozen network's running statistics must not change.
             terms = self.fine_terms(batch, step)
             loss = weighted_sum(terms, self.weights.terms())
         self.log_terms("train", terms, loss, len(batch))
@@ -170,12 +172,12 @@ class SelfAugmentation(FaceModule):
         self.own_metrics.update(batch, "occluded", renderings, face_mask > 0.5, hidden)
 
     def occluded(self, batch: FaceBatch, batch_idx: int) -> tuple[Tensor, Tensor]:
-        """The batch's pictures with a part hidden and where; the same for the same batch every time."""
+        """The batch's pictures with a part hidden, and a mask of that part; always the same for the same batch."""
         image, mask = self.corruption(batch.image, batch.landmarks, torch.Generator().manual_seed(batch_idx))
         return image, mask
 
     def features(self, image: Tensor, landmarks: Tensor) -> Features:
-        """Of rendered or photographed faces (B, 3, H, W); no gradient flows to the landmarks (B, 68, 2)."""
+        """Features of rendered or photographed faces (B, 3, H, W). No gradient flows to the landmarks (B, 68, 2)."""
         return Features(self.identity_encoder(image, landmarks), self.attribute_encoder(image, landmarks))
 
     def reconstruction(self, image: Tensor, intrinsics: Tensor) -> TexturedFaces:
@@ -195,12 +197,12 @@ class SelfAugmentation(FaceModule):
         return replace(coarse, rendering=fine, texture=fine.vertex_albedo, coarse=coarse.rendering)
 
     def textured(self, image: Tensor, coefficients: Coefficients, coarse: Rendering) -> TexturedFaces:
-        """The fine faces of coarse ones. The encoders' chips are cut at the coarse landmarks, so no detector is needed.
+        """The fine faces of coarse ones. The coarse landmarks place the encoders' chips, so no detector is needed.
 
         Args:
             image: (B, 3, H, W) sRGB in [0, 1].
             coefficients: of the coarse faces.
-            coarse: what these draw, at H x W.
+            coarse: the coarse faces, drawn at H x W.
         """
         with torch.no_grad():
             code = self.code_encoder(image, coarse.landmarks)
@@ -210,7 +212,7 @@ class SelfAugmentation(FaceModule):
         return TexturedFaces(coefficients, coarse, recolored(coarse, texture, coefficients), attributes)
 
     def face_mask(self, batch: FaceBatch) -> Tensor:
-        """(B, 1, H, W) weights in [0, 1]: M of equation (6), before the projected face restricts it."""
+        """(B, 1, H, W) weights in [0, 1]: M of equation (6), before it is cut to the projected face."""
         if self.segmentation is not None:
             with torch.no_grad():
                 mask: Tensor = self.segmentation(batch.image)
@@ -220,12 +222,12 @@ class SelfAugmentation(FaceModule):
     def coarse_terms(
         self, batch: FaceBatch, coefficients: Coefficients, rendering: Rendering, weights: CoarseWeights
     ) -> dict[str, Tensor]:
-        """The terms of the coarse stage (section 3.1), each a mean over the images; only those with a weight.
+        """The terms of the coarse stage (section 3.1), each a mean over the images. Terms of weight 0 are left out.
 
         Args:
             batch: of images.
-            coefficients: what the network made of them.
-            rendering: what these draw.
+            coefficients: the network's answer.
+            rendering: the faces of these coefficients.
             weights: in force at this step.
         """
         terms: dict[str, Tensor] = {}
@@ -241,11 +243,11 @@ class SelfAugmentation(FaceModule):
         return terms
 
     def fine_terms(self, batch: FaceBatch, step: int) -> dict[str, Tensor]:
-        """The terms of equation (5) and those of the faces fed back, each a mean; only those with a weight.
+        """The terms of equation (5) and those of the fed-back faces, each a mean. Terms of weight 0 are left out.
 
         Args:
             batch: of images.
-            step: of the fine stage; with `alternate` an even one turns faces and an odd one hides parts of them.
+            step: of the fine stage. With `alternate`, even steps turn faces and odd steps hide parts of them.
         """
         weights = self.weights.at(step, self.fine_starts)
         faces = self.reconstruction(batch.image, batch.intrinsics)
@@ -276,7 +278,7 @@ class SelfAugmentation(FaceModule):
         return terms
 
     def target_features(self, batch: FaceBatch, faces: TexturedFaces) -> Features:
-        """The features of the photographs, cut out at the coarse model's landmarks as those of its renderings are."""
+        """The features of the photographs. The coarse landmarks place the chips, as they do for the renderings."""
         with torch.no_grad():
             return Features(self.identity_encoder(batch.image, faces.coarse.landmarks), faces.attributes)
 
@@ -298,18 +300,19 @@ class SelfAugmentation(FaceModule):
         view: View,
         view_features: Features,
     ) -> Tensor:
-        """Equation (5) without L_rob on both pairs of section 3.2.3: the view and I, each against what the view gave.
+        """Feed a view back: equation (5) without L_rob, on both pairs of section 3.2.3.
 
-        The model reconstructs the view. The view is data: no gradient flows into it. The colours found in it are also
-        drawn in I's shape, pose and light, and compared with I. I shows what an occluder or a turn hides in the view.
+        The model reconstructs the view, and the result is compared with the view. The same colours are also drawn in
+        I's shape, pose and light, and compared with I, which shows the parts that are hidden in the view. No gradient
+        flows into the view.
 
         Args:
             batch: of images I.
-            faces: what the model made of them.
+            faces: the model's faces of I.
             target_features: of the images I.
             mask: (B, 1, H, W) M of I, within the projected face.
             view: I_rot or I_occ.
-            view_features: of the view, cut from the graph.
+            view_features: of the view, without gradient.
         """
         image = view.image.detach()
         again = self.reconstruction(image, batch.intrinsics)

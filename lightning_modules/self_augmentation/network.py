@@ -14,14 +14,14 @@ from renderers.face_models.mesh_edit import vertex_neighbours
 from renderers.fixed_sum import FixedSum
 from renderers.io.errors import within
 
-LEAST_DEVIATION = 1e-3  # of a feature; a constant one must not be amplified
+LEAST_DEVIATION = 1e-3  # of a feature; the noise of a constant feature must not be amplified
 
 
 class Standardization(nn.Module):
-    """Subtracts the mean of features and divides by their deviation, over all training batches so far.
+    """Subtracts the mean of features and divides by their standard deviation, over all training batches so far.
 
-    Unlike batch norm, the output for a face does not depend on the other faces of the batch, re-rendered faces need no
-    statistics of their own, and training and evaluation are alike.
+    Unlike in batch norm, the output for a face does not depend on the other faces of its batch, training and evaluation
+    work alike, and re-rendered faces share the statistics.
 
     Args:
         features: length of a vector.
@@ -39,9 +39,9 @@ class Standardization(nn.Module):
 
     @torch.no_grad()
     def observe(self, x: Tensor) -> None:
-        """Counts (B, features) of every process, by Chan's update of a mean and a sum of squared deviations.
+        """Take in (B, features) of every process, by Chan's update of a mean and a sum of squared deviations.
 
-        Processes that train together have to call it together.
+        All processes of a training have to call it at the same time.
         """
         totals = summed_over_processes(torch.cat([x.new_full((1,), len(x)), x.sum(dim=0)]))
         count, mean = totals[0], totals[1:] / totals[0]
@@ -53,7 +53,7 @@ class Standardization(nn.Module):
         self.count.copy_(total)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, features) -> (B, features) of mean 0, deviation 1; before two vectors were seen, minus the mean alone."""
+        """(B, features) -> (B, features) of mean 0 and deviation 1; until two vectors were seen, only of mean 0."""
         if self.count < 2:
             return x - self.mean
         return (x - self.mean) / (self.squares / self.count).sqrt().clamp_min(LEAST_DEVIATION)
@@ -62,9 +62,9 @@ class Standardization(nn.Module):
 class FAIDDecoder(nn.Module):
     """Face attribute and identity features -> a correction of the vertex colours (section 3.2.2).
 
-    Two linear layers turn the features into a few channels at each vertex of a coarser set, which stored weights carry
-    to the whole mesh; then comes the mesh-wise refiner's network. The paper does not say how a vector becomes a
-    function on the mesh; in the network that it builds on it is a linear layer too.
+    Two linear layers turn the features into a few channels at each vertex of a coarser set. Fixed weights interpolate
+    them to the whole mesh, where a network like that of the mesh-wise refiner follows. The paper does not say how a
+    vector becomes a function on the mesh. The network that the paper builds on uses a linear layer too.
 
     Args:
         face_model: whose mesh it is.
@@ -72,7 +72,7 @@ class FAIDDecoder(nn.Module):
         channels: inside.
         order: of the filters.
         hidden: units between the two linear layers.
-        coarsening: vertices of the mesh for each one that the linear layer answers; 1 answers all.
+        coarsening: vertices of the mesh for each vertex of the coarser set.
     """
 
     def __init__(
@@ -97,12 +97,12 @@ class FAIDDecoder(nn.Module):
 
 
 class FineModel(nn.Module):
-    """Coarse vertex colours and features -> fine vertex colours: the mean of what both refiners make of them.
+    """Coarse vertex colours and features -> fine vertex colours: the mean of two refiners' results.
 
-    Each refiner returns what it adds to the coarse colours. An untrained one returns 0.
+    Each refiner returns a correction of the coarse colours. An untrained one returns 0.
 
     Args:
-        face_model: whose mesh it is; its Laplacian is made once, here.
+        face_model: whose mesh it is.
         features: length of the vector of attribute and identity features.
         channels: inside the refiners.
         order: K of every Chebyshev filter.

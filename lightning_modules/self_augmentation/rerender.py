@@ -1,4 +1,4 @@
-"""Re-renders of a reconstructed face: in other colours, in another pose, partly hidden (section 3.2.3)."""
+"""Re-renders of a reconstructed face in other colours, in another pose, or partly hidden (section 3.2.3)."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from renderers.coefficients import Coefficients
 from renderers.face_renderer import FaceRenderer, Rendering
 from renderers.reflectance import lambertian
 
-MAX_PITCH, MAX_ROLL = 20.0, 10.0  # degrees of a random view, beside its yaw
+MAX_PITCH, MAX_ROLL = 20.0, 10.0  # degrees, of a random view
 
 
 @dataclass
 class TexturedFaces:
-    """What the model makes of B pictures; both renderings share shape, pose, light and fragments.
+    """The model's faces of B pictures. Both renderings share shape, pose, light and fragments.
 
     Attributes:
         coefficients: of the coarse model.
-        coarse, fine: with the coarse and the fine vertex colours.
+        coarse, fine: renderings in the coarse and in the fine vertex colours.
         attributes: (B, E) attribute features of the pictures.
     """
 
@@ -36,7 +36,7 @@ class TexturedFaces:
 
 @dataclass
 class View:
-    """A re-rendered picture of B faces: an input of the model.
+    """Re-rendered pictures of B faces, which the model takes as input.
 
     Attributes:
         image: (B, 3, H, W) in [0, 1].
@@ -50,7 +50,7 @@ class View:
 
 
 def recolored(rendering: Rendering, texture: Tensor, coefficients: Coefficients) -> Rendering:
-    """The same rasterized faces with other vertex colours (B, V, 3), in the light of `coefficients`."""
+    """The same rasterized faces with other vertex colours `texture` (B, V, 3), in the light of `coefficients`."""
     colors = lambertian(texture, rendering.vertex_normals, coefficients.illumination)
     return replace(rendering, vertex_albedo=texture, vertex_colors=colors)
 
@@ -62,10 +62,10 @@ def turned_view(
 
     Args:
         renderer: draws the coefficients.
-        coefficients: of B faces; their angles are drawn anew, evenly to either side.
+        coefficients: of B faces. Their angles are replaced by uniformly distributed ones.
         texture: (B, V, 3) vertex colours.
         intrinsics: (B, 3, 3) pixels.
-        max_yaw: degrees; the pitch and the roll reach `MAX_PITCH` and `MAX_ROLL`.
+        max_yaw: degrees to either side. `MAX_PITCH` and `MAX_ROLL` bound the other two angles.
     """
     most = torch.deg2rad(texture.new_tensor([MAX_PITCH, max_yaw, MAX_ROLL]))
     angles = most * (2 * torch.rand_like(coefficients.angles) - 1)
@@ -74,11 +74,11 @@ def turned_view(
 
 
 def hidden_view(rendering: Rendering, photograph: Tensor, corruption: nn.Module) -> View:
-    """I_occ: drawn faces in place of the photographed ones, with occluders on them.
+    """I_occ: photographs with the rendered faces in place of the true ones, and occluders on them.
 
     Args:
         rendering: of B faces.
-        photograph: (B, 3, H, W) in [0, 1], what is around them.
+        photograph: (B, 3, H, W) in [0, 1].
         corruption: (image, landmarks) -> image and (B, 1, H, W) bool mask of what it hides.
     """
     image = torch.where(rendering.mask, rendering.image.clamp(0, 1), photograph)

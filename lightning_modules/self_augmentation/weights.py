@@ -33,11 +33,10 @@ class SelfAugmentationWeights(Weights):
 
     Attributes:
         photometric, identity, attribute, robustified: the terms (6), (7), (8), (9).
-        rotation: factor of equation (5) on I_rot fed back, against I_rot and I; the paper's 1.
-        occlusion: likewise of I_occ.
+        rotation: of equation (5) for the fed-back I_rot, compared with I_rot and with I; 1 in the paper.
+        occlusion: the same for I_occ.
         change: of the squared distance between fine and coarse colours. The paper has no such term. It keeps errors of
-            light and shape out of the fine colours, and keeps these at the coarse ones where the photograph shows
-            nothing.
+            light and shape out of the fine colours. Where the photograph shows nothing, it keeps the coarse colours.
     """
 
     photometric: float = 1.0

@@ -20,7 +20,7 @@ from lightning_modules.specular.metrics import SpecularMetrics
 from lightning_modules.specular.weights import SpecularWeights
 from losses.encoders import FaceEncoder
 from losses.inner_mouth import inner_mouth_loss
-from losses.landmark import mouth_and_brow_weights
+from losses.landmark import lid_distance_loss, mouth_and_brow_weights
 from losses.regularization import coefficient_regularization
 from losses.specular import specular_landmark_loss, specular_photometric_loss, uniform_loss
 from renderers.coefficients import Coefficients
@@ -28,8 +28,6 @@ from renderers.color import encode
 from renderers.face_models.base import MorphableModel
 from renderers.io.errors import UserError
 from renderers.specular_renderer import SPECULAR_COEFFICIENTS, SpecularRenderer, SpecularRendering
-
-LAMP = ("light_position", "shininess", "intensity")
 
 
 class Specular(FaceModule):
@@ -42,9 +40,8 @@ class Specular(FaceModule):
         identity_start: the training step from which the identity term counts. The first faces are shapeless, and their
             identity features say nothing.
         mouth_start: the training step from which the inner mouth term counts (the paper's: 50,000).
-        lamp_start: the training step up to which the lamp stays above the camera, where zero coefficients put it. Over
-            as many steps more it moves gradually to where the network puts it. A lamp that is free from the start moves
-            out to the side, where its highlights cost least while the face does not fit the photograph yet.
+        known_focal_length: whether the pictures' intrinsics are those they were taken with. Then the factor f of
+            equation (3) is 1: with it the size of a face could be put down to three causes, to identity, distance or f.
     """
 
     landmark_weights: Tensor
@@ -60,7 +57,7 @@ class Specular(FaceModule):
         weights: SpecularWeights = SpecularWeights(),
         identity_start: int = 0,
         mouth_start: int = 0,
-        lamp_start: int = 0,
+        known_focal_length: bool = False,
         optimizer: Callable[[Iterable], Optimizer] = Adam,
         schedule: Literal["constant", "cosine"] = "constant",
         init_weights: str | None = None,
@@ -71,16 +68,21 @@ class Specular(FaceModule):
         )
         self.weights = weights
         self.starts = {"identity": identity_start, "mouth": mouth_start}
-        self.lamp_start = lamp_start
-        self.register_buffer("landmark_weights", mouth_and_brow_weights(), persistent=False)
+        self.known_focal_length = known_focal_length
+        self.register_buffer("landmark_weights", mouth_and_brow_weights(weights.eyes), persistent=False)
         self.own_metrics = SpecularMetrics(face_model)
         self.start_from(init_weights)
+
+    def forward(self, image: Tensor) -> Coefficients:
+        coefficients = super().forward(image)
+        if not self.known_focal_length:
+            return coefficients
+        scale = torch.zeros_like(coefficients.extra["scale"])
+        return replace(coefficients, extra={**coefficients.extra, "scale": scale})
 
     def training_step(self, batch: FaceBatch, batch_idx: int) -> Tensor:
         step = self.global_step
         coefficients = self(batch.image)
-        if step < 2 * self.lamp_start:
-            coefficients = with_held_lamp(coefficients, max(0, step - self.lamp_start) / self.lamp_start)
         rendering = self.draw(coefficients, batch)
         weights = self.weights.at(step, self.starts)
         terms = self.terms(batch, coefficients, rendering, weights)
@@ -128,7 +130,7 @@ class Specular(FaceModule):
         rendering: SpecularRendering,
         weights: SpecularWeights | None = None,
     ) -> dict[str, Tensor]:
-        """The terms of equation (6), each a mean over the images; only those with a weight.
+        """The terms of equation (6) and `lids`, each a mean over the images; only those with a weight.
 
         Args:
             batch: of images; without skin probabilities of its own its skin weights stand for them too.
@@ -151,8 +153,10 @@ class Specular(FaceModule):
             ).mean()
         if weights.mouth:
             terms["mouth"] = inner_mouth_loss(rendering.landmarks, batch.landmarks, self.image_size).mean()
+        if weights.lids:
+            terms["lids"] = lid_distance_loss(rendering.landmarks, batch.landmarks, self.image_size).mean()
         if weights.regularization:
-            terms["regularization"] = coefficient_regularization(coefficients, 1.0, 1.0, 1.0).mean()
+            terms["regularization"] = coefficient_regularization(coefficients, **weights.priors()).mean()
         if weights.uniform:
             terms["uniform"] = uniform_loss(rendering.diffuse_colors, coefficients.illumination).mean()
         return terms
@@ -168,9 +172,3 @@ class Specular(FaceModule):
         if batch.truth is not None and batch.truth.specular is not None:
             pictures["true specular"] = batch.truth.specular
         return pictures
-
-
-def with_held_lamp(coefficients: Coefficients, share: float) -> Coefficients:
-    """The same faces, their lamp between the one that zeros decode to (share 0) and their own (share 1)."""
-    held = {name: share * coefficients.extra[name] for name in LAMP}
-    return replace(coefficients, extra={**coefficients.extra, **held})

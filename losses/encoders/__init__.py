@@ -1,4 +1,4 @@
-"""Frozen networks whose features losses compare: `FaceEncoder` and its kinds, and a user's segmentation."""
+"""Frozen networks: `FaceEncoder` and its subclasses, whose features the losses compare, and a user's segmentation."""
 
 from losses.encoders.attributes import AttributeEncoder
 from losses.encoders.dlib_layers import DlibLayers

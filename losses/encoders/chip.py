@@ -1,8 +1,8 @@
-"""Face chips: the upright crop a recognition network was trained on, cut out of an image differentiably.
+"""Face chips: upright crops as a recognition network was trained on, cut out of an image differentiably.
 
-A chip template says where some of the 68 landmarks lie in the chip. The similarity transform that takes the template to
-an image's landmarks (least squares) is then an affine map from chip pixels to image pixels, and the chip is sampled
-along it. Both are continuous pixels: origin at the top-left corner, pixel centres at +0.5.
+A chip template says where some of the 68 landmarks lie in the chip. A least-squares similarity transform takes the
+template to an image's landmarks. It maps chip pixels to image pixels, and the chip is sampled through it. Both are
+continuous pixels: origin at the top-left corner, pixel centres at +0.5.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class ChipTransform:
 def fit_similarity(source: Tensor, target: Tensor) -> ChipTransform:
     """The least-squares similarity (rotation, scale, shift; no reflection) from source to target points.
 
-    Write the centred points as complex numbers. The rotation and scale are then the regression coefficient
+    With the centred points as complex numbers s and t, rotation and scale are one complex number:
     sum(conj(s) t) / sum(|s|^2). This is Umeyama's closed form in the plane.
 
     Args:
@@ -76,7 +76,7 @@ def fit_similarity(source: Tensor, target: Tensor) -> ChipTransform:
 
 
 def dlib_chip(landmarks: Tensor, chip_size: int) -> ChipTransform:
-    """Where `dlib.get_face_chip(..., size=chip_size, padding=0.25)` of 68 points takes its pixels from.
+    """The transform by which `dlib.get_face_chip(..., size=chip_size, padding=0.25)` cuts out a face of 68 points.
 
     Args:
         landmarks: (B, 68, 2) continuous pixels.
@@ -86,7 +86,7 @@ def dlib_chip(landmarks: Tensor, chip_size: int) -> ChipTransform:
 
 
 def dlib_five_point_chip(landmarks: Tensor, chip_size: int) -> ChipTransform:
-    """Where `dlib.get_face_chip(..., size=chip_size, padding=0.2)` of five points takes its pixels from.
+    """The transform by which `dlib.get_face_chip(..., size=chip_size, padding=0.2)` cuts out a face of five points.
 
     Args:
         landmarks: (B, 68, 2) continuous pixels, the five among them.
@@ -98,8 +98,8 @@ def dlib_five_point_chip(landmarks: Tensor, chip_size: int) -> ChipTransform:
 def _dlib_transform(
     landmarks: Tensor, mean_face: tuple[tuple[float, float, float], ...], padding: float, chip_size: int
 ) -> ChipTransform:
-    """dlib rotates and scales about the chip's centre, and maps the centres of the chip's outermost pixels onto a box
-    one image pixel narrower than the similarity says; both are reproduced.
+    """The similarity, with two habits of dlib: it rotates and scales about the chip's centre, and it maps the centres
+    of the chip's outermost pixels onto a box that is one image pixel narrower.
     """
     table = constant(mean_face, landmarks)
     template = (padding + table[:, 1:]) / (2 * padding + 1) * chip_size
@@ -131,11 +131,11 @@ def five_points(landmarks: Tensor) -> Tensor:
 
 
 def extract_chips(images: Tensor, transform: ChipTransform, chip_size: int) -> Tensor:
-    """Sample chips bilinearly; what lies outside an image is black.
+    """Sample chips bilinearly. Outside an image a chip is black.
 
-    Where some chip shrinks its image more than twice, every chip pixel averages a square of samples at most two image
-    pixels apart, so that a large photograph is not aliased. An image of at most twice the chip's size is sampled as it
-    is: one shrunk further would fill less than the chip.
+    Where a chip shrinks its image more than twice, each chip pixel averages a square of samples that lie at most two
+    image pixels apart. This avoids aliasing of large photographs. An image of at most twice the chip's size gets one
+    sample per chip pixel: shrunk more than twice, the whole image would fill less than the chip.
 
     Args:
         images: (B, C, H, W).
@@ -149,7 +149,7 @@ def extract_chips(images: Tensor, transform: ChipTransform, chip_size: int) -> T
     oversampling = 1
     if max(height, width) > 2 * chip_size and len(images):  # avoids a CUDA synchronisation
         shrinkage = float(transform.linear[:, :, 0].norm(dim=-1).nan_to_num(1.0).amax())
-        finest = max(height, width) // chip_size + 2  # more samples add nothing to a chip far out of its image
+        finest = max(height, width) // chip_size + 2  # bounds the memory for a chip that reaches far beyond its image
         oversampling = max(1, min(math.ceil(shrinkage / 2), finest))
     steps = chip_size * oversampling
     axis = (torch.arange(steps, device=images.device, dtype=images.dtype) + 0.5) / oversampling

@@ -1,4 +1,4 @@
-"""Features of a subset of the layers of dlib's recognition network: who it is, and what is where on the face."""
+"""Features of several layers of dlib's recognition network: they tell who it is and how the face looks."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from renderers.io.errors import UserError
 
 
 class DlibLayers(DlibEncoder):
-    """The 128-D embedding followed by the answer of one residual block, averaged over a grid of cells.
+    """The 128-D embedding, then the output of one residual block averaged over a grid of cells.
 
-    An embedding is trained to ignore make-up, beard and light. The layers below it still hold these, and their places.
-    Their features change with the view. So feed them to a decoder, and compare people by `DlibEncoder`.
+    The embedding is trained to ignore make-up, beard and light. The layers below it still hold these and where they
+    are. But their features change with the view: feed them to a decoder, and compare people by `DlibEncoder`.
 
     Args:
         chip_size: pixels, at least 103; see `DlibEncoder`.
-        block: which of the fourteen residual blocks, from 1; the tenth answers 128 channels, 6 x 6 at 112 px.
-        grid: cells along each side, at most the answer's.
+        block: number of the residual block, 1 to 14; the output of block 10 has 128 channels, 6 x 6 at 112 px.
+        grid: cells along each side, at most as many as the output has pixels.
         weights: another file of the same network.
 
     Attributes:
-        features: 128 and the block's channels times grid^2.
+        features: 128 + the block's channels x grid^2.
 
     Raises:
-        UserError: as `DlibEncoder`; no such block, or a grid finer than its answer.
+        UserError: as `DlibEncoder`; no such block, or a grid that is finer than its output.
     """
 
     def __init__(

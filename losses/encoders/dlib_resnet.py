@@ -65,7 +65,7 @@ def _convolution(weight: Tensor, bias: Tensor, stride: int) -> nn.Conv2d:
 
 
 def _padded_sum(a: Tensor, b: Tensor) -> Tensor:
-    """dlib's add_prev: the smaller in channels, rows or columns counts as 0 where it ends."""
+    """dlib's add_prev: the sum of two maps, each padded with zeros to the larger number of channels, rows, columns."""
     shape = [max(sizes) for sizes in zip(a.shape[1:], b.shape[1:], strict=True)]
 
     def padded(x: Tensor) -> Tensor:
@@ -82,11 +82,11 @@ class DlibEncoder(FaceEncoder):
     compares them by distance (below 0.6: the same person); their cosine is high between any two faces.
 
     Args:
-        chip_size: pixels, at least 103; the network is fully convolutional up to its global mean. From 135 px on the
-            features are those of 150 px (cosine 0.97) for four fifths of the time. Below, the last map shrinks from
-            2 x 2 to 1 x 1 and they are others (cosine 0.6): never compare them with those of another size. At 112 px
-            they take half the time and still tell people apart (area under the ROC curve 0.998, at 150 px 0.9995, on
-            jittered views of the 100 faces of scikit-image's `lfw_subset`).
+        chip_size: pixels, at least 103; the network is fully convolutional up to its global mean. 135 px give nearly
+            the features of 150 px (cosine 0.97) in four fifths of the time. Below 135 px the last map shrinks from
+            2 x 2 to 1 x 1, and the features become others (cosine 0.6): never compare them with those of another size.
+            112 px take half the time and still tell people apart: the area under the ROC curve is 0.998 (0.9995 at
+            150 px), on jittered views of the 100 faces of scikit-image's `lfw_subset`.
         weights: another file of the same network.
 
     Attributes:

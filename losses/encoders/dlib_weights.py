@@ -1,8 +1,8 @@
 """Reads the weights of dlib's face recognition ResNet from dlib's own file.
 
-The file is a nested dlib::dnn object, written from the outermost layer inwards and back: first one version number per
-layer, then the input layer, then every layer's own data, input side first. Integers are a length byte (bit 7 is the
-sign) and that many little-endian bytes; a float is an integer mantissa and a binary exponent; tensors are raw float32.
+The file is a nested dlib::dnn object. It holds one version number per layer, outermost first; then the input layer;
+then every layer's own data, input side first. An integer is a length byte (bit 7 is the sign) and that many
+little-endian bytes. A float is an integer mantissa and a binary exponent. Tensors are raw float32.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ def _read_header(reader: _Reader) -> tuple[int, tuple[float, ...]]:
 
 
 def _read_state(reader: _Reader) -> None:
-    """What dlib keeps beside each layer for training: three flags, then two gradients and an output, all empty."""
+    """Skip dlib's training state of a layer: three flags, then two gradients and an output, all empty."""
     reader.take(3)
     for _ in range(3):
         reader.tensor()

@@ -14,15 +14,15 @@ from renderers.constants import constant
 Template = Literal["dlib", "dlib_five_points", "arcface"]
 Color = Literal["rgb", "bgr", "gray"]
 TEMPLATES = {"dlib": dlib_chip, "dlib_five_points": dlib_five_point_chip, "arcface": arcface_chip}
-_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, what gray recognition networks are trained with
+_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, by which gray recognition networks were trained
 
 
 class FaceEncoder(nn.Module):
     """Images and landmarks -> identity or attribute features, through a frozen network.
 
-    The network stands outside the module tree: it moves with the encoder's device and precision, but it has no entry in
-    `parameters()` or in a checkpoint, no optimizer or DDP reducer sees it, and it stays in eval mode whatever `train()`
-    says. Gradients flow to the images, not to its weights or to the landmarks.
+    The network is kept outside the module tree. It follows the encoder's device and precision. But `parameters()` and
+    checkpoints do not hold it, no optimizer or DDP reducer sees it, and `train()` leaves it in eval mode. Gradients
+    flow to the images, not to its weights and not to the landmarks.
 
     Args:
         network: (B, C, chip_size, chip_size) normalized chips -> (B, D).

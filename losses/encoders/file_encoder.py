@@ -1,4 +1,4 @@
-"""A user's own network, TorchScript or ONNX, behind the interface of the embedded one."""
+"""A user's own network, TorchScript or ONNX, with the interface of the embedded one."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _TORCHSCRIPT = (".pt", ".ts", ".pth", ".jit")
 
 
 class FileEncoder(FaceEncoder):
-    """Features of a network in a file: FaceNet, VGG-Face, ArcFace, LightCNN and their like, or one for attributes.
+    """Features of a network in a file, for identity (FaceNet, VGG-Face, ArcFace, LightCNN) or for attributes.
 
     The defaults are ArcFace's: RGB chips of 112 px aligned by five points, scaled to [-1, 1]. The network gets
     (B, C, chip_size, chip_size) and must answer (B, D).
 
-    Which files are safe: an ONNX file is data. A TorchScript archive is never given to Python's pickle (its records
-    are read by torch's own C++ reader, which knows tensors and TorchScript classes and refuses every Python global),
-    but it is a program of torch operators, among them ones that read and write files: load it from people you trust.
+    An ONNX file is data, and safe to load. A TorchScript archive is a program of torch operators, some of which read
+    and write files: load it only from people you trust. Python's pickle never reads it. torch's own C++ reader does,
+    which knows tensors and TorchScript classes and refuses every Python global.
 
     Args:
         path: .onnx (weights inside or beside it), or a TorchScript archive: .pt, .ts, .pth, .jit.

@@ -15,14 +15,14 @@ from renderers.io.errors import UserError
 
 
 class FileSegmentation(nn.Module):
-    """Where an image shows uncovered face, by a network in a TorchScript or ONNX file; see `FileEncoder` for safety.
+    """Finds the uncovered face in an image by a network in a TorchScript or ONNX file; see `FileEncoder` for safety.
 
-    Frozen, and outside the module tree as a `FaceEncoder`'s network is: no optimizer or checkpoint holds it.
+    The network is frozen. No optimizer or checkpoint holds it, because it is kept outside the module tree.
 
     Args:
         path: .onnx, or a TorchScript archive; (B, 3, size, size) -> (B, K, h, w) scores of K classes.
-        face_classes: which of the classes are face (skin, brows, eyes, nose, lips, ...), from 0; the softmax
-            probabilities of these are added. Of a network with one class the sigmoid is taken.
+        face_classes: numbers, from 0, of the classes that are face (skin, brows, eyes, nose, lips, ...). Their softmax
+            probabilities are added. The score of a network with one class goes through a sigmoid.
         size: pixels that the network takes.
         mean: per channel, or one number for all, of images in [0, 1]; ImageNet's by default.
         std: likewise; the network gets (image - mean) / std.

@@ -1,4 +1,4 @@
-"""torchmetrics that a DDP run reduces rightly: sums and counts per face, NaN before anything has counted.
+"""Metrics as torchmetrics, which DDP runs reduce correctly: sums and counts per face, NaN before the first face.
 
 `__init__.pyi` lists the public names. Each is imported when it is first used.
 """

@@ -16,7 +16,7 @@ from .geometry import (
     vertex_rmse,
 )
 from .image import CosineDistance, IdentitySimilarity, MaskedPSNR, MaskedRMSE, MaskedSSIM
-from .landmark import LandmarkNME, YawBinnedNME
+from .landmark import LandmarkNME, LidCorrelation, YawBinnedNME
 from .landmark_error import landmark_nme
 from .light import LightDirectionError, SpecularCorrelation, masked_correlation
 from .pooled import PooledDistances
@@ -31,6 +31,7 @@ __all__ = [
     "ImageColorSpread",
     "InnerMouthError",
     "LandmarkNME",
+    "LidCorrelation",
     "LightDirectionError",
     "MaskedPSNR",
     "MaskedRMSE",

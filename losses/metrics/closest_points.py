@@ -13,13 +13,13 @@ from renderers.kernels.warp_start import start_warp
 start_warp()
 wp.set_module_options({"enable_backward": False})
 
-ANYWHERE = 1e15  # beyond any distance, and its square is still a single-precision number
+ANYWHERE = 1e15  # larger than any distance; its square still fits into single precision
 
 
 @wp.func
 @no_type_check  # the kernel language is Warp's, not Python's
 def corner_weights(p: wp.vec3d, a: wp.vec3d, b: wp.vec3d, c: wp.vec3d) -> wp.vec3d:
-    # By the seven regions of a triangle's plane (Ericson, Real-Time Collision Detection, 2005, section 5.1.5).
+    # Tells the seven regions of a triangle's plane apart (Ericson, Real-Time Collision Detection, 2005, section 5.1.5).
     zero = wp.float64(0.0)
     one = wp.float64(1.0)
     ab = b - a
@@ -74,16 +74,16 @@ def find_nearest(
 
 
 class ClosestPoints:
-    """A triangle mesh that can be asked for its nearest points.
+    """A triangle mesh that finds its points nearest to given ones.
 
-    Which face is nearest is decided in single precision, relative to the mesh's middle: of faces whose distances differ
-    by less than a ten-millionth of the mesh's size, any may be taken. Where on that face the nearest point lies is
-    computed in double precision.
+    The nearest face is found in single precision, relative to the mesh's middle. Where two faces' distances differ by
+    less than a ten-millionth of the mesh's size, either may be found. The nearest point on that face is then computed
+    in double precision.
 
     Args:
         vertices: (V, 3) float64, finite.
         faces: (F, 3), F > 0, none of them without area.
-        device: of Warp; the current CUDA device where there is one, by default.
+        device: Warp's name of it; by default the current CUDA device, or the CPU where there is none.
     """
 
     def __init__(self, vertices: np.ndarray, faces: np.ndarray, device: str | None = None) -> None:
@@ -101,9 +101,9 @@ class ClosestPoints:
         return wp.array(np.ascontiguousarray(values), dtype=kind, device=self.device)
 
     def query(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The face that is nearest to each of (N, 3) finite points, (N,), and the weights of its corners, (N, 3).
+        """Nearest faces (N,) of (N, 3) finite points, and the weights (N, 3) of their corners in the nearest places.
 
-        The weights lie in [0, 1] and add up to 1; on an edge one of them is exactly 0, in a corner two are.
+        The weights lie in [0, 1] and add up to 1. On an edge one of them is exactly 0, in a corner two are.
         """
         count = len(points)
         found = wp.zeros(count, dtype=wp.int32, device=self.device)

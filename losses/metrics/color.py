@@ -20,7 +20,7 @@ def image_color_error(predicted: Tensor, true: Tensor, mask: Tensor) -> tuple[Te
         (B,) mean distance and (B,) mean squared distance, in [0, sqrt(3)] and [0, 3]; NaN where the mask is empty.
     """
     squared = (predicted.clamp(0, 1) - true.clamp(0, 1)).square().sum(dim=1, keepdim=True)
-    # `where` and not a product: a NaN outside the mask must not enter the error.
+    # With a product, a NaN outside the mask would enter the error.
     inside = torch.where(mask, squared, 0.0).flatten(1)
     area = mask.flatten(1).sum(dim=1)
     return inside.sqrt().sum(dim=1) / area, inside.sum(dim=1) / area
@@ -38,10 +38,10 @@ class ImageColorError(MeanMetric):
 
 
 class ImageColorSpread(StandardDeviation):
-    """Standard deviation of that distance over the pixels of all images, each image counting alike.
+    """Standard deviation of that distance over the pixels of all images. Each image counts alike.
 
-    The paper does not say over what its table's deviations are taken. They are larger than their means, which fits
-    pixels and not images.
+    The paper does not say whether its table's deviations are over pixels or over images. They are larger than the
+    means, which only a deviation over pixels is likely to be.
     """
 
     def update(self, predicted: Tensor, true: Tensor, mask: Tensor) -> None:

@@ -19,8 +19,8 @@ def vertex_rmse(predicted: Tensor, true: Tensor) -> Tensor:
 
     Args:
         predicted: (B, V, 3) decimetres.
-        true: (B, V, 3) decimetres, in the same frame; no alignment is done, so that a wrong size counts as well. One
-            picture hardly tells it: `shape_errors` parts the two.
+        true: (B, V, 3) decimetres, in the same frame. Nothing is aligned, so a wrong size counts as well, though one
+            picture hardly shows the size. `shape_errors` gives shape and size apart.
 
     Returns:
         (B,) millimetres.
@@ -32,7 +32,7 @@ def vertex_rmse(predicted: Tensor, true: Tensor) -> Tensor:
 
 
 def centred_vertex_rmse(predicted: Tensor, true: Tensor) -> Tensor:
-    """`vertex_rmse` after the mean translation between the two is taken away: what shape and rotation leave.
+    """`vertex_rmse` without the mean translation between the two: the error of shape and rotation.
 
     Args:
         predicted: (B, V, 3) decimetres.
@@ -45,23 +45,25 @@ def centred_vertex_rmse(predicted: Tensor, true: Tensor) -> Tensor:
 
 
 def shape_errors(predicted: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
-    """What is wrong with a face's shape, and apart from it what is wrong with its size.
+    """The error of a face's shape, and the error of its size.
 
-    The shape's error is `vertex_rmse` after the similarity that makes it least (Umeyama, 1991, in closed form). The
-    size is the centroid size of geometric morphometrics: the root of the summed squared distances to the mean vertex.
+    The error of the shape is `vertex_rmse` after the similarity transform that makes it least (Umeyama, 1991, in closed
+    form). The size is the centroid size of geometric morphometrics: the root of the summed squared distances to the
+    mean vertex.
 
     Args:
         predicted: (B, V, 3) decimetres.
         true: (B, V, 3) decimetres, in any other pose.
 
     Returns:
-        (B,) millimetres of the true face, and (B,) how much too large the prediction is, percent; below 0 if too small.
+        (B,) millimetres in the true face's size, and (B,) percent by which the prediction is too large, below 0 if it
+        is too small.
     """
     moving, still = (points - points.mean(dim=1, keepdim=True) for points in (predicted.double(), true.double()))
     moving_size, still_size = moving.square().sum(dim=(1, 2)), still.square().sum(dim=(1, 2))
-    across = (moving.transpose(1, 2) @ still).nan_to_num()  # NaN comes back through the sizes
+    across = (moving.transpose(1, 2) @ still).nan_to_num()  # the sizes still are NaN, and so the result is
     singular = torch.linalg.svdvals(across)
-    # A mirror image is no similarity: where the best map is one, the least singular value counts against the fit.
+    # A reflection is no similarity. Where one would fit best, the least singular value counts against the fit.
     least = singular[:, 2] * torch.linalg.det(across).sign()
     agreement = singular[:, 0] + singular[:, 1] + least
     squared = (still_size - agreement.square() / moving_size).clamp_min(0) / true.shape[1]
@@ -104,7 +106,7 @@ class ShapeRMSE(MeanMetric):
 
 
 class SizeError(MeanMetric):
-    """How far the size is off, the absolute of `shape_errors`' second part in percent, averaged over faces."""
+    """Absolute error of the size in percent, see `shape_errors`, averaged over faces."""
 
     def update(self, predicted: Tensor, true: Tensor) -> None:
         """Take in B faces; the arguments of `shape_errors`."""
@@ -138,10 +140,10 @@ class TextureRMSE(MeanMetric):
 
 
 class HiddenVertexColorRMSE(MeanMetric):
-    """Root mean squared colour difference over chosen vertices alone, as those under an occluder.
+    """Root mean squared colour difference over chosen vertices alone, for example those under an occluder.
 
-    Per face and then averaged, 0 for equal colours and 1 for black against white; a face without a chosen vertex is
-    left out.
+    It is taken per face and then averaged: 0 for equal colours, 1 for black against white. A face without a chosen
+    vertex is left out.
     """
 
     def update(self, predicted: Tensor, true: Tensor, hidden: Tensor) -> None:
@@ -158,7 +160,7 @@ class HiddenVertexColorRMSE(MeanMetric):
 
 
 def angle_between(first: Tensor, second: Tensor, dim: int = -1) -> Tensor:
-    """Degrees between vectors of any length but 0, exact for small angles too, where the arc cosine is not.
+    """Degrees between vectors of any length but 0. It is exact for small angles too; the arc cosine is not.
 
     Args:
         first: (..., 3, ...) with the 3 at `dim`.
@@ -196,8 +198,8 @@ class DepthError(MeanMetric):
     An image in which no pixel is covered by both is left out. A NaN depth counts as covered and makes the mean NaN.
 
     Args:
-        up_to_scale: multiply the predicted depth by S = sum(D_true) / sum(D_predicted) over those pixels first (the
-            scale ratio of MGCNet, equation 4), since one image tells depth only up to scale.
+        up_to_scale: first multiply the predicted depth by S = sum(D_true) / sum(D_predicted) over those pixels, the
+            scale ratio of MGCNet, equation 4. One image shows depth only up to scale.
         kwargs: of `torchmetrics.Metric`.
     """
 

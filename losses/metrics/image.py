@@ -62,8 +62,9 @@ class MaskedRMSE(MeanMetric):
 class MaskedSSIM(MeanMetric):
     """Structural similarity (Wang et al. 2004) averaged inside a mask, per image and then over images, in [-1, 1].
 
-    The usual Gaussian window of 11 pixels and deviation 1.5. Outside the mask both pictures show the true one, so that
-    windows across its border judge the face alone. An image whose mask is empty is left out.
+    The window is the usual Gaussian of 11 pixels and deviation 1.5. Outside the mask the true picture replaces the
+    predicted one, so that windows across the mask's border judge the face alone. An image whose mask is empty is left
+    out.
     """
 
     higher_is_better = True

@@ -7,7 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
 
+from losses.landmark import lid_distances
 from losses.metrics.landmark_error import landmark_nme
 from losses.metrics.mean_metric import MeanMetric
 
@@ -35,7 +37,7 @@ class LandmarkNME(MeanMetric):
 def yaw_bin(yaw: Tensor) -> Tensor:
     """Which of `YAW_BINS` a face belongs to: (B,) degrees of either sign -> (B,) 0, 1 or 2.
 
-    A bin's upper limit belongs to it; beyond 90 degrees is the last one's too, as in AFLW2000-3D's own count.
+    A bin includes its upper limit. Faces beyond 90 degrees belong to the last bin, as in AFLW2000-3D's own count.
 
     >>> yaw_bin(torch.tensor([-12.0, 30.0, 30.1, 95.0])).tolist()
     [0, 0, 1, 2]
@@ -44,9 +46,10 @@ def yaw_bin(yaw: Tensor) -> Tensor:
 
 
 class YawBinnedNME(Metric):
-    """`landmark_nme` by the true yaw, in percent, and the mean of the bins (AFLW2000-3D; MGCNet, table 1).
+    """`landmark_nme` in percent for each of `YAW_BINS`, and the mean of the bins (AFLW2000-3D; MGCNet, table 1).
 
-    The bins weigh the same, however many faces they hold. A face whose true points span no area is left out.
+    In that mean the bins weigh the same, however many faces they hold. A face whose true points span no area is left
+    out.
     """
 
     is_differentiable = False
@@ -77,3 +80,32 @@ class YawBinnedNME(Metric):
         """(4,): the three bins, NaN where one has no face, and the mean of those that have."""
         means = self.total / self.count
         return torch.cat([means, means[self.count > 0].mean()[None]])
+
+
+class LidCorrelation(Metric):
+    """Pearson's correlation of predicted and true `lid_distances` over all eyes of all faces; NaN where either is even.
+
+    Of landmarks in space and without a pose: whether eyes are open where they are open.
+    """
+
+    is_differentiable = False
+    higher_is_better = True
+    full_state_update = False
+    pairs: list[Tensor]
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.add_state("pairs", default=[], dist_reduce_fx="cat")
+
+    def update(self, predicted: Tensor, true: Tensor) -> None:
+        """Take in B faces.
+
+        Args:
+            predicted: (B, 68, 3) model space.
+            true: (B, 68, 3) model space.
+        """
+        self.pairs.append(torch.stack([lid_distances(predicted), lid_distances(true)], dim=-1).flatten(0, 1))
+
+    def compute(self) -> Tensor:
+        """Scalar in [-1, 1]."""
+        return torch.corrcoef(dim_zero_cat(self.pairs).T)[0, 1]

@@ -22,7 +22,7 @@ def masked_correlation(predicted: Tensor, true: Tensor, mask: Tensor) -> Tensor:
         mask: (B, 1, H, W) bool.
 
     Returns:
-        (B,) in [-1, 1]; 0 where either picture is even.
+        (B,) in [-1, 1]; 0 where either picture has one value everywhere.
     """
     inside = mask.flatten(1).to(predicted.dtype)
     count = inside.sum(dim=1, keepdim=True).clamp_min(1)

@@ -12,7 +12,7 @@ from torchmetrics import Metric
 class MeanMetric(Metric):
     """Sum and count of per-face values; both are summed over the processes of a DDP run.
 
-    `compute()` gives their ratio, and NaN where no face has counted. A NaN value is never left out: one NaN prediction
+    `compute()` gives sum / count, which is NaN before the first face. NaN values are not left out: one NaN prediction
     makes the mean NaN.
     """
 
@@ -28,7 +28,7 @@ class MeanMetric(Metric):
         self.add_state("count", default=torch.tensor(0), dist_reduce_fx="sum")
 
     def add(self, values: Tensor, counts: Tensor | None = None) -> None:
-        """Take in values (B,), of which only those with `counts` (B,) bool set enter the mean."""
+        """Take in values (B,). Where `counts` (B,) bool is given, only values with True enter the mean."""
         if counts is None:
             counts = torch.ones_like(values, dtype=torch.bool)
         self.total += torch.where(counts, values.float(), 0.0).sum()
@@ -40,7 +40,7 @@ class MeanMetric(Metric):
 
 
 class StandardDeviation(MeanMetric):
-    """The standard deviation that belongs to a `MeanMetric`: sqrt(E[v^2] - E[v]^2) over everything seen."""
+    """The standard deviation of the values whose mean a `MeanMetric` gives: sqrt(E[v^2] - E[v]^2)."""
 
     squares: Tensor
 

@@ -1,4 +1,4 @@
-"""Correspondence by a smooth registration: a mesh is bent onto a scan, so that its vertices say what lies where."""
+"""Correspondence by smooth registration: a mesh is bent onto a scan, so that each vertex has a place on the scan."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from losses.metrics.similarity import umeyama
 from losses.metrics.surface import Surface
 from renderers.face_models.mesh_edit import vertex_neighbours, vertex_normals
 
-STIFFNESS = (1000.0, 100.0, 10.0, 1.0)  # against bending, from a stiff mesh to a soft one
-STEPS = 3  # of closest points at each stiffness
-FACING = 0.5  # least cosine between the normals of a vertex and of what it is drawn to
-FARTHEST = 10.0  # millimetres to what a vertex is drawn to: farther surface is another part
+STIFFNESS = (1000.0, 100.0, 10.0, 1.0)  # against bending, stage by stage
+STEPS = 3  # searches for nearest places at each stiffness
+FACING = 0.5  # least cosine between a vertex's normal and that of its nearest place
+FARTHEST = 10.0  # millimetres; a nearest place beyond that belongs to another part of the face
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,11 @@ class Correspondence:
 
 
 def smooth_registration(vertices: np.ndarray, faces: np.ndarray, surface: Surface) -> Correspondence:
-    """Bend a mesh onto a surface that it lies near, stiffly at first (non-rigid ICP with a thin plate's energy).
+    """Bend a mesh onto a surface nearby, stiffly at first (non-rigid ICP with a thin plate's energy).
 
-    Each step draws every vertex to the place nearest to it, and keeps the second differences of the displacements
-    small; the stiffness falls from step to step (Amberg et al., 2007, with the graph Laplacian in the place of
-    neighbouring affine maps, so that three right-hand sides share one factorisation).
+    Each step draws every vertex to its nearest place, and keeps the second differences of the displacements small. The
+    stiffness falls from stage to stage, as in Amberg et al., 2007. They compare neighbouring affine maps; the graph
+    Laplacian takes their place here, so that the three coordinates share one factorisation.
 
     Args:
         vertices: (V, 3) millimetres, registered rigidly.
@@ -59,7 +59,7 @@ def smooth_registration(vertices: np.ndarray, faces: np.ndarray, surface: Surfac
 
 
 def _drawn_to(points: np.ndarray, faces: np.ndarray, surface: Surface) -> tuple[np.ndarray, np.ndarray]:
-    """(V, 3) nearest places, and (V,) whether they may draw: not on the rim, not far, facing alike."""
+    """(V, 3) nearest places, and (V,) whether each counts: it is not on the rim, not far, and faces the same way."""
     nearest = surface.nearest(points)
     facing = (vertex_normals(points, faces) * nearest.normals).sum(axis=1)
     close = ((points - nearest.places) ** 2).sum(axis=1) < FARTHEST**2
@@ -78,7 +78,7 @@ def _laplacian(faces: np.ndarray, count: int) -> sparse.csr_matrix:
 def correspondence_rmse(vertices: np.ndarray, truth: Correspondence, region: np.ndarray) -> float:
     """Root mean squared distance of corresponding vertices after a similarity, in the truth's unit.
 
-    Unlike the distance to the nearest surface, it also counts what slid along the surface (as M3DFB asks for).
+    Unlike the distance to the nearest surface, it also counts vertices that slid along the surface, as M3DFB demands.
 
     Args:
         vertices: (V, 3) of a prediction, in any pose and size.

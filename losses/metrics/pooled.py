@@ -1,4 +1,4 @@
-"""Figures of distances that are pooled over all scans, in memory that does not grow with them."""
+"""Statistics of the distances of all scans together, in memory that does not grow with their number."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-STEP = 1e-3  # millimetres that one class of the histogram spans
-LARGEST = 100.0  # millimetres; what is farther is counted in the last class
+STEP = 1e-3  # millimetres; width of a class of the histogram
+LARGEST = 100.0  # millimetres; longer distances are counted in the last class
 
 
 class PooledDistances(Metric):
     """Median, mean and standard deviation of every distance seen, and their cumulative curve (NoW).
 
-    Every distance weighs the same, whichever scan it belongs to. Mean and deviation are exact; the median is read from
-    a histogram, right to `STEP` as long as it lies below `LARGEST`. A NaN distance makes all three NaN.
+    Every distance weighs the same, whichever scan it belongs to. Mean and deviation are exact. The median comes from a
+    histogram: it is accurate to `STEP` if it lies below `LARGEST`. One NaN distance makes all three NaN.
     """
 
     is_differentiable = False
@@ -56,7 +56,7 @@ class PooledDistances(Metric):
         return edges.double() * STEP, below[edges].double() / below[-1]
 
     def _quantile(self, share: float) -> Tensor:
-        """Where the cumulative histogram passes `share`, straight within a class."""
+        """The distance at which the cumulative histogram passes `share`, interpolated linearly within a class."""
         reached = self.histogram.cumsum(0)
         wanted = share * reached[-1].double()
         row = torch.searchsorted(reached.double(), wanted).clamp_max(len(reached) - 1)

@@ -18,11 +18,11 @@ from renderers.units import MILLIMETRES
 Residual = Literal["plane", "point"]
 Ruler = Literal["surface", "points"]
 
-GAIN = 1e-6  # share by which a step has to lower the mean squared distance to count as one
-PATIENCE = 3  # steps without such gain that end the registration; near the optimum the nearest points alternate
-TRUSTED = 0.1  # of the surface's extent, the farthest that one step may go
-EXACT = 1e-10  # of the surface's extent; root mean squared residuals below it are rounding
-SELECTION = 3000  # so many points are enough for an approximate registration
+GAIN = 1e-6  # a step that lowers the mean squared distance by a smaller share is no progress
+PATIENCE = 3  # steps without progress that end the registration; near the optimum the nearest points alternate
+TRUSTED = 0.1  # of the surface's extent: the longest step
+EXACT = 1e-10  # of the surface's extent: root mean squared residuals below it are rounding errors
+SELECTION = 3000  # points that are enough for an approximate registration
 
 
 def residuals(points: np.ndarray, nearest: Nearest, kind: Residual = "plane") -> tuple[np.ndarray, np.ndarray]:
@@ -31,8 +31,8 @@ def residuals(points: np.ndarray, nearest: Nearest, kind: Residual = "plane") ->
     Args:
         points: (N, 3).
         nearest: the surface's places nearest to them.
-        kind: "plane" is the distance to the plane that touches the surface there, positive on the normals' side;
-            "point" the distance to the place itself, at least 0.
+        kind: "plane" is the distance to the tangent plane in that place, positive on the normals' side. "point" is the
+            distance to the place itself, at least 0.
 
     Returns:
         (N,) in the points' unit, and (N, 3) unit.
@@ -65,12 +65,12 @@ def icp(
     Args:
         points: (N, 3) of the moving shape.
         surface: the shape that stands still.
-        start: where to begin; it has to be near, for only the nearest optimum is found.
-        scale: whether it may change the size.
+        start: where to begin. It has to be near the result, because only the nearest optimum is found.
+        scale: whether the registration may change the size.
         iterations: at most.
-        kind: what is minimised, see `residuals`.
-        ruler: in whose size the residuals are measured. That is the scan's: otherwise a scan that is moved onto a
-            prediction would shrink to lie closer.
+        kind: of the residuals that are minimised.
+        ruler: the shape in whose size residuals are measured, "surface" or the "points". Give the scan: a scan that is
+            moved onto a prediction would otherwise shrink to make its residuals smaller.
     """
     extent = surface.extent
     best, least, current, idle = start, np.inf, start, 0
@@ -95,7 +95,7 @@ def register(
     kind: Residual = "plane",
     ruler: Ruler = "surface",
 ) -> Similarity:
-    """`icp` of many points: first of an even selection, which comes near at a fraction of the cost, then of all."""
+    """`icp` of many points: first of an evenly spaced few, which is quick and comes near, then of all."""
     stride = len(points) // SELECTION
     if stride > 1:
         start = icp(points[::stride], surface, start, scale, kind=kind, ruler=ruler)
@@ -105,7 +105,7 @@ def register(
 def _step(
     points: np.ndarray, direction: np.ndarray, distance: np.ndarray, scale: bool, ruler: Ruler, farthest: float
 ) -> Similarity:
-    """The similarity whose linear part best makes the residuals vanish, moving no point much beyond `farthest`."""
+    """The similarity that best removes the linearised residuals, without moving a point much beyond `farthest`."""
     centre = points.mean(axis=0)
     arms = points - centre
     columns = [np.cross(arms, direction), direction]
@@ -113,7 +113,7 @@ def _step(
         growth = (arms * direction).sum(axis=-1)
         columns.append((growth - distance if ruler == "points" else growth)[:, None])
     design = np.hstack(columns)
-    # Normal equations of at most seven unknowns; what a plane or a sphere leaves free stays where it is.
+    # At most seven unknowns. A plane or a sphere leaves some of them free; least norm keeps those at 0.
     change = np.linalg.lstsq(design.T @ design, -design.T @ distance, rcond=1e-10)[0]
     reach = np.abs(arms).max() * (np.abs(change[:3]).sum() + np.abs(change[6:]).sum()) + np.abs(change[3:6]).sum()
     change *= min(1.0, farthest / reach) if reach > 0 else 1.0
@@ -130,8 +130,8 @@ def _rotation(vector: np.ndarray) -> np.ndarray:
 def point_to_plane_error(predicted: Tensor, true: Tensor, true_normals: Tensor) -> Tensor:
     """Mean point-to-plane distance after ICP with an isotropic scale (specular paper, tables 2 to 4).
 
-    From the predicted vertices to the true surface, in the true face's size. The registration starts from the
-    similarity that fits vertices of the same index.
+    Distances run from the predicted vertices to the true surface, in the true face's size. The registration starts at
+    the similarity that best takes each vertex to the true vertex of the same index.
 
     Args:
         predicted: (B, V, 3) decimetres, in any pose.
@@ -155,9 +155,9 @@ def _registered_error(points: np.ndarray, targets: np.ndarray, normals: np.ndarr
 
 
 def inner_mouth_error(predicted: Tensor, true: Tensor, landmark_indices: Tensor) -> Tensor:
-    """Mean distance of the eight inner-mouth landmark vertices, the mean translation of all vertices taken away.
+    """Mean distance of the eight inner-mouth landmark vertices, without the mean translation of all vertices.
 
-    The error of the specular paper's table 5.
+    This is the error of the specular paper's table 5.
 
     Args:
         predicted: (B, V, 3) decimetres.

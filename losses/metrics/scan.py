@@ -1,4 +1,4 @@
-"""Predicted faces against scans, as the benchmarks ask for it: align by landmarks, register, measure in millimetres."""
+"""Errors of predicted faces against scans by the benchmarks' rules: align by landmarks, register, measure."""
 
 from __future__ import annotations
 
@@ -13,14 +13,12 @@ from renderers.io.errors import UserError
 from renderers.landmarks68 import JAW, LANDMARKS, LEFT_EYE_CORNERS, MOUTH_CORNERS, NOSE_BASE, RIGHT_EYE_CORNERS
 
 NOW_LANDMARKS = (*RIGHT_EYE_CORNERS, *LEFT_EYE_CORNERS, NOSE_BASE, *MOUTH_CORNERS)
-"""Of the iBUG 68, in NoW's order: the right eye's outer and inner corner, the left's inner and outer, the nose's base,
-the mouth's right and left corner."""
-INNER_LANDMARKS = tuple(
-    range(JAW.stop, LANDMARKS)
-)  # all but the jaw's, which lie on the outline rather than on the face
+"""NoW's seven of the iBUG 68, in NoW's order: the right eye's outer and inner corner, the left eye's inner and outer
+corner, the base of the nose, the mouth's right and left corner."""
+INNER_LANDMARKS = tuple(range(JAW.stop, LANDMARKS))  # without the jaw's, which lie on the face's outline
 NOSE_TIP = 30
 NOW_RAISE, NOW_REACH = 0.3, 1.4
-FEWEST = 100  # vertices that have to lie over a scan for a registration to mean something
+FEWEST = 100  # vertices over a scan; a registration of fewer says nothing
 
 
 @dataclass(frozen=True)
@@ -90,13 +88,13 @@ class ScanErrors:
 
 @dataclass(frozen=True)
 class ScanRule:
-    """How a benchmark measures the distance from predicted vertices to a scan.
+    """A benchmark's rule for the distance from predicted vertices to a scan.
 
     Attributes:
-        distance: "plane" to the plane that touches the scan at the nearest place, "point" to that place.
-        scale: whether the registration may change the prediction's size; the alignment by landmarks always does, for a
-            single picture does not tell size.
-        radius: of the ball round the nose tip that the scan is cut to, millimetres; None keeps the whole of it.
+        distance: "plane" to the scan's tangent plane in the nearest place, "point" to that place itself.
+        scale: whether the registration may change the prediction's size. The alignment by landmarks always may, because
+            a single picture does not show the size.
+        radius: millimetres; the scan is cut to a ball of this radius round the nose tip. None keeps the whole scan.
     """
 
     distance: Residual
@@ -117,10 +115,11 @@ def landmark_rows(count: int) -> tuple[int, ...]:
 
 
 def now_region(landmarks: np.ndarray) -> tuple[np.ndarray, float]:
-    """NoW's region of a scan: the ball that its error is measured in.
+    """NoW's region of a scan: the ball in which the error is measured.
 
-    Its centre lies three tenths of the way from the nose's base to the bridge, which is the middle of the eyes' inner
-    corners; its radius is 1.4 times the mean of the eyes' outer distance and the nose's length.
+    The nose's bridge is the middle between the eyes' inner corners. The ball's centre lies three tenths of the way from
+    the nose's base to the bridge. Its radius is 1.4 times the mean of two lengths: between the eyes' outer corners, and
+    from the nose's base to the bridge.
 
     Args:
         landmarks: (7, 3) of `NOW_LANDMARKS`.
@@ -138,7 +137,7 @@ def cut_ball(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The part of a mesh whose vertices lie at most `radius` from `centre`: its vertices (V', 3) and faces (F', 3).
 
-    A face stays where all its corners do; a vertex that no face uses stays as well.
+    A face stays if all its corners stay. A vertex inside the ball stays even if no face uses it.
     """
     inside = ((vertices - centre) ** 2).sum(axis=1) <= radius**2
     rank = np.cumsum(inside) - 1
@@ -148,8 +147,8 @@ def cut_ball(
 def now_errors(face: PredictedFace, scan: ScannedFace) -> ScanErrors:
     """The error of the NoW challenge (RingNet; finegrained, table 4): from the scan's region to the predicted mesh.
 
-    Procrustes with scale over the seven landmarks, then turn, shift and scale that make the squared distances from the
-    region's vertices to the prediction's triangles least; the distances are measured in the scan's size.
+    The seven landmarks are aligned by a similarity. Then rotation, translation and scale minimise the squared distances
+    from the region's vertices to the prediction's triangles. Distances are measured in the scan's size.
 
     Raises:
         UserError: a scan without NoW's landmarks or without vertices round them, or a prediction that is no surface.
@@ -168,10 +167,10 @@ def now_errors(face: PredictedFace, scan: ScannedFace) -> ScanErrors:
 
 
 def prediction_errors(face: PredictedFace, scan: ScannedFace, rule: ScanRule) -> ScanErrors:
-    """From the predicted vertices to a scan, as MICC, FaceScape, BU-3DFE and FRGC are measured (MGCNet, section 4.4).
+    """Errors from the predicted vertices to a scan, as for MICC, FaceScape, BU-3DFE and FRGC (MGCNet, section 4.4).
 
-    The landmarks align the two, with scale; the scan is cut; the vertices that then lie over it, not beyond its rim,
-    and are not hidden, are registered to its triangles and measured.
+    The landmarks align the two by a similarity. Then the scan is cut. The vertices that now lie over the scan, not
+    beyond its rim, and that are not hidden are registered to the scan's triangles and measured.
 
     Raises:
         UserError: a scan whose landmarks are not known, or over which hardly a vertex lies.
@@ -193,7 +192,7 @@ def prediction_errors(face: PredictedFace, scan: ScannedFace, rule: ScanRule) ->
 
 
 def _nose_tip(face: PredictedFace, scan: ScannedFace, rows: tuple[int, ...], start: Similarity) -> np.ndarray:
-    """(3,) the scan's own, or the vertex where the aligned prediction has its."""
+    """(3,) the scan's own landmark, or the scan's vertex nearest to the aligned prediction's nose tip."""
     if NOSE_TIP in rows:
         return scan.landmarks[rows.index(NOSE_TIP)]
     expected = start.apply(face.landmarks[NOSE_TIP : NOSE_TIP + 1])

@@ -1,4 +1,4 @@
-"""Similarities: a rotation, a translation and an isotropic scale."""
+"""Similarity transforms: a rotation, a translation and an isotropic scale."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Similarity:
 
 
 def umeyama(points: np.ndarray, targets: np.ndarray, scale: bool = True) -> Similarity:
-    """The similarity that takes points nearest to their targets in the sense of least squares (Umeyama, 1991).
+    """The least-squares similarity from points to their targets (Umeyama, 1991).
 
     Args:
         points: (N, 3).

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from scipy.spatial import cKDTree
 
-ROUNDING = 1e-9  # of a corner's weight; below it, a place lies on the edge opposite to that corner
+ROUNDING = 1e-9  # a place where a corner weighs less lies on the edge opposite to that corner
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,8 @@ class PointCloud:
 class TriangleMesh:
     """A mesh of triangles. The nearest place is exact: inside a face, on an edge or in a corner.
 
-    Faces without area are passed over. Vertices at the same place count as one where the border is looked for, so that
-    a seam of a texture is no border.
+    Faces without area are skipped. The search for the border takes vertices in the same place for one, so that a
+    texture's seam is no border.
 
     Args:
         vertices: (V, 3).

@@ -144,7 +144,7 @@ def _own_arguments(paper: str, fixed: bool, step: dict[str, Any]) -> dict[str, A
         weights = {"consistency": 1.0}
         return {"robust_start": 2, "perceptual_start": 3, "weights": weights, "discriminator_optimizer": step}
     if paper == "specular":
-        return {"identity_start": 3, "mouth_start": 2, "lamp_start": 2}
+        return {"identity_start": 3, "mouth_start": 2}
     if paper == "finegrained":
         # A chart of so few vertices is drawn in as few texels.
         return {"fine_start": 2, "identity_start": 1, "chart_size": 32, "channels": [4, 6, 8], "camera": "perspective"}

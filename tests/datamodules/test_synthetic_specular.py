@@ -15,9 +15,11 @@ import datamodules.synthetic as synthetic
 from datamodules.batch import MultiViewBatch, Truth
 from datamodules.synthesis.scenes import EXPOSURE, SceneSettings, sample_scene
 from datamodules.synthetic import SyntheticFaces, SyntheticMultiView
+from losses.metrics import masked_correlation
 from renderers.color import decode, encode
 from renderers.face_models.base import MorphableModel
 from renderers.face_renderer import FaceRenderer
+from renderers.illumination import irradiance, sphere_points
 from renderers.io.errors import UserError
 from renderers.reflectance import blinn_phong
 from tests.conf.scenes import small_face_model
@@ -111,6 +113,36 @@ def test_where_lamps_stand_and_how_faces_shine() -> None:
     # The light stays about where it is from view to view, as its diffuse part does.
     assert np.corrcoef(lamps[:, 0, 0], lamps[:, 1, 0])[0, 1] > 0.7
     assert (lamps[:, 0] != lamps[:, 1]).any()
+
+
+@pytest.mark.parametrize("turns", [False, True])
+def test_lamps_stand_about_where_the_diffuse_light_comes_from(turns: bool) -> None:
+    """The dominant direction by brute force: the light that arrives from all around, as vectors, added up."""
+    model, around = small_shiny_model(), sphere_points(500)
+    settings = replace(SHINY, light_turns=turns)
+    angles = []
+    for index in range(200):
+        scene = sample_scene(model, settings, np.random.default_rng([0, index]))
+        light = irradiance(around.float().expand(2, -1, -1), torch.as_tensor(scene["illumination"])).mean(dim=-1)
+        ahead = (light.double() @ around).numpy()
+        lamp = scene["light_position"]
+        cosine = (ahead * lamp).sum(axis=1) / np.linalg.norm(ahead, axis=1) / np.linalg.norm(lamp, axis=1)
+        angles.append(np.rad2deg(np.arccos(cosine)))
+    assert 4 < np.median(angles) < 14
+    assert np.quantile(angles, 0.9) < 30  # where the light is nearly even, its direction is chance's
+
+
+def test_ggx_draws_the_same_people_under_the_same_lamps() -> None:
+    phong, ggx = draw(), draw(replace(SHINY, ggx=True))
+    for name in (*NAMES, "coefficients"):
+        same = torch.equal(getattr(truth_of(phong), name), getattr(truth_of(ggx), name))
+        assert same == (name != "specular"), name
+    shown = [truth_of(batch).specular for batch in (phong, ggx)]
+    assert shown[0] is not None and shown[1] is not None
+    inside = truth_of(phong).depth > 0
+    alike = masked_correlation(decode(shown[0]), decode(shown[1]), inside)
+    assert (alike > 0.6).all() and (alike < 0.999).all()
+    assert data(small_shiny_model(), replace(SHINY, ggx=True)).folder("val") != data(small_shiny_model()).folder("val")
 
 
 def test_an_item_depends_on_the_seed_alone() -> None:

@@ -66,9 +66,9 @@ def terms_of(
 def test_only_terms_with_a_weight_and_only_when_they_count() -> None:
     batch, truth = shiny_batch()
     names = set(PAPER.terms())
-    assert set(terms_of(make_module(), batch, truth)) == names
+    assert set(terms_of(make_module(), batch, truth)) == names - {"lids"}  # which the paper has not
     waiting = PAPER.at(4, {"identity": 5, "mouth": 5, "uniform": 4})
-    assert set(terms_of(make_module(), batch, truth, waiting)) == names - {"identity", "mouth"}
+    assert set(terms_of(make_module(), batch, truth, waiting)) == names - {"identity", "mouth", "lids"}
     for name in names:
         assert set(terms_of(make_module(replace(NOTHING, **{name: 1.0})), batch, truth)) == {name}
 
@@ -128,17 +128,32 @@ def test_terms_wait_for_their_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     assert seen == [always, always | {"mouth"}, always | {"mouth", "identity"}]
 
 
-@pytest.mark.parametrize(("step", "moves"), [(4, False), (5, False), (6, True), (10, True)])
-def test_the_lamp_stands_still_until_its_step(monkeypatch: pytest.MonkeyPatch, step: int, moves: bool) -> None:
-    batch, _ = shiny_batch()
-    module = make_module(lamp_start=5)
-    monkeypatch.setattr(type(module), "global_step", property(lambda self: step))
-    monkeypatch.setattr(module, "log_terms", lambda *arguments, **options: None)
-    module.training_step(batch, 0).backward()
-    rows = module.regressor.layout.split(module.regressor.head.weight.grad.T)
-    for name in ("light_position", "shininess", "intensity"):
-        assert bool(rows.extra[name].abs().sum() > 0) == moves
-    assert rows.extra["scale"].abs().sum() > 0 and rows.illumination.abs().sum() > 0
+def test_a_known_focal_length_is_left_alone() -> None:
+    batch, truth = shiny_batch()
+    scaled = replace(truth, extra={**truth.extra, "scale": torch.full_like(truth.extra["scale"], 0.1)})
+    zoomed, kept = make_module(), make_module(known_focal_length=True)
+    for module in (zoomed, kept):
+        module.regressor = Told(scaled)  # type: ignore[assignment]
+    sizes = [module.draw(module(batch.image), batch).mask.sum() for module in (zoomed, kept)]
+    assert sizes[0] > 1.15 * sizes[1]
+    assert torch.equal(kept.draw(kept(batch.image), batch).landmarks, batch.landmarks)
+
+
+def test_eyes_and_priors_count_as_their_weights_say() -> None:
+    batch, truth = shiny_batch()
+    eyes = make_module(replace(NOTHING, landmark=1.0, eyes=10.0))
+    assert eyes.landmark_weights[36:48].tolist() == [10.0] * 12
+    assert eyes.landmark_weights.sum() == make_module().landmark_weights.sum() + 12 * 9
+    far = replace(truth, translation=truth.translation + torch.tensor([0.0, 0.0, 0.35]))
+    only = replace(NOTHING, regularization=1.0, prior_identity=0.0, prior_expression=0.0, prior_albedo=0.0)
+    module = make_module(replace(only, prior_distance=2.0))
+    expected = 2 * (far.translation[:, 2] / 0.35).square().mean()
+    torch.testing.assert_close(terms_of(module, batch, far)["regularization"], expected)
+    shut = replace(truth, expression=torch.full_like(truth.expression, 0.5))
+    module = make_module(replace(only, prior_outside=3.0))
+    assert terms_of(module, batch, shut)["regularization"] == 0
+    shut.expression[:, 0], shut.expression[:, 1] = 1.2, -0.1
+    assert float(terms_of(module, batch, shut)["regularization"]) == pytest.approx(3 * (0.2**2 + 0.1**2), rel=1e-4)
 
 
 def test_a_told_truth_scores_full_marks() -> None:
@@ -152,6 +167,8 @@ def test_a_told_truth_scores_full_marks() -> None:
     module.on_validation_epoch_end()
     assert logged["val/specular_correlation"] == pytest.approx(1, abs=1e-4)
     assert logged["val/light_direction_error_deg"] == pytest.approx(0, abs=0.1)
+    assert logged["val/lid_correlation"] == pytest.approx(1, abs=1e-4)
+    assert logged["val/shape_rmse_mm"] < 1e-3 < logged["val/mean_face_shape_rmse_mm"]
     for name in ("color_error", "inner_mouth_error_mm", "point_to_plane_mm"):
         assert logged[f"val/{name}"] == pytest.approx(0, abs=1e-3), name
     pictures = module.panels(batch)

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from experiments.training import attribute_statistics
 from losses.encoders import AttributeEncoder, FileEncoder
 from losses.encoders.attributes import (
     AGE_FEATURES,
@@ -26,6 +27,7 @@ from losses.encoders.attributes import (
     load_hidden_features,
 )
 from losses.encoders.chip import dlib_five_point_chip
+from renderers.face_models.default.model import load_default
 from renderers.io.errors import UserError
 from renderers.io.packaged_files import packaged_file
 
@@ -39,7 +41,7 @@ _FIVE = [45, 42, 36, 39, 33]
 
 @pytest.fixture(scope="module")
 def encoder() -> AttributeEncoder:
-    return AttributeEncoder()
+    return AttributeEncoder(standardized=False)
 
 
 @pytest.fixture(scope="module")
@@ -196,6 +198,24 @@ def test_both_networks_count_alike_between_faces(encoder: AttributeEncoder) -> N
         features = encoder.encode_chips(F.interpolate(faces, size=(CHIP_SIZE, CHIP_SIZE), mode="bilinear"))
     age, gender = (torch.cdist(part, part).mean() for part in features.split([AGE_FEATURES, GENDER_FEATURES], dim=1))
     assert 0.5 < float(gender / age) < 2
+
+
+def test_standardized_features_tell_drawn_people_apart_better(encoder: AttributeEncoder) -> None:
+    """Twenty people on whom nothing was measured before, two pictures of each."""
+    pictures = attribute_statistics.drawn(load_default(), 20, seed=11)
+    raw = attribute_statistics.features(encoder, pictures)
+    found = attribute_statistics.features(AttributeEncoder(), pictures)
+    assert found.mean(dim=0).abs().mean() < 0.02 and 0.7 < float((found.std(dim=0) * (2 * 272) ** 0.5).mean()) < 1.3
+    before, _, _ = attribute_statistics.told_apart(raw, torch.cdist)
+    after, same, other = attribute_statistics.told_apart(found, torch.cdist)
+    assert after > before + 0.15 and 0.85 < other < 1.15 and same < 0.85 * other
+
+
+def test_statistics_are_those_of_the_columns_with_a_floor() -> None:
+    raw = torch.randn(4000, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 5.0, 1e-6]) + 2
+    known = attribute_statistics.statistics(raw)
+    np.testing.assert_allclose(known["mean"], 2, atol=0.3)
+    np.testing.assert_allclose(known["deviation"], [1, 5, 0.1], rtol=0.05)
 
 
 def test_frozen_networks_are_no_part_of_their_owner(encoder: AttributeEncoder) -> None:

@@ -35,6 +35,15 @@ def test_a_deviation_of_the_distance_counts_as_one_of_the_identity() -> None:
     assert coefficient_regularization(LAYOUT.split(vector)).tolist() == pytest.approx([0.0, 1.0])
 
 
+def test_blend_weights_outside_their_range_cost_what_they_are_beyond_it() -> None:
+    vector = torch.zeros(3, LAYOUT.length)
+    vector[0, 4:7] = torch.tensor([0.0, 1.0, 0.5])
+    vector[1, 4:7] = torch.tensor([-0.2, 1.3, 0.5])
+    vector[2, :4] = 4.0
+    found = coefficient_regularization(LAYOUT.split(vector), 0.0, 0.0, 0.0, outside=2.0)
+    assert found.tolist() == pytest.approx([0.0, 2 * (0.2**2 + 0.3**2), 0.0])
+
+
 def test_gradcheck() -> None:
     vector = torch.randn(2, LAYOUT.length, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda v: coefficient_regularization(LAYOUT.split(v)), (vector,))

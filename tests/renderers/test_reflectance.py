@@ -1,4 +1,7 @@
-"""Blinn-Phong against a sphere by hand and a loop in plain Python; where regressed numbers may put a light."""
+"""Blinn-Phong against a sphere by hand and a loop in plain Python, GGX against the integrals that define its parts.
+
+And where regressed numbers may put a light.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,16 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from renderers.reflectance import blinn_phong, decode_intensity, decode_light, decode_shininess
+from renderers.illumination import sphere_points
+from renderers.reflectance import (
+    blinn_phong,
+    decode_intensity,
+    decode_light,
+    decode_shininess,
+    ggx,
+    ggx_distribution,
+    smith_visibility,
+)
 
 NUMBERS = st.floats(-1e4, 1e4)
 
@@ -83,6 +95,68 @@ def test_like_a_loop_over_points() -> None:
     shine = blinn_phong(albedo, points, normals, light, shininess)
     assert (shine > 1e-3).any(dim=-1).sum() > 10 and (shine == 0).any()
     torch.testing.assert_close(shine, torch.tensor(expected, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("squared", [0.06, 0.25, 1.0])
+@pytest.mark.parametrize("degrees", [0, 40, 80])
+def test_microfacets_of_ggx_cover_the_surface_from_every_side(squared: float, degrees: float) -> None:
+    """Those that an eye sees cover as much of its view as the surface does (Heitz, equation 14).
+
+    Over all microfacets m, G_1 int D(m) max(0, m . e) dm = n . e. A light straight above shadows nothing, so that G is
+    the eye's G_1.
+    """
+    roughness, angle = double([squared]), math.radians(degrees)
+    facets = sphere_points(400_000)
+    facets = facets[facets[:, 2] > 0]
+    area = ggx_distribution(facets[:, 2].square()[None], roughness) * 2 * math.pi / len(facets)
+    assert float((area * facets[:, 2]).sum()) == pytest.approx(1, abs=2e-3)
+    eye = double([math.sin(angle), 0, math.cos(angle)])
+    seen = (area * (facets @ eye[0]).clamp_min(0)).sum()
+    cosine = double([math.cos(angle)])
+    shadows = 4 * cosine * smith_visibility(torch.ones_like(cosine), cosine, roughness)
+    assert float(shadows * seen) == pytest.approx(math.cos(angle), abs=3e-3)
+
+
+@pytest.mark.parametrize("shininess", [6.0, 32.0])
+def test_ggx_is_as_bright_as_blinn_phong_straight_on_and_never_reflects_more_than_it_gets(shininess: float) -> None:
+    """The light that leaves towards the eye, from lights all around, is at most what a white surface would get."""
+    ahead, lights = double([[0, 0, 1]]), sphere_points(20_000)
+    albedo, exponent = torch.full_like(ahead, 0.04), double([shininess])
+    facing = ggx(albedo, torch.zeros_like(ahead), ahead, double([0, 0, 8]), exponent)
+    torch.testing.assert_close(facing, albedo)
+    roughness = 2 / (shininess + 2)
+    for degrees in (0, 50, 80):
+        angle = math.radians(degrees)
+        normal = double([math.sin(angle), 0, math.cos(angle)]).expand(len(lights), 1, 3)
+        here = torch.zeros_like(normal)
+        strength = ggx(torch.ones_like(here), here, normal, 8 * lights, exponent.expand(len(lights), 1))
+        # f (n . l) is the strength over 4 a^2 pi.
+        reflected = float(strength[..., 0].mean()) * 4 * math.pi / (4 * math.pi * roughness)
+        assert 0.6 < reflected <= 1.001
+
+
+def test_ggx_by_hand() -> None:
+    """One point in scalars, light and eye at different angles; and nothing from behind."""
+    normal, light, n = [0.6, 0.0, 0.8], [8.0, 6.0, 5.0], 14.0
+    to_light = [value / math.sqrt(125) for value in light]
+    half = [to_light[0], to_light[1], to_light[2] + 1]
+    length = math.sqrt(sum(value * value for value in half))
+    a2 = 2 / (n + 2)
+    nl, ne = sum(a * b for a, b in zip(normal, to_light, strict=True)), normal[2]
+    nh, lh = (sum(a * b for a, b in zip(one, half, strict=True)) / length for one in (normal, to_light))
+
+    def smith(cosine: float) -> float:
+        return (-1 + math.sqrt(1 + a2 * (1 / cosine**2 - 1))) / 2
+
+    d = a2 / (math.pi * (nh * nh * (a2 - 1) + 1) ** 2)
+    g = 1 / (1 + smith(nl) + smith(ne))
+    f = 0.04 + 0.96 * (1 - lh) ** 5
+    expected = 4 * a2 * math.pi * d * f * g / (4 * nl * ne) * nl
+    arguments = torch.full((1, 1, 3), 0.04, dtype=torch.float64), torch.zeros(1, 1, 3, dtype=torch.float64)
+    shine = ggx(*arguments, double([normal]), double(light), double([n]))
+    assert shine.flatten().tolist() == pytest.approx([expected] * 3)
+    for behind in ([0.6, 0, -0.8], [-0.6, 0, 0.8]):  # the eye, the light
+        assert (ggx(*arguments, double([behind]), double(light), double([n])) == 0).all()
 
 
 def test_a_light_behind_the_surface_gives_nothing() -> None:

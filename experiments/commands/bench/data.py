@@ -22,7 +22,7 @@ STAGES = (
     *RUNS,
     Run("rogue", "guidance alone", {"perceptual_start": NEVER, "robust_start": NEVER}),
     Run("rogue", "no perceptual term yet", {"perceptual_start": NEVER, "robust_start": 0}),
-    Run("specular", "no mouth and identity yet", {"identity_start": NEVER, "mouth_start": NEVER, "lamp_start": 0}),
+    Run("specular", "no mouth and identity yet", {"identity_start": NEVER, "mouth_start": NEVER}),
 )
 
 

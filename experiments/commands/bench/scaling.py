@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +15,7 @@ from experiments.commands.bench.measure import Measurement, Row, Stopwatch, comp
 from experiments.commands.bench.meshes import face_like_model
 from experiments.commands.bench.rasterizer import projected_mesh
 from experiments.commands.bench.view_synthesis import face_pairs, together
+from experiments.commands.counting import counted
 from renderers.face_renderer import FaceRenderer
 from renderers.io.atomic_file import written_atomically
 from renderers.raster.rasterize import load_backend
@@ -118,26 +120,37 @@ def rows(one: Law, device: torch.device) -> Iterator[Row]:
 
 
 def draw_picture(found: Sequence[Law], device: torch.device, path: Path) -> None:
-    """Writes log-log plots, one for each size, with the fitted exponents; grey lines are linear growth."""
+    """Write log-log plots, one for each size, with the fitted exponents; grey lines are linear growth.
+
+    The type is large and the plots stand two in a row, so that they can be read on a phone.
+    """
     from matplotlib.figure import Figure
-    from matplotlib.ticker import NullFormatter
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     kinds = list(dict.fromkeys(one.size for one in found))
-    figure = Figure(figsize=(3.3 * len(kinds), 3.6), dpi=110, layout="constrained")
-    for place, kind in enumerate(kinds):
-        plot = figure.add_subplot(1, len(kinds), place + 1)
-        for one in (one for one in found if one.size == kind):
+    figure = Figure(figsize=(9, 4.5 * math.ceil(len(kinds) / 2) + 1), dpi=100, layout="constrained")
+    for place, kind in enumerate(kinds, start=1):
+        plot = figure.add_subplot(math.ceil(len(kinds) / 2), 2, place)
+        for number, one in enumerate(one for one in found if one.size == kind):
             seconds = np.array([cost.median_s for cost in one.cost])
-            plot.loglog(one.sizes, seconds[0] * np.array(one.sizes) / one.sizes[0], color="0.8", linewidth=1)
-            plot.loglog(one.sizes, seconds, "o-", label=f"{one.of}: {one.exponent:.2f}")
-            plot.set_xticks(one.sizes, [f"{size:,}" for size in one.sizes], fontsize=7)
+            plot.loglog(one.sizes, seconds[0] * np.array(one.sizes) / one.sizes[0], color="0.75", linewidth=2)
+            label = f"{one.of}: {one.exponent:.2f}"
+            plot.loglog(one.sizes, seconds, "o-", label=label, color=f"C{number}", linewidth=3, markersize=9)
+            ends = one.sizes[0], one.sizes[-1]
+            labels = plot.set_xticks(ends, [f"{size:,}" for size in ends], fontsize=18)
+            labels[-1].label1.set_horizontalalignment("right")  # inside the picture
         plot.set_xticks([], minor=True)
+        plot.yaxis.set_major_locator(LogLocator(numticks=4))
         plot.yaxis.set_minor_formatter(NullFormatter())
-        plot.set_xlabel(kind)
-        plot.grid(visible=True, alpha=0.3)
-        plot.legend(fontsize=7, title="exponent", title_fontsize=7)
-    figure.axes[0].set_ylabel("seconds")
-    figure.suptitle(f"Cost against size ({device.type}, {torch.get_num_threads()} threads); grey: linear", fontsize=10)
+        plot.tick_params(axis="y", labelsize=18)
+        plot.set_xlabel(kind, fontsize=20)
+        low, high = plot.get_ylim()
+        plot.set_ylim(low, high * (high / low) ** 0.35)  # room for the legend
+        plot.legend(fontsize=14, loc="upper left", frameon=False, handlelength=0.8, borderaxespad=0)
+        if place % 2:
+            plot.set_ylabel("seconds", fontsize=20)
+    threads = counted(torch.get_num_threads(), "threads")
+    figure.suptitle(f"Cost and its exponent ({device.type}, {threads}); grey: linear", fontsize=20)
     with written_atomically(path) as temporary:
         figure.savefig(temporary, format="png")
 

@@ -39,7 +39,7 @@ class Run:
 RUNS = (
     Run("mgcnet", "every term", {"identity_start": 0, "multi_view_start": 0}),
     Run("rogue", "every term", {"perceptual_start": 0, "robust_start": 0}),
-    Run("specular", "every term", {"identity_start": 0, "mouth_start": 0, "lamp_start": 0}),
+    Run("specular", "every term", {"identity_start": 0, "mouth_start": 0}),
     Run("finegrained", "coarse stage", {"identity_start": 0, "fine_start": NEVER}),
     Run("finegrained", "fine stage", {"fine_start": 0, "albedo_start": 0}),
     Run("self_augmentation", "coarse stage", {"coarse_identity_start": 0, "coarse_steps": NEVER}),

@@ -27,9 +27,9 @@ from renderers.landmarks68 import LANDMARKS
 
 BALANCED = "mean of the bins"
 CAPTION = (
-    "NME in percent: mean distance of the 68 points over the root of the true points' box, by the true yaw; the mean "
-    "weighs the three bins alike. Inner mouth in mm: the eight points in 3D, after the similarity that fits all 68 of "
-    "the annotation to ours. Faces are cropped by the annotated landmarks."
+    "NME in percent: mean distance of the 68 points over the root of the area of the true points' box, by the true "
+    "yaw. The mean weighs the three bins alike. Inner mouth in mm: mean distance of its eight points in 3D, after the "
+    "similarity that takes all 68 annotated points to ours. Faces are cropped by the annotated landmarks."
 )
 
 
@@ -81,7 +81,7 @@ def mouth_error(predicted: Tensor, annotated: np.ndarray) -> float:
 def _faces(
     predictor: Predictor, request: Request, left_out: dict[str, str]
 ) -> Iterator[tuple[Path, AFLWAnnotation, Crop]]:
-    """Every photograph that can be read, under a progress bar."""
+    """Every readable photograph, with a progress bar. Others are noted in `left_out`."""
     if request.data is None:
         raise UserError("this suite needs --data DIR, the data set's folder as its owner distributes it")
     paths = [request.data / record.name for record in read_records(request.data)][: request.subjects]

@@ -1,4 +1,4 @@
-"""Bootstrap intervals: how far a mean would differ if other people had been measured."""
+"""Bootstrap intervals: how much a mean would vary with the people who are measured."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ COVERAGE = 0.95
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over people, and where 95 of 100 means over people drawn anew lie."""
+    """A mean over people, and the limits between which 95 % of the means over resampled people lie."""
 
     mean: float
     low: float
@@ -21,10 +21,10 @@ class Interval:
 
 
 def people_interval(figures: Mapping[str, Sequence[float]], seed: int = 0) -> Interval:
-    """The percentile bootstrap over people, each with the mean of their own figures (Efron, 1979).
+    """The percentile bootstrap (Efron, 1979) over people, each of whom counts by the mean of their figures.
 
     Args:
-        figures: person -> one value a photograph, at least one.
+        figures: person -> one value for each photograph, at least one.
         seed: of the draws.
     """
     values = np.array([np.mean(of_person) for of_person in figures.values()])
@@ -34,10 +34,10 @@ def people_interval(figures: Mapping[str, Sequence[float]], seed: int = 0) -> In
 def ratio_interval(
     figures: Mapping[str, Sequence[float]], baseline: Mapping[str, Sequence[float]], seed: int = 0
 ) -> Interval:
-    """The same of the ratio of two means over the same people, who are drawn together.
+    """The same for the ratio of two means over the same people, who are resampled together.
 
     Args:
-        figures: person -> one value a photograph, at least one.
+        figures: person -> one value for each photograph, at least one.
         baseline: of the same people.
         seed: of the draws.
     """

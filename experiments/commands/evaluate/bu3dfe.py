@@ -12,9 +12,9 @@ RULE = ScanRule("point", scale=True)
 BENCHMARK = ScanBenchmark(
     title="BU-3DFE",
     caption="RMSE of the distances from the predicted skin's vertices to the nearest points of the scan's "
-    "triangles, over the scans; landmarks, then ICP with isotropic scale. The papers place and measure through a "
-    "dense map between BFM and the scans that is not public: theirs are distances to corresponding points, which are "
-    "never shorter.",
+    "triangles, over the scans; aligned by landmarks, then by ICP with isotropic scale. The papers align and measure "
+    "by a dense map between BFM and the scans, which is not public. Theirs are distances to corresponding points, "
+    "which are never shorter.",
     tables=("bu3dfe",),
     rows={"ours": "rmse_mm"},
     read_subjects=read_subjects,

@@ -25,12 +25,12 @@ from losses.metrics import MaskedPSNR, MaskedRMSE, MaskedSSIM
 from renderers.face_renderer import Rendering
 from renderers.io.errors import UserError
 
-VAL_FRACTION = 0.1  # the data module's own, of folders without a split
+VAL_FRACTION = 0.1  # the default of `PhotoFolder`, for folders without a split
 COLUMNS = {"PSNR": "psnr", "SSIM": "ssim", "RMSE": "rmse", "identity": "identity_similarity"}
 CAPTION = (
     "PSNR in dB, SSIM, RMSE of 8-bit colours over the drawn face; cosine of identity features between photograph and "
     "drawing, by the checkpoint's own encoder. Ours: mean ± deviation over the test photographs. The papers crop, mask "
-    "and encode in ways of their own (identity: FaceNet's), so only orders can be compared."
+    "and encode differently (identity: FaceNet's), so only the order of methods can be compared."
 )
 
 
@@ -58,7 +58,7 @@ def evaluate(module: FaceModule, request: Request, tell: Callable[[str], None]) 
 
 
 def _test_faces(module: FaceModule, request: Request) -> PreparedFaces:
-    """The photographs that the data set's owner, or the data module, keeps for testing.
+    """The photographs of the data set's test part, or of that which the data module keeps for tests.
 
     Raises:
         UserError: no prepared folder, or one without a face to test on.
@@ -78,7 +78,7 @@ def _batches(faces: PreparedFaces, size: int) -> Iterator[MultiViewBatch]:
 
 
 def draw_stages(module: FaceModule, batch: MultiViewBatch) -> tuple[Rendering, dict[str, Tensor]]:
-    """The coarse faces, and what each stage of the network draws: stage -> (B, 3, H, W) over the same pixels."""
+    """The coarse faces, and stage -> (B, 3, H, W) the faces that each stage draws, over the same pixels."""
     found = module.reconstruct(batch.image, batch.skin, batch.intrinsics)
     if found.coarse is None:
         return found.rendering, {"coarse": found.rendering.image}
@@ -89,13 +89,13 @@ def draw_stages(module: FaceModule, batch: MultiViewBatch) -> tuple[Rendering, d
 def likeness(
     module: FaceModule, batch: MultiViewBatch, rendering: Rendering, picture: Tensor
 ) -> dict[str, list[float]]:
-    """Every metric of B faces, one value a face.
+    """Metric -> one value for each of B faces.
 
     Args:
-        module: whose identity encoder compares.
+        module: its identity encoder compares the faces.
         batch: photographs.
         rendering: the coarse faces, whose pixels count.
-        picture: (B, 3, H, W) what is compared with the photographs.
+        picture: (B, 3, H, W) the drawn faces, which are compared with the photographs.
     """
     metrics = {"psnr": MaskedPSNR(), "ssim": MaskedSSIM(), "rmse": MaskedRMSE()}
     values: dict[str, list[float]] = {name: [] for name in metrics}

@@ -1,4 +1,4 @@
-"""`python -m experiments evaluate --suite NAME --checkpoint FILE`: a trained network against a paper's measurements."""
+"""`python -m experiments evaluate --suite NAME --checkpoint FILE`: measures a trained network as a paper does."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
+from experiments.commands.counting import whole_number
 from experiments.training.stored_module import Trust, add_trust_arguments
 from lightning_modules.components.checkpoint_archive import check_checkpoint
 from renderers.io.errors import UserError
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Entry(NamedTuple):
-    """A suite as the command knows it; its module is a `Suite`, and is imported when it is asked for."""
+    """A suite as the command lists it. Its module is a `Suite`, which is imported when it is asked for."""
 
     line: str
     module: str
@@ -48,11 +49,11 @@ SUITES = {
 }
 
 
-WITHOUT_CHECKPOINT = ("scans", "heads")  # suites that have something to measure without one
+WITHOUT_CHECKPOINT = ("scans", "heads")  # suites that measure the shipped network without one
 
 
 class Suite(Protocol):
-    """What a suite's module offers."""
+    """The functions of a suite's module."""
 
     def evaluate(self, module: FaceModule | None, request: Request, tell: Callable[[str], None]) -> Evaluation:
         """Measure `module`, None only for `WITHOUT_CHECKPOINT`; `tell` prints one line for the user.
@@ -63,7 +64,7 @@ class Suite(Protocol):
         ...
 
     def table(self, evaluation: Evaluation) -> Table:
-        """Our figures and the paper's own beside them."""
+        """Our figures beside the paper's."""
         ...
 
 
@@ -86,15 +87,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--subjects",
-        type=_positive,
+        type=whole_number(1),
         metavar="N",
         help="how many at most (default: 70 for rogue, 512 for heads, else all there are)",
     )
     parser.add_argument(
         "--output", type=Path, metavar="DIR", help="where results go (default: evaluate/NAME in the checkpoint's run)"
     )
-    parser.add_argument("--seed", type=_natural, default=0, help="which faces and corruptions (default: %(default)s)")
-    parser.add_argument("--batch_size", type=_positive, default=10, help="faces at a time (default: %(default)s)")
+    parser.add_argument(
+        "--seed", type=whole_number(0), default=0, help="which faces and corruptions (default: %(default)s)"
+    )
+    parser.add_argument("--batch_size", type=whole_number(1), default=10, help="faces at a time (default: %(default)s)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -141,24 +144,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def default_output(checkpoint: Path | None, suite: str) -> Path:
-    """`evaluate/SUITE` in the checkpoint's run folder; of a checkpoint on its own, in a folder of its name."""
+    """`evaluate/SUITE` in the checkpoint's run folder, or in a folder named like a checkpoint that is outside a run."""
     from experiments.training.run_folder import RunFolder
 
     if checkpoint is None:
         return Path("runs/evaluate") / suite
     folder = RunFolder.of_checkpoint(checkpoint)
     return (folder.path if folder else checkpoint.with_suffix("")) / "evaluate" / suite
-
-
-def _positive(text: str) -> int:
-    return _whole(text, 1)
-
-
-def _natural(text: str) -> int:
-    return _whole(text, 0)
-
-
-def _whole(text: str, low: int) -> int:
-    if not text.isdecimal() or int(text) < low:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {low}")
-    return int(text)

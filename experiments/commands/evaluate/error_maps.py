@@ -1,4 +1,4 @@
-"""Error maps: a scan coloured by its distance from a prediction."""
+"""Error maps: scans coloured by their distance from a prediction."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from renderers.vertex_normals import VertexNormals
 
 SIZE = 192  # pixels
 REACH = 95.0  # millimetres round the face's middle that are shown
-AWAY = 100.0  # picture sides between camera and scan: so far that its rays are as good as parallel
+AWAY = 100.0  # picture sides between camera and scan, far enough for nearly parallel rays
 WORST = 5.0  # millimetres, the end of the scale
 SCALE = ((0.25, 0.35, 0.75), (0.55, 0.85, 0.75), (0.98, 0.95, 0.65), (0.95, 0.55, 0.25), (0.6, 0.05, 0.1))
 AMBIENT = 0.45
 
 
 def error_map(face: PredictedFace, scan: ScannedFace, errors: ScanErrors) -> Tensor:
-    """(3, `SIZE`, `SIZE`) the scan from the front, blue where the prediction touches it and red from `WORST` on.
+    """(3, `SIZE`, `SIZE`) the scan from the front: blue where the prediction touches it, red from `WORST` on.
 
     Args:
         face: the prediction.
-        scan: what it was measured against.
-        errors: where the prediction was placed.
+        scan: the scan with which it is compared.
+        errors: the prediction's place on the scan.
     """
     middle = errors.placed.apply(face.vertices.mean(axis=0, keepdims=True))[0]
     vertices, faces = cut_ball(scan.vertices, scan.faces, middle, REACH)

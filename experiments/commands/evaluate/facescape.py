@@ -13,8 +13,8 @@ RULE = ScanRule("plane", scale=True)
 BENCHMARK = ScanBenchmark(
     title="FaceScape",
     caption="Mean distance from the predicted skin's vertices to the mesh's nearest triangles' planes, over the "
-    "subjects. The shapes of a subject's first 40 views are averaged with their expression; landmarks, then ICP with "
-    "isotropic scale. The paper takes 50 men and 50 women that it does not name.",
+    "subjects. The shapes of a subject's first 40 views are averaged with their expression; aligned by landmarks, then "
+    "by ICP with isotropic scale. The paper takes 50 men and 50 women, but does not say whom.",
     tables=("facescape",),
     rows={"ours": "mean_mm"},
     read_subjects=read_subjects,

@@ -23,7 +23,7 @@ from renderers.io.atomic_file import written_atomically
 from renderers.io.cache import cache_dir
 
 FIT_VERSION = 3
-"""Raise it with every change of the fitter that changes its answers: older fits are then made anew."""
+"""Raise this with every change of the fitter that changes its answers, so that older fits are made anew."""
 
 
 def fitted_coefficients(
@@ -31,14 +31,14 @@ def fitted_coefficients(
 ) -> Tensor:
     """(B, L) coefficients of B clean photographs, in the face model's layout, on the CPU.
 
-    No network takes part, and the photographs are fitted at the size they were prepared at, so that the truth is the
-    same for every checkpoint. A face that was fitted before is read from the user's cache.
+    No network is used, and the photographs are fitted in the size of the prepared folder, so that the truth is the same
+    for every checkpoint. Fits are kept in the user's cache.
 
     Args:
         face_model: the decoder; the fit runs on its device.
         root: the prepared folder.
-        index: what it holds.
-        faces: those to fit.
+        index: of the folder.
+        faces: the faces to fit.
 
     Raises:
         UserError: a photograph's file is missing or damaged.
@@ -62,7 +62,7 @@ def fitted_coefficients(
 
 
 def faces_to_fit(face_model: MorphableModel, root: Path, faces: Sequence[PreparedFace]) -> int:
-    """How many of these faces no evaluation has fitted before.
+    """The number of these faces that no evaluation has fitted before.
 
     Raises:
         UserError: a photograph's file is missing or damaged.
@@ -72,7 +72,7 @@ def faces_to_fit(face_model: MorphableModel, root: Path, faces: Sequence[Prepare
 
 
 def _path(face_model: MorphableModel, root: Path, face: PreparedFace) -> Path:
-    """Where a face's fit is kept; the name changes with anything that changes it."""
+    """The file of a face's fit. Its name changes with all that the fit depends on."""
     settings = fit_settings(face_model, face.contour)
     digest = hashlib.sha256()
     known = {"version": FIT_VERSION, "face_model": face_model.fingerprint(), "settings": asdict(settings)}
@@ -83,7 +83,7 @@ def _path(face_model: MorphableModel, root: Path, face: PreparedFace) -> Path:
 
 
 def _read(path: Path, length: int) -> Tensor | None:
-    """A stored fit, or None where there is none or it is not whole."""
+    """A stored fit; None if there is none or it is damaged."""
     try:
         with np.load(path, allow_pickle=False) as stored:
             vector = torch.from_numpy(stored["coefficients"])

@@ -12,8 +12,8 @@ RULE = ScanRule("point", scale=True, radius=95.0)
 BENCHMARK = ScanBenchmark(
     title="FRGC v2",
     caption="Mean distance from the predicted skin's vertices to the nearest points of the scan's triangles, "
-    "over the scans. The scan is cut to 95 mm round its nose tip; landmarks, then ICP with isotropic scale, of which "
-    "the paper does not speak. It draws 1,335 of 4,007 scans at random and does not name them.",
+    "over the scans. The scan is cut to 95 mm round its nose tip; aligned by landmarks, then by ICP with isotropic "
+    "scale. The paper does not mention a scale. It draws 1,335 of 4,007 scans at random and does not say which.",
     tables=("frgc",),
     rows={"ours": "mean_mm"},
     read_subjects=read_subjects,

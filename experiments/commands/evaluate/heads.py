@@ -1,4 +1,4 @@
-"""Held-out synthetic heads, whose truth is exact: the shipped network or a checkpoint, by yaw and by skin tone."""
+"""Errors of the shipped network or a checkpoint on held-out synthetic heads with exact truth, by yaw and skin tone."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from renderers.io.errors import UserError
 SETTINGS = SceneSettings(views=1, light_change=0.3, heads=HeadSettings(zoom=(0.72, 0.95)))  # the recipe's
 YAWS = {0: 20, 20: 40, 40: 60, 60: 90}  # degrees, from and to, of the groups
 ALL = "all"
-BATCH = 32  # heads that one draw of the camera's effects is for: figures depend on it
+BATCH = 32  # heads drawn at once; the camera's effects, and so the figures, depend on it
 COLUMNS = {
     "NME": "nme",
     "yaw": "yaw_error_deg",
@@ -98,7 +98,7 @@ def _shipped() -> DenseFace:
 
 
 def _truth(network: FaceModule, batch: FaceBatch) -> Coefficients:
-    """The heads as the default camera sees them, which is the one that networks answer for."""
+    """The heads' coefficients under the default camera, for which networks answer."""
     assert batch.truth is not None
     given = network.regressor.layout.split(batch.truth.coefficients)
     return seen_by_default_camera(given, batch.intrinsics, batch.size[1])
@@ -106,7 +106,7 @@ def _truth(network: FaceModule, batch: FaceBatch) -> Coefficients:
 
 @torch.no_grad()
 def _errors(network: FaceModule, batch: FaceBatch, truth: Coefficients, answer: Reconstruction) -> dict[str, Tensor]:
-    """Metric -> (B,); shapes are without expression."""
+    """Metric -> (B,). Shapes are compared without expression."""
     found, model = answer.coefficients, network.face_model
     still = torch.zeros_like(truth.expression)
     true = model.shape(truth.identity, still)
@@ -133,7 +133,7 @@ def _groups(truth: Coefficients) -> list[set[str]]:
 
 
 def _order(name: str) -> tuple[int, int]:
-    """All first, then by yaw, then by tone."""
+    """The key by which sets are sorted: all first, then by yaw, then by tone."""
     kinds = (ALL, "yaw", "tone")
     words = name.split()
     return kinds.index(words[0]), int(words[1]) if len(words) > 1 else 0
@@ -141,13 +141,13 @@ def _order(name: str) -> tuple[int, int]:
 
 @torch.no_grad()
 def _openings(network: FaceModule, faces: Coefficients) -> Tensor:
-    """(B, 3): the aspect ratios of eyes and mouth, without a pose."""
+    """(B, 3): the aspect ratios of eyes and mouth on the model, where the pose does not matter."""
     model = network.face_model
     return aspect_ratios(model.landmarks(model.shape(faces.identity, faces.expression)))
 
 
 def _correlations(openings: Tensor) -> dict[str, float]:
-    """Of true and found (2, N, 3) aspect ratios, both eyes taken together."""
+    """Correlations of true with found aspect ratios (2, N, 3); both eyes count as one set."""
     return {
         f"{name}_opening_correlation": float(torch.corrcoef(openings[..., columns].flatten(1))[0, 1])
         for name, columns in OPENINGS.items()
@@ -161,8 +161,8 @@ def table(evaluation: Evaluation) -> Table:
         box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, caption_justify="left",
         title=f"{evaluation.subjects} synthetic heads that training never saw",
         caption="NME of the 68 landmarks, %; yaw, degrees; shape: RMSE of the neutral face after a similarity, mm, and "
-        "the mean face's beside it; size, %. Correlation with the truth of how far the eyes are open: "
-        f"{pooled['eyes_opening_correlation']:.2f}, the mouth: {pooled['mouth_opening_correlation']:.2f}.",
+        "the mean face's beside it; size, %. The opening of the eyes correlates with the true one by "
+        f"{pooled['eyes_opening_correlation']:.2f}, that of the mouth by {pooled['mouth_opening_correlation']:.2f}.",
     )  # fmt: skip
     view.add_column("", no_wrap=True)
     for column in ("heads", *COLUMNS):

@@ -11,10 +11,10 @@ from losses.metrics.scan import ScanRule, prediction_errors
 RULE = ScanRule("plane", scale=True, radius=95.0)
 BENCHMARK = ScanBenchmark(
     title="MICC Florence",
-    caption="From the predicted skin's vertices to the scan's nearest triangles' planes, over the subjects: RMSE "
-    "below MGCNet's rows, mean distance below Specular's. The shapes of a clip's frames are averaged without "
-    "expression; the scan is cut to 95 mm round its nose tip; landmarks, then ICP with a scale for each mesh. The "
-    "papers cut and choose frames by hand and in ways of their own: there is no single protocol.",
+    caption="Distances from the predicted skin's vertices to the planes of the scan's nearest triangles, over the "
+    "subjects: compare RMSE with MGCNet's rows, the mean distance with Specular's. The shapes of a clip's frames are "
+    "averaged without expression; the scan is cut to 95 mm round its nose tip; aligned by landmarks, then by ICP with "
+    "a scale for each mesh. The papers cut scans and choose frames by hand: there is no common protocol.",
     tables=("micc", "micc mean"),
     rows={"ours, RMSE": "rmse_mm", "ours, mean": "mean_mm"},
     read_subjects=read_subjects,

@@ -21,14 +21,14 @@ from losses.metrics import PooledDistances
 from losses.metrics.scan import NOW_LANDMARKS, PredictedFace, now_errors
 from renderers.io.errors import reason
 
-PREDICTIONS = "predictions"  # the folder that is handed in to the benchmark
+PREDICTIONS = "predictions"  # the folder to submit to the benchmark
 CURVE_LIMIT, CURVE_STEP = 7.0, 10  # millimetres, and thousandths of one between the curve's points
 BENCHMARK = ScanBenchmark(
     title="NoW",
-    caption="From the scan's vertices round the face to the predicted triangles, pooled over all photographs: seven "
-    "landmarks, then turn, shift and scale that make the squared distances least. The expression is taken away, as the "
-    "scans are neutral. The paper's rows are of the validation set, as ours; the challenge's of the test set, whose "
-    "scans its owner keeps.",
+    caption="Distances from the scan's vertices round the face to the predicted triangles, pooled over all "
+    "photographs; aligned by seven landmarks, then by the rotation, shift and scale that minimise squared distances. "
+    "Shapes are without expression, because the scans are neutral. The paper's rows and ours are of the validation "
+    "set. The challenge's are of the test set, whose scans are not public.",
     tables=("now", "now test"),
     rows={},
     read_subjects=read_subjects,
@@ -42,7 +42,7 @@ BENCHMARK = ScanBenchmark(
 def evaluate(module: FaceModule, request: Request, tell: Callable[[str], None]) -> Evaluation:
     """Predict, export, measure; see `experiments.commands.evaluate.command.Suite`.
 
-    With `request.output`, the predictions are left there in the layout that the benchmark's owner takes.
+    If there is a `request.output`, the predictions are written there in the benchmark's own layout.
     """
     predictor, measured = Predictor(ready(module)), Measured()
     pooled: dict[str, PooledDistances] = {}
@@ -73,7 +73,7 @@ def _curve(name: str, distances: PooledDistances) -> CumulativeCurve:
 
 
 def export_prediction(face: PredictedFace, path: Path) -> None:
-    """Write PATH.obj (millimetres, no vertex colours: the owner's loader refuses them) and PATH.txt, 7 landmarks."""
+    """Write PATH.obj in millimetres and PATH.txt, 7 landmarks. The owner's loader refuses vertex colours."""
     lines = [f"v {x:.5f} {y:.5f} {z:.5f}" for x, y, z in face.vertices]
     lines += [f"f {a} {b} {c}" for a, b, c in face.faces + 1]
     write_text(path.with_name(f"{path.name}.obj"), "\n".join(lines) + "\n")

@@ -1,4 +1,4 @@
-"""Pictures of a benchmark's outcome: cumulative curves, and the worst, middle and best faces."""
+"""Pictures of a benchmark's results: cumulative curves, and the worst, middle and best faces."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from torch import Tensor
 COLORS = ("#1f5fa8", "#d2691e", "#2e8b57", "#8b3a62", "#6b6b6b", "#b8860b")
 WIDTH, HEIGHT = 720, 480
 LEFT, RIGHT, TOP, BOTTOM = 64, 24, 24, 52  # margins in pixels
-DENSITY = 2  # drawn so much larger and then shrunk, for smooth lines
-SMALLEST_LABELLED = 96  # pixels; smaller pictures are enlarged before a line of text goes on them
+DENSITY = 2  # pictures are drawn larger by this factor and then shrunk, for smooth lines
+SMALLEST_LABELLED = 96  # pixels; smaller pictures are enlarged before text is written on them
 
 
 @dataclass(frozen=True, eq=False)
 class CumulativeCurve:
-    """Which share of errors lies below each value.
+    """The share of errors below each value.
 
     Attributes:
         name: in the legend.
-        unit: of the errors, with what they are; the same for all curves of a picture.
+        unit: name and unit of the errors, the same for all curves of a picture.
         values: (N,) rising.
         share: (N,) in [0, 1].
     """
@@ -35,7 +35,7 @@ class CumulativeCurve:
 
 
 def cumulative_curve(name: str, unit: str, errors: Sequence[float]) -> CumulativeCurve:
-    """The curve of some errors, to a little beyond the largest."""
+    """The curve of some errors, up to slightly more than the largest."""
     rising = np.sort(np.asarray(errors, dtype=np.float64))
     steps = np.arange(1, len(rising) + 1) / len(rising)
     values = np.concatenate([[0.0], np.repeat(rising, 2), [1.02 * rising[-1]]])
@@ -44,7 +44,7 @@ def cumulative_curve(name: str, unit: str, errors: Sequence[float]) -> Cumulativ
 
 
 def draw_curves(curves: Sequence[CumulativeCurve]) -> Image.Image:
-    """One picture of at least one curve, percent over the errors' unit, with a legend."""
+    """One picture of all curves, at least one, with a legend; percent upwards, errors to the right."""
     right = max(float(curve.values[-1]) for curve in curves) or 1.0
     size = (WIDTH * DENSITY, HEIGHT * DENSITY)
     picture = Image.new("RGB", size, "white")

@@ -1,4 +1,4 @@
-"""What a checkpoint makes of photographs: aligned crops, coefficients, pictures, and shapes in millimetres."""
+"""A checkpoint's predictions from photographs: aligned crops, coefficients, pictures, and shapes in millimetres."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from renderers.face_renderer import Rendering
 from renderers.io.errors import UserError
 from renderers.units import MILLIMETRES
 
-HIDDEN = ("inner_mouth", "eyes")  # regions that scanners see nothing of, or badly: the mouth's bag, the eyeballs
+HIDDEN = ("inner_mouth", "eyes")  # regions that scanners do not see, or see badly
 NONE = torch.zeros(0, dtype=torch.long)
 
 
@@ -30,8 +30,8 @@ class Crop:
     """A photograph's face as the network sees it.
 
     Attributes:
-        image: (3, S, S) in [0, 1], S pixels being the size the network was trained at.
-        alignment: photograph <-> that crop.
+        image: (3, S, S) in [0, 1], where S is the size at which the network was trained.
+        alignment: photograph <-> crop.
     """
 
     image: Tensor
@@ -51,7 +51,7 @@ class Predictor:
 
     @cached_property
     def detector(self) -> LandmarkDetector:
-        """What finds faces where nobody says where they are."""
+        """Finds faces in photographs without landmarks."""
         return best_detector()
 
     @property
@@ -75,7 +75,7 @@ class Predictor:
         return Crop(pixels.permute(2, 0, 1).float() / 255, alignment)
 
     def find(self, path: Path) -> Crop:
-        """The largest face of a photograph, of those whose landmarks are sure where there are any.
+        """The largest face of a photograph whose landmarks are sure; if there is none, the largest face.
 
         Raises:
             UserError: a file that is no photograph, or one without a face.
@@ -100,7 +100,7 @@ class Predictor:
 
         Args:
             images: of one person.
-            neutral: whether the expression is taken away, for a scan of a neutral face.
+            neutral: whether the expression is left out, for a scan of a neutral face.
             batch_size: crops at a time.
         """
         model = self.module.face_model
@@ -113,10 +113,10 @@ class Predictor:
 
 
 def predicted_face(face_model: MorphableModel, shape: Tensor) -> PredictedFace:
-    """A shape as the benchmarks' measures take it.
+    """A shape in the form that the benchmarks' measures take.
 
     Args:
-        face_model: whose shape it is.
+        face_model: the model of the shape.
         shape: (V, 3) or (1, V, 3) decimetres.
     """
     hidden = [region.cpu() for name, region in face_model.regions.items() if name in HIDDEN]
@@ -129,5 +129,5 @@ def predicted_face(face_model: MorphableModel, shape: Tensor) -> PredictedFace:
 
 
 def ready(module: FaceModule) -> FaceModule:
-    """The module in eval mode, on the GPU where there is one."""
+    """The module in eval mode, on the GPU if there is one."""
     return module.eval().to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))

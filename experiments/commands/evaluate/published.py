@@ -1,4 +1,4 @@
-"""Tables of a benchmark: ours above, and what the papers published below."""
+"""Tables of a benchmark: our figures above, and the papers' published ones below."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rich.table import Table
 FILE = Path(__file__).with_name("published.json")
 
 Figure = tuple[float, ...]
-"""A mean, or a mean and its standard deviation; empty where there is none."""
+"""A mean, or a mean and a standard deviation; empty if there is none."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class PublishedRow:
 
 @dataclass(frozen=True)
 class PublishedTable:
-    """What the papers published for one benchmark."""
+    """The papers' figures for one benchmark."""
 
     columns: tuple[str, ...]
     rows: tuple[PublishedRow, ...]
@@ -69,11 +69,11 @@ def benchmark_table(
     names: Sequence[str],
     digits: int = 2,
 ) -> Table:
-    """A benchmark's table, the published rows under the table that they are from; 80 columns are enough.
+    """A benchmark's table, with published rows grouped by the paper's table; it fits into 80 columns.
 
     Args:
-        title: what was measured.
-        caption: how, and what keeps the figures apart.
+        title: of the table.
+        caption: how the figures were measured, and how the papers' differ.
         ours: our rows -> column -> figure. Columns that no paper has come last.
         names: of the published tables below them.
         digits: after the point.
@@ -100,7 +100,7 @@ def benchmark_table(
 
 
 def written(figure: Figure, digits: int) -> str:
-    """A mean, or mean ± deviation, with one more digit below 1, as similarities need it."""
+    """A mean, or mean ± deviation. Figures below 1, such as similarities, get one digit more."""
     if not figure:
         return "-"
     digits += abs(figure[0]) < 1

@@ -18,20 +18,20 @@ from experiments.training.run_folder import write_json, write_text
 from renderers.io.atomic_file import written_atomically
 
 SHOWN = 6  # subjects in the picture
-EVERYONE = sys.maxsize  # of `Request.subjects`: all that there are
+EVERYONE = sys.maxsize  # for `Request.subjects`: no limit
 
 
 @dataclass(frozen=True)
 class Request:
-    """What to evaluate on.
+    """The task of a suite.
 
     Attributes:
-        checkpoint: the file the network came from; None where a suite measures no network.
-        data: a folder of prepared photographs, or a benchmark's own; synthetic faces where absent.
-        subjects: how many faces at most.
-        seed: of the faces, where they are synthetic, and of what is done to them.
+        checkpoint: file of the network; None if the suite measures no checkpoint.
+        data: a folder of prepared photographs, or a benchmark's own; None means synthetic faces.
+        subjects: number of faces at most.
+        seed: of synthetic faces, and of corruptions.
         batch_size: faces at a time; no figure depends on it.
-        output: where a suite writes what is handed in to a benchmark, beside the results.
+        output: folder for files to submit to a benchmark.
     """
 
     checkpoint: Path | None
@@ -44,14 +44,14 @@ class Request:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a suite found.
+    """The results of a suite.
 
     Attributes:
-        truth: what the network was measured against.
+        truth: kind of truth with which the network was compared.
         sets: set -> metric -> one value per subject.
         panels: name -> (at most `SHOWN`, 3, H, W) pictures, the columns of `evaluation.png`.
-        names: set -> the subjects' names, where they have some; in the order of the values.
-        pooled: set -> metric -> one value for all of a set, or of several, where that is no mean over subjects.
+        names: set -> the subjects' names in the order of the values, if they have names.
+        pooled: set -> metric -> one value for the whole set, if that is not a mean over subjects.
         curves: of `curve.png`.
         left_out: subject -> why it was not measured.
     """
@@ -66,16 +66,16 @@ class Evaluation:
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many faces each set holds."""
+        """The number of faces in each set."""
         return {name: len(next(iter(metrics.values()))) for name, metrics in self.sets.items()}
 
     @property
     def subjects(self) -> int:
-        """How many faces the largest set holds."""
+        """The number of faces in the largest set."""
         return max(self.counts.values(), default=0)
 
     def summary(self) -> dict[str, dict[str, dict[str, float]]]:
-        """set -> metric -> mean and standard deviation over the subjects; of a single subject the latter is 0."""
+        """set -> metric -> mean and standard deviation over the subjects; the latter is 0 for a single subject."""
         return {
             name: {
                 metric: {
@@ -89,10 +89,11 @@ class Evaluation:
 
 
 def write_results(output: Path, suite: str, checkpoint: Path | None, evaluation: Evaluation) -> list[Path]:
-    """Writes the results, each file whole or not at all; returns their paths.
+    """Write the results, each file whole or not at all, and return the files' paths.
 
-    `evaluation.json`, `.csv` (a line a set and metric) and, where there are pictures, `.png`; where subjects have
-    names `subjects.csv` (a line a subject and metric); where there are curves `curve.png`.
+    There are `evaluation.json` and `evaluation.csv` (a line for each set and metric); `evaluation.png`, if there are
+    pictures; `subjects.csv` (a line for each subject and metric), if subjects have names; and `curve.png`, if there are
+    curves.
     """
     from experiments.training.callbacks import panel_grid
 
@@ -125,7 +126,7 @@ def write_results(output: Path, suite: str, checkpoint: Path | None, evaluation:
 
 
 def _csv(evaluation: Evaluation) -> str:
-    """One line a set and metric; pooled ones have no deviation over subjects."""
+    """A line for each set and metric. Pooled figures have no deviation over subjects."""
     rows: list[list[object]] = [["set", "metric", "mean", "std", "subjects"]]
     for name, metrics in evaluation.summary().items():
         count = evaluation.counts[name]
@@ -136,7 +137,7 @@ def _csv(evaluation: Evaluation) -> str:
 
 
 def _subjects_csv(evaluation: Evaluation) -> str:
-    """One line a subject and metric."""
+    """A line for each subject and metric."""
     rows: list[list[object]] = [["set", "subject", "metric", "value"]]
     for name, metrics in evaluation.sets.items():
         for metric, values in metrics.items():

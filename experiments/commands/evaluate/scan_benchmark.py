@@ -1,4 +1,4 @@
-"""What the benchmarks with scans share: predict, measure, pick the pictures. Each of them is one `ScanBenchmark`."""
+"""The common part of the benchmarks with scans, each of which is a `ScanBenchmark`: predict, measure, show."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from renderers.landmarks68 import LANDMARKS
 
 KNOWN_LANDMARKS = (len(NOW_LANDMARKS), len(INNER_LANDMARKS), LANDMARKS)
 ALL = "all"
-LISTED = 5  # subjects without a figure that are told of on the screen
-METRICS = {"mean_mm": "mean", "rmse_mm": "rmse", "median_mm": "median"}  # metric: what of `ScanErrors`
+LISTED = 5  # left-out subjects that are printed; all are in `evaluation.json`
+METRICS = {"mean_mm": "mean", "rmse_mm": "rmse", "median_mm": "median"}  # metric: attribute of `ScanErrors`
 
 
 @dataclass
 class Measured:
-    """What one pass over the subjects gathers.
+    """The results of one pass over the subjects.
 
     Attributes:
         sets: set -> metric -> one value per subject.
@@ -58,7 +58,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class ScanBenchmark:
-    """A data set of photographs and scans, and the protocol that it is measured by: a `Suite`.
+    """A data set of photographs and scans with its protocol, as a `Suite`.
 
     Attributes:
         title: of the table.
@@ -66,12 +66,12 @@ class ScanBenchmark:
         tables: of `published.json`.
         rows: our rows of the table -> the metric that they show.
         read_subjects: the data set's reader.
-        measure: a prediction against a scan.
-        neutral: whether the scans show neutral faces, so that the predicted expression is taken away.
-        column: the table's column that all subjects count for, whatever their group; None gives each group its own.
-        each_image: whether every photograph is a subject of its own; otherwise a subject's predictions are averaged.
-        views: how many of a subject's photographs are used, the first ones.
-        headline: the metric that picks the pictures.
+        measure: compares a prediction with a scan.
+        neutral: whether the scans show neutral faces. Then the predicted expression is left out.
+        column: the one column of the table that all groups share; None gives each group its own.
+        each_image: whether every photograph is a subject of its own; else a subject's predictions are averaged.
+        views: number of a subject's first photographs that are used; None means all.
+        headline: the metric by which the worst, middle and best subjects are chosen for the pictures.
     """
 
     title: str
@@ -92,16 +92,16 @@ class ScanBenchmark:
         for group, name, face, scan in self.predictions(predictor, request, measured):
             try:
                 measured.add(group, name, self.measure(face, scan))
-            except Exception as error:  # one scan must not cost all others
+            except Exception as error:  # one failing scan must not end the evaluation
                 measured.left_out[name] = reason(error)
         return self.evaluation(predictor, measured, tell)
 
     def predictions(
         self, predictor: Predictor, request: Request, measured: Measured
     ) -> Iterator[tuple[str, str, PredictedFace, ScannedFace]]:
-        """(group, name, predicted face, scan) of every subject that has all of it, under a progress bar.
+        """(group, name, predicted face, scan) of every subject that can be measured, with a progress bar.
 
-        What cannot be read or found is noted in `measured.left_out`, and what is used in `measured.images`.
+        Other subjects are noted in `measured.left_out`, and the photographs that are used in `measured.images`.
 
         Raises:
             UserError: no folder was given, or it is no copy of the data set.
@@ -121,7 +121,7 @@ class ScanBenchmark:
                 bar.advance(task)
 
     def subjects(self, request: Request) -> list[ScanSubject]:
-        """What the request asks for.
+        """The subjects of a request.
 
         Raises:
             UserError: no folder was given, or it is no copy of the data set.
@@ -156,7 +156,7 @@ class ScanBenchmark:
         return predictor.mean_face(torch.stack([crop.image for crop in crops]), self.neutral, batch_size)
 
     def _group(self, subject: ScanSubject) -> str:
-        """As the papers' tables call it: the owner's number before an expression's name goes."""
+        """The group's name in the papers' tables, without the owner's number before an expression's name."""
         if self.column is not None:
             return ALL
         return re.sub(r"^\d+_", "", subject.group).replace("_", " ")
@@ -169,7 +169,7 @@ class ScanBenchmark:
         pooled: Mapping[str, Mapping[str, float]] | None = None,
         curves: Sequence[CumulativeCurve] = (),
     ) -> Evaluation:
-        """What was measured, with its pictures.
+        """The results with their pictures.
 
         Raises:
             UserError: nothing could be measured.
@@ -186,7 +186,7 @@ class ScanBenchmark:
         )
 
     def panels(self, predictor: Predictor, measured: Measured) -> dict[str, Tensor]:
-        """The worst, the middle and the best subject of all groups, by the headline."""
+        """Pictures of the worst, the middle and the best subject of all groups by the headline."""
         errors = [value for metrics in measured.sets.values() for value in metrics[self.headline]]
         names = [name for group in measured.sets for name in measured.names[group]]
         chosen = [
@@ -215,22 +215,22 @@ def subject_name(subject: ScanSubject, each_image: bool) -> str:
 
 
 class DetectorOwner(Protocol):
-    """Has a landmark detector, which it may load when it is first asked for."""
+    """An object with a landmark detector, which may be loaded on first use."""
 
     @property
     def detector(self) -> LandmarkDetector: ...
 
 
 class ScanReader:
-    """Scans with landmarks: the owner's, or those found in a picture of the scan where these are of another kind.
+    """Reads scans with landmarks: the owner's, or, without known ones, those found in a picture of the scan.
 
     Args:
-        owner: whose detector looks at scans.
+        owner: its detector looks at pictures of scans.
     """
 
     def __init__(self, owner: DetectorOwner) -> None:
         self.owner = owner
-        self._last: tuple[Path, ScannedFace] | None = None  # a person's photographs follow each other
+        self._last: tuple[Path, ScannedFace] | None = None  # consecutive subjects often have the same scan
 
     def read(self, subject: ScanSubject) -> ScannedFace:
         """A subject's scan.
@@ -256,7 +256,7 @@ class ScanReader:
 
 
 def overlay_panels(predictor: Predictor, chosen: Sequence[tuple[str, Crop]]) -> dict[str, Tensor]:
-    """Photograph, overlay and shape of some faces, the photograph with a line of text."""
+    """Photograph, overlay and shape of some faces. The text is written on the photograph."""
     images = torch.stack([crop.image for _, crop in chosen])
     panels = face_panels(images.to(predictor.device), predictor.draw(images))
     columns: dict[str, Tensor] = {}
@@ -267,7 +267,7 @@ def overlay_panels(predictor: Predictor, chosen: Sequence[tuple[str, Crop]]) -> 
 
 
 def tell_left_out(left_out: Mapping[str, str], tell: Callable[[str], None]) -> None:
-    """A few lines about what was not measured."""
+    """Print a few lines about the subjects that were not measured."""
     if left_out:
         tell(f"left out {len(left_out)}, listed in evaluation.json:")
         for name, reason in list(left_out.items())[:LISTED]:

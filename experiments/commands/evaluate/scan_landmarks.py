@@ -1,4 +1,4 @@
-"""The landmarks of a scan that comes without any: found in a picture of it and lifted back onto its surface."""
+"""Finds landmarks of a scan in a picture of it, and lifts them back onto the scan's surface."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from renderers.raster.interpolation import interpolate
 from renderers.vertex_normals import VertexNormals
 
 SIZE = 512  # pixels of the picture
-FILL = 0.85  # of the picture that the scan takes
-AWAY = 100.0  # picture sides between camera and scan: so far that its rays are as good as parallel
+FILL = 0.85  # of the picture's side that the scan takes up
+AWAY = 100.0  # picture sides between camera and scan, far enough for nearly parallel rays
 LIGHTS = (((-0.35, 0.5, 0.8), 0.75), ((0.6, 0.1, 0.6), 0.25))  # directions and strengths
 AMBIENT = 0.1
-HOLE_PIXELS, HOLE_DEPTH = 9, 0.06  # how near the surface before a hole lies, and how far before: a share of the scan
+HOLE_PIXELS, HOLE_DEPTH = 9, 0.06  # a pixel that is deeper than its neighbourhood by this share of the scan is a hole
 
 
 def find_scan_landmarks(vertices: np.ndarray, faces: np.ndarray, detector: LandmarkDetector) -> np.ndarray:
-    """The 51 inner iBUG points of a scan, which looks towards +z with y up: the nearest surface at each point's pixel.
+    """The 51 inner iBUG points of a scan that looks towards +z with y up, on the surface seen at each point's pixel.
 
     Args:
         vertices: (V, 3).
         faces: (F, 3).
-        detector: looks at a grey picture of the scan.
+        detector: finds the face in a grey picture of the scan.
 
     Returns:
         (51, 3) in the scan's frame and unit.
@@ -53,7 +53,7 @@ def find_scan_landmarks(vertices: np.ndarray, faces: np.ndarray, detector: Landm
     points = max(found, key=lambda face: face.area).landmarks[list(INNER_LANDMARKS)]
     heights = torch.from_numpy(vertices[:, 2:]).float()[None]
     height = torch.where(seen, interpolate(fragments, triangles, heights)[0, 0], float(low[2])).numpy()
-    # A pixel between parted lips sees the back of the mouth, far behind all about it.
+    # A pixel between parted lips sees the back of the mouth, far behind the pixels around it.
     hole = maximum_filter(height, HOLE_PIXELS) - height > HOLE_DEPTH * extent
     rows = _nearest_pixels(points, seen.numpy() & ~hole)
     corners = faces[fragments.pix_to_face[0].numpy()[rows]]
@@ -62,7 +62,7 @@ def find_scan_landmarks(vertices: np.ndarray, faces: np.ndarray, detector: Landm
 
 
 def _shades(vertices: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
-    """(1, V, 1) grey under two lamps, the same from both sides, as a scan's triangles may face either way."""
+    """(1, V, 1) grey under two lamps, alike on both sides, because a scan's triangles may face either way."""
     normals = VertexNormals(faces, vertices.shape[1])(vertices)
     normals = torch.where(normals[..., 2:] < 0, -normals, normals)
     total = torch.full_like(normals[..., :1], AMBIENT)

@@ -1,4 +1,4 @@
-"""Shape against people's own scans: the mean face, the fit, networks with and without it, several photographs."""
+"""Compares shapes with people's own scans: the mean face, the fit, networks with and without it, several views."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ COLUMNS = {
     "pose": "pose_error_deg",
     "s": "seconds",
 }  # of the printed table, behind those of NoW
-TOUCHING = 2.0  # millimetres from the bent mesh to the part of a scan that it stands for
+TOUCHING = 2.0  # millimetres; the part of a scan within this distance of the bent mesh is measured
 Solve = Callable[[AlignedFace], FitResult]
 
 
@@ -63,7 +63,7 @@ class View:
     Attributes:
         image: its file.
         face: as the fitter sees it.
-        target: (1, 68, 2) the points that its landmarks are held against, pixels of the crop.
+        target: (1, 68, 2) points with which its landmarks are compared, pixels of the crop.
     """
 
     image: Path
@@ -73,14 +73,14 @@ class View:
 
 @dataclass(frozen=True)
 class Truth:
-    """What is known of a person.
+    """A person's scan, prepared for comparison.
 
     Attributes:
         scan: in millimetres.
-        measured: of its vertices those that the bent mesh below lies on. The rest has no counterpart on a face model
-            without ears and neck, and would draw every registration to itself.
-        on_scan: the model's mesh bent onto it.
-        region: (V,) bool, the model's vertices that the non-rigid error counts.
+        measured: the vertices of the scan near which the mesh of `on_scan` lies. The others have no counterpart on a
+            face model without ears and neck, and would distort every registration.
+        on_scan: the model's mesh, bent onto the scan.
+        region: (V,) bool, the model's vertices that count in the non-rigid error.
     """
 
     scan: ScannedFace
@@ -91,12 +91,12 @@ class Truth:
 
 @dataclass
 class Found:
-    """The figures of one row, and what the table makes of them.
+    """The figures of one row of the table.
 
     Attributes:
-        names: of the subjects.
-        people: of the same.
-        figures: metric -> one value a subject.
+        names: of the subjects, which are photographs or people.
+        people: the person of each subject.
+        figures: metric -> one value for each subject.
         pooled: distances of all subjects.
     """
 
@@ -114,12 +114,12 @@ class Found:
 
 
 class Measurer:
-    """Takes people in, and gathers the figures of every row.
+    """Measures people one by one, and collects the figures of every row.
 
     Args:
         face_model: of all predictions.
-        module: a checkpoint's, where there is one.
-        people: all that are to come: a figure that one of them does not have is given for none.
+        module: a checkpoint's; None without one.
+        people: all people. Figures that cannot be measured for one of them are left out for all.
     """
 
     def __init__(self, face_model: LinearModel, module: FaceModule | None, people: Sequence[OwnPerson]) -> None:
@@ -142,13 +142,13 @@ class Measurer:
         self.panels: dict[str, list[Tensor]] = {"photograph": []}
 
     def measure(self, person: OwnPerson) -> None:
-        """All rows of one person; what cannot be read or found is noted in `left_out`."""
+        """Measure all rows of one person. Photographs and scans that cannot be read are noted in `left_out`."""
         views = list(self._views(person))
         if not views:
             return
         try:
             truth = self._truth(person) if person.scan is not None else None
-        except Exception as error:  # one scan must not cost all others
+        except Exception as error:  # one failing scan must not end the evaluation
             self.left_out[person.name] = reason(error)
             return
         for row, solve in self.solvers.items():
@@ -167,7 +167,7 @@ class Measurer:
 
     @torch.no_grad()
     def _mean(self, face: AlignedFace) -> FitResult:
-        """The mean face where the landmarks say that it is."""
+        """The mean face, in the pose that the landmarks give."""
         start = mean_coefficients(self.face_model, 1)
         start.angles, start.translation = rigid_pose(self.face_model, start, face.landmarks, face.intrinsics)
         contour = contour_table(self.face_model) if self.fitter.detector.contour else None
@@ -182,13 +182,13 @@ class Measurer:
                 target = face.landmarks
                 if marked is not None:
                     target = torch.from_numpy(face.alignment.to_crop(marked)).float()[None]
-            except Exception as error:  # a photograph that fails must not end the evaluation of the others
+            except Exception as error:  # one failing photograph must not end the evaluation
                 self.left_out[f"{person.name}/{image.name}"] = reason(error)
             else:
                 yield View(image, face, target)
 
     def _detected(self, photo: Photo, marked: np.ndarray | None) -> DetectedFace:
-        """The face that the marked points lie on; without them the largest, of sure landmarks where there are any."""
+        """The face nearest to the marked points; without these the largest face, if possible one of sure landmarks."""
         found = self.fitter.detector.detect(photo.pixels)
         if not found:
             raise UserError("no face found")
@@ -222,7 +222,7 @@ class Measurer:
     def _count(
         self, row: str, person: OwnPerson, truth: Truth | None, views: Sequence[View], result: FitResult, seconds: float
     ) -> None:
-        """The figures of one answer, which may be of several photographs."""
+        """Add the figures of one answer to its row. The answer may be of several photographs."""
         found = self.rows.setdefault(row if truth is not None else f"{row}, no scan", Found())
         targets = torch.cat([view.target for view in views])
         figures = {
@@ -255,7 +255,7 @@ class Measurer:
             found.figures.setdefault(metric, []).append(value)
 
     def _draw(self, row: str, person: OwnPerson, truth: Truth, view: View, result: FitResult) -> None:
-        """A tile of the picture: a row's error map, and before the first the photograph."""
+        """Add a row's error map to the picture, and with the first row's the photograph."""
         shown = self.panels.setdefault(row, [])
         if len(shown) == SHOWN:
             return
@@ -268,10 +268,10 @@ class Measurer:
 
 
 def pose_error(degrees: Mapping[str, float], placed: np.ndarray, true: tuple[float, float, float]) -> float:
-    """Degrees of the turn between how a predicted and a true scan stand in a photograph.
+    """Degrees between the predicted and the true rotation of a scan in its photograph.
 
-    The prediction's frame is its model's, and `placed` (3, 3) turns it into the scan's: what a model calls frontal does
-    not count.
+    `placed` (3, 3) turns the prediction's frame into the scan's, so that the model's own definition of frontal does not
+    matter.
     """
     turn = Rotation.from_euler("xyz", [degrees[name] for name in ("pitch", "yaw", "roll")], degrees=True)
     between = turn * Rotation.from_matrix(placed).inv() * Rotation.from_euler("xyz", true, degrees=True).inv()
@@ -279,7 +279,7 @@ def pose_error(degrees: Mapping[str, float], placed: np.ndarray, true: tuple[flo
 
 
 def evaluate(module: FaceModule | None, request: Request, tell: Callable[[str], None]) -> Evaluation:
-    """Measure the fit, and `module` where there is one; see `experiments.commands.evaluate.command.Suite`.
+    """Measure the fit, and `module` if there is one; see `experiments.commands.evaluate.command.Suite`.
 
     Raises:
         UserError: no folder was given or it holds no people, or none of them could be measured.
@@ -322,7 +322,7 @@ def evaluate(module: FaceModule | None, request: Request, tell: Callable[[str], 
 
 
 def pooled_figures(found: Found, baseline: Found | None, seed: int) -> dict[str, float]:
-    """NoW's three over all distances of a row, and intervals over people."""
+    """NoW's median, mean and standard deviation over all distances of a row, and intervals over people."""
     if baseline is None or "median_mm" not in found.figures:
         return {}
     figures = {f"pooled_{name}_mm": float(value) for name, value in found.pooled.compute().items()}
@@ -341,10 +341,10 @@ def table(evaluation: Evaluation) -> Table:
     view = Table(
         box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, caption_justify="left",
         title=f"Neutral shapes against scans, {evaluation.subjects} photographs, mm",
-        caption="median, mean, std: scan to mesh as NoW measures it, pooled; ratio: the people's medians over the mean "
-        "face's, 95 % by bootstrap over people; bent: RMSE of corresponding vertices after "
-        "a smooth registration; shape: RMSE of equal meshes after a similarity. NME against the marked points or the "
-        "detector's, %; pose in degrees; s: a face, detection apart.",
+        caption="median, mean, std: of the distances from scan to mesh as NoW measures them, pooled; ratio: the "
+        "people's medians over the mean face's, 95 % interval by bootstrap over people; bent: RMSE of corresponding "
+        "vertices after a smooth registration; shape: RMSE of equal meshes after a similarity; NME: against the marked "
+        "points or the detector's, %; pose: degrees; s: seconds for a face without detection.",
     )  # fmt: skip
     view.add_column("", no_wrap=True)
     for column in ("median", "mean", "std", "ratio", *COLUMNS):

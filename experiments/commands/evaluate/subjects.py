@@ -1,4 +1,4 @@
-"""The faces a network is measured on, with their truth: synthetic ones, or a user's photographs."""
+"""The faces of ROGUE's suite with their truth: synthetic ones, or a user's photographs."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class Subjects:
     """Faces that training has not seen.
 
     Attributes:
-        truth: how their coefficients are known.
-        count: how many there are.
-        batches: (batch, (B, L) true coefficients in the face model's layout), one picture a subject.
+        truth: source of their coefficients.
+        count: number of faces.
+        batches: (batch, (B, L) true coefficients in the face model's layout), one picture for each subject.
     """
 
     truth: Literal["exact", "fitted"]
@@ -63,9 +63,9 @@ def find_subjects(face_model: MorphableModel, size: int, request: Request, tell:
 
 
 def training_data(checkpoint: Path | None) -> dict[str, Any]:
-    """The arguments of the data module that a checkpoint's run was trained on, empty where its folder does not say.
+    """The arguments of the data module of a checkpoint's run; empty if the run's folder is unknown.
 
-    Of a data module that wraps another, those of the inner one.
+    If a data module wraps another, the arguments are the inner one's.
     """
     folder = None if checkpoint is None else RunFolder.of_checkpoint(checkpoint)
     try:
@@ -79,7 +79,7 @@ def training_data(checkpoint: Path | None) -> dict[str, Any]:
 
 
 def scene_settings(training: dict[str, Any]) -> SceneSettings:
-    """The scenes a network was trained on, one view of each face."""
+    """The scenes on which a network was trained, with one view of each face."""
     told = training.get("settings")
     if not isinstance(told, dict):
         return SceneSettings(views=1)
@@ -100,7 +100,7 @@ def _synthetic(face_model: MorphableModel, size: int, request: Request, settings
         seed=request.seed,
         settings=settings,
     )
-    # Here, not at the first batch: the faces may have to be drawn, under a progress bar of their own.
+    # Drawing the faces has a progress bar of its own, so it must not wait until the first batch is asked for.
     loader = data.test_dataloader()
 
     def batches() -> Iterator[tuple[FaceBatch, Tensor]]:

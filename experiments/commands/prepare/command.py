@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from datamodules.datasets.layouts import LAYOUTS, load_layout
+from experiments.commands.counting import whole_number
 from experiments.commands.prepare import face_model
 from renderers.io.errors import UserError
 
@@ -41,14 +42,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_preparation_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR2", help="the prepared folder")
-    parser.add_argument("--size", type=_size, default=224, help="side of the crops in pixels (default: 224)")
+    parser.add_argument(
+        "--size", type=whole_number(MIN_SIZE, MAX_SIZE), default=224, help="side of the crops in pixels (default: 224)"
+    )
     parser.add_argument(
         "--detector",
         choices=("auto", "dlib", "face-alignment"),
         default="auto",
         help="auto: face-alignment where its weights are at hand, else dlib (default: auto)",
     )
-    parser.add_argument("--workers", type=_workers, default=os.cpu_count() or 1, help="processes (default: one a core)")
+    parser.add_argument(
+        "--workers", type=whole_number(1, 256), default=os.cpu_count() or 1, help="processes (default: one a core)"
+    )
 
 
 def _add_dataset_arguments(kinds: argparse._SubParsersAction, name: str, line: str) -> None:
@@ -75,7 +80,11 @@ def _add_shards_arguments(kinds: argparse._SubParsersAction) -> None:
     shards.add_argument("source", type=Path, metavar="PREPARED", help="a folder that `prepare` made")
     shards.add_argument("--out", type=Path, required=True, metavar="SHARDS", help="the folder of shards")
     shards.add_argument(
-        "--samples-per-shard", type=_samples, default=1000, metavar="N", help="samples of a shard (default: 1000)"
+        "--samples-per-shard",
+        type=whole_number(FEWEST_IN_SHARD, MOST_IN_SHARD),
+        default=1000,
+        metavar="N",
+        help="samples of a shard (default: 1000)",
     )
     shards.add_argument(
         "--val-fraction",
@@ -99,10 +108,19 @@ def _add_skin_arguments(kinds: argparse._SubParsersAction) -> None:
         "synthetic faces, whose skin is known; so the classifier that comes along was made.",
     )
     skin.add_argument("source", type=Path, nargs="?", metavar="DIR", help="labelled photographs, searched recursively")
-    skin.add_argument("--synthetic", type=_synthetic, metavar="N", help="fit to N synthetic faces instead of a folder")
+    skin.add_argument(
+        "--synthetic",
+        type=whole_number(1, MOST_SYNTHETIC),
+        metavar="N",
+        help="fit to N synthetic faces instead of a folder",
+    )
     skin.add_argument("--out", type=Path, required=True, metavar="FILE.json", help="the classifier")
-    skin.add_argument("--components", type=_components, default=8, help="Gaussians a mixture (default: 8)")
-    skin.add_argument("--seed", type=_seed, default=0, help="of everything that is drawn (default: 0)")
+    skin.add_argument(
+        "--components", type=whole_number(1, MOST_COMPONENTS), default=8, help="Gaussians a mixture (default: 8)"
+    )
+    skin.add_argument(
+        "--seed", type=whole_number(0, MOST_SEED), default=0, help="of everything that is drawn (default: 0)"
+    )
     skin.set_defaults(prepare=_skin)
 
 
@@ -143,14 +161,6 @@ def _skin(args: argparse.Namespace) -> None:
     prepare_skin(args.source, args.out, args.synthetic or 0, args.components, args.seed)
 
 
-def _size(text: str) -> int:
-    return _whole(text, MIN_SIZE, MAX_SIZE)
-
-
-def _samples(text: str) -> int:
-    return _whole(text, FEWEST_IN_SHARD, MOST_IN_SHARD)
-
-
 def _fraction(text: str) -> float:
     try:
         value = float(text)
@@ -159,25 +169,3 @@ def _fraction(text: str) -> float:
     if not 0 <= value < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to below 1")
     return value
-
-
-def _workers(text: str) -> int:
-    return _whole(text, 1, 256)
-
-
-def _synthetic(text: str) -> int:
-    return _whole(text, 1, MOST_SYNTHETIC)
-
-
-def _components(text: str) -> int:
-    return _whole(text, 1, MOST_COMPONENTS)
-
-
-def _seed(text: str) -> int:
-    return _whole(text, 0, MOST_SEED)
-
-
-def _whole(text: str, low: int, high: int) -> int:
-    if not text.isdecimal() or not low <= int(text) <= high:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {low} to {high}")
-    return int(text)

@@ -1,13 +1,15 @@
-"""`python -m experiments reconstruct [IMAGE]`: photographs, or a video -> textured meshes, overlay, report."""
+"""`python -m experiments reconstruct [IMAGE]`: photographs, a video or a webcam -> textured meshes, overlay, report."""
 
 from __future__ import annotations
 
 import argparse
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from experiments.commands.counting import whole_number
 from experiments.training.stored_module import Trust, add_trust_arguments
 from lightning_modules.components.checkpoint_archive import check_checkpoint
 from renderers.io.errors import UserError
@@ -27,6 +29,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--same-person", action="store_true",
         help="all photographs show one person, who gets one shape and one texture",
     )  # fmt: skip
+    parser.add_argument(
+        "--camera", nargs="?", const="", metavar="NAME",
+        help="record what a webcam sees until Ctrl-C, then reconstruct it as a video (default: the first camera)",
+    )  # fmt: skip
     parser.add_argument("--out", type=Path, metavar="DIR", help="output folder (default: runs/reconstruct/NAME)")
     parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="a trained network, where the fit starts")
     parser.add_argument(
@@ -41,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="texels of the albedo, normal and displacement maps, of a checkpoint that finds detail (default: 512)",
     )  # fmt: skip
     parser.add_argument(
-        "--workers", type=int, default=os.cpu_count() or 1, metavar="N",
+        "--workers", type=whole_number(1), default=os.cpu_count() or 1, metavar="N",
         help="processes for a folder, each of which takes about 1 GB (default: one for each core)",
     )  # fmt: skip
     add_trust_arguments(parser)
@@ -53,12 +59,14 @@ def run(args: argparse.Namespace) -> int:
 
     Raises:
         UserError: no such file, not an image, no face, an output folder that is not ours, a checkpoint of another face
-            model.
+            model, or a camera that gives no pictures.
     """
     from experiments.commands.reconstruct.output import check_replaceable, check_results_folder
     from experiments.commands.reconstruct.photo import default_photo, open_photo
 
     images: list[Path] = args.images
+    if args.camera is not None and (images or args.same_person):
+        raise UserError("--camera: leave out the photographs and --same-person, or leave out --camera")
     for image in images:
         if not image.exists():
             raise UserError(f"{image}: no such file or folder; give IMAGE=photo.jpg or a folder of photographs")
@@ -69,14 +77,21 @@ def run(args: argparse.Namespace) -> int:
     if len(images) > 1 and not args.same_person:
         raise UserError("several photographs: add --same-person if they show one person, else give their folder")
     is_folder = bool(images) and images[0].is_dir() and not args.same_person
-    out = args.out or Path("runs") / "reconstruct" / _result_name(images, args.same_person)
+    out = args.out or Path("runs") / "reconstruct" / _result_name(args)
     check = check_results_folder if is_folder else check_replaceable
     check(out)
     for image in images:
         if image.resolve().is_relative_to(out.resolve()):
             raise UserError(f"{out}: the output folder would replace the input {image}; choose another OUT")
 
-    if args.same_person:
+    if args.camera is not None:
+        from experiments.commands.reconstruct.video.clip import reconstruct_clip
+        from experiments.commands.reconstruct.video.webcam import find_webcam, record
+
+        recording = out.with_name(f"{out.name}.mp4")
+        record(recording, find_webcam(args.camera))
+        reconstruct_clip(recording, out, _pipeline(args))
+    elif args.same_person:
         from experiments.commands.reconstruct.same_person import reconstruct_person
 
         if args.no_fit:
@@ -109,11 +124,13 @@ def _is_video(path: Path) -> bool:
     return is_video(path)
 
 
-def _result_name(images: Sequence[Path], same_person: bool) -> str:
+def _result_name(args: argparse.Namespace) -> str:
     from datamodules.preparation.file_names import printable
 
-    name = printable(images[0].resolve().stem) if images else "astronaut"
-    return f"{name}_same_person" if same_person else name
+    if args.camera is not None:
+        return time.strftime("camera_%Y%m%d_%H%M%S")
+    name = printable(args.images[0].resolve().stem) if args.images else "astronaut"
+    return f"{name}_same_person" if args.same_person else name
 
 
 def _photographs(images: Sequence[Path], out: Path) -> list[Path]:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from datamodules.preparation.skin import polygon_mask
 from experiments.commands.reconstruct.head_parts import head_parts
+from losses.aspect_ratio import aspect_ratios
 from renderers.camera import euler_to_rotation
 from renderers.coefficients import Coefficients
 from renderers.face_models.base import MorphableModel
@@ -55,15 +56,15 @@ def with_gaze(
         return coefficients
     centers, axes, radius = _eyeballs(coefficients)
     rotation = euler_to_rotation(coefficients.angles)[0].double().numpy()
-    openings = [marks[eye] for eye in EYES]
-    if all(openness(opening) < SHUT for opening in openings):
+    right_and_left = aspect_ratios(torch.from_numpy(marks)[None])[0, :2].numpy()
+    opened = right_and_left[::-1] >= SHUT
+    if not opened.any():
         return _looking(face_model, coefficients, centers, axes, axes.mean(axis=0))
     ahead = (axes @ rotation.T).mean(axis=0)
     contrast = np.zeros(len(DIRECTIONS))
-    for center, opening in zip(centers, openings, strict=True):
-        if openness(opening) >= SHUT:
-            ball = _on_picture(projection.double().numpy(), rotation, center, radius)
-            contrast += iris_contrast(picture, opening, *ball)
+    for eye in np.flatnonzero(opened):
+        ball = _on_picture(projection.double().numpy(), rotation, centers[eye], radius)
+        contrast += iris_contrast(picture, marks[EYES[eye]], *ball)
     if contrast.max() < LEAST_CONTRAST:
         return coefficients
     contrast -= (DIRECTIONS - ahead) ** 2 @ SELDOM
@@ -80,13 +81,6 @@ def _looking(
     turned = torch.from_numpy(fixation(centers[None], axes[None], target[None], names)[0]).to(coefficients.expression)
     aside = torch.tensor([name.startswith(ASIDE) for name in names])
     return replace(coefficients, expression=torch.where(aside, turned, coefficients.expression))
-
-
-def openness(opening: np.ndarray) -> float:
-    """Height over width of an eye between its lids, of its six landmarks (6, 2)."""
-    width = np.linalg.norm(opening[0] - opening[3])
-    heights = np.linalg.norm(opening[[1, 2]] - opening[[5, 4]], axis=1)
-    return float(heights.mean() / max(width, 1e-6))
 
 
 def iris_contrast(picture: np.ndarray, opening: np.ndarray, middle: np.ndarray, radius: float) -> np.ndarray:

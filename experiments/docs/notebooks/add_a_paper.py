@@ -104,8 +104,8 @@ class SmallEncoder(ImageEncoder):
 # %% [markdown]
 # ## Train it
 #
-# Lightning trains it on synthetic faces. `validation_step` is inherited, and reports what every paper reports. So few
-# faces are learned by heart, so it is validated on those it was trained on; the default runs take thousands.
+# Lightning trains it on synthetic faces. `validation_step` is inherited, and reports the same metrics for every paper.
+# A network learns so few faces by heart, so here it is validated on them; default runs have thousands of faces.
 
 # %%
 torch.manual_seed(0)

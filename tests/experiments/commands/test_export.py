@@ -48,7 +48,7 @@ def test_mistakes_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
         ([], "--onnx"),
         (["--onnx", "none.ckpt"], "none.ckpt: no such file"),
         (["--onnx", "tiny.ckpt", "--out", "a.pt"], "a.pt: give a name that ends in .onnx"),
-        (["--onnx", "tiny.ckpt", *TRUSTING], "holds a TinyModule, which regresses no faces"),
+        (["--onnx", "tiny.ckpt", *TRUSTING], "holds a TinyModule, which reconstructs no faces"),
     ):
         assert main(["export", *arguments]) == 2
         assert said in capsys.readouterr().err

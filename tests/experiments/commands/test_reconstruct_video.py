@@ -21,9 +21,11 @@ from scipy.spatial.transform import Rotation
 from skimage import data
 
 from experiments.__main__ import main
+from experiments.commands.reconstruct import command
 from experiments.commands.reconstruct.output import check_replaceable
 from experiments.commands.reconstruct.pipeline import ReconstructionPipeline
 from experiments.commands.reconstruct.video import clip as video_clip
+from experiments.commands.reconstruct.video import webcam
 from experiments.commands.reconstruct.video.clip import reconstruct_clip
 from experiments.commands.reconstruct.video.clip_file import ClipWriter, frames, is_video, look_through
 from experiments.commands.reconstruct.video.following import Follower
@@ -184,7 +186,7 @@ def test_an_interrupted_run_goes_on_and_ends_as_another(
         return real(self, frame)
 
     monkeypatch.setattr(Follower, "follow", follow)
-    with pytest.raises(KeyboardInterrupt, match=r"8 of 14 frames are finished.*run the same command to go on"):
+    with pytest.raises(KeyboardInterrupt, match=r"8 of 14 frames are finished.*reconstruct .*clip.mp4 again to go on"):
         reconstruct_clip(film, out, pipeline)
     assert not out.exists()
     followed[:] = [9]
@@ -204,6 +206,16 @@ def test_a_finished_video_is_not_made_again(
     reconstruct_clip(film, result, pipeline)
     assert "finished already" in capsys.readouterr().out
     assert (result / "video.mp4").stat().st_mtime_ns == before
+
+
+def test_a_cameras_recording_is_reconstructed_and_kept(
+    tmp_path: Path, film: Path, pipeline: ReconstructionPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webcam, "find_webcam", lambda name: webcam.Webcam(f"movie={film}", "lavfi"))
+    monkeypatch.setattr(command, "_pipeline", lambda args: pipeline)
+    assert main(["reconstruct", "--camera", "--out", str(tmp_path / "me")]) == 0
+    assert [row["status"] for row in rows_of(tmp_path / "me")].count("found") >= COUNT - 3
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["me", "me.mp4"]
 
 
 @pytest.mark.slow

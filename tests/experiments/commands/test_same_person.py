@@ -15,13 +15,20 @@ import trimesh
 from PIL import Image
 from skimage import data
 
+from datamodules.synthesis.people import HeadSettings
+from datamodules.synthesis.scenes import SceneSettings
+from datamodules.synthetic_heads import SyntheticHeads
 from experiments.__main__ import main
 from experiments.commands.reconstruct import same_person
+from experiments.commands.reconstruct.loading import load_pipeline
 from experiments.commands.reconstruct.output import check_replaceable
+from experiments.commands.reconstruct.photo import Photo
 from experiments.commands.reconstruct.pipeline import ReconstructionPipeline
 from experiments.commands.reconstruct.same_person import reconstruct_person
 from experiments.fitting.photometric_fitting import FitSettings
+from losses.encoders import DlibEncoder
 from renderers.face_models.bfm2009 import load_bfm2009
+from renderers.face_models.default.model import load_default
 from renderers.face_models.linear import LinearModel
 from renderers.io.errors import UserError
 from tests.conf.fake_bfm import write_fake_bfm
@@ -133,3 +140,28 @@ def test_too_few_and_too_many_photographs(
     assert main(["reconstruct", "--same-person", "--no-fit", one, two]) == 2
     told = capsys.readouterr().err
     assert "add --same-person" in told and "two photographs or more" in told and "leave out --no-fit" in told
+
+
+@pytest.mark.slow
+def test_most_strangers_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    """Pairs of photographs of 60 drawn people, on whom nothing was chosen, as `solve_person` compares them."""
+    settings = SceneSettings(views=3, max_yaw=30.0, heads=HeadSettings(zoom=(0.72, 0.95)))
+    people, encoder = SyntheticHeads(load_default(), "test", 60, 256, 31, settings), DlibEncoder()
+    pipeline = load_pipeline(detector="dlib")
+    features, owners = [], []
+    for index in range(len(people)):
+        for picture in people.person(index)["image"]:
+            photo = Photo("head", "head", (picture.permute(1, 2, 0) * 255).round().byte().numpy())
+            for face in pipeline.detector.detect(photo.pixels)[:1]:
+                aligned = pipeline.placed(photo, face).aligned
+                with torch.no_grad():
+                    features.append(encoder(aligned.image, aligned.landmarks)[0])
+                owners.append(index)
+    distances = torch.cdist(torch.stack(features), torch.stack(features)).numpy()
+    first, second = np.triu_indices(len(owners), 1)
+    apart, same = distances[first, second] >= same_person.DIFFERENT, np.equal(*np.array(owners)[[first, second]])
+    wrongly, missed = apart[same].mean(), 1 - apart[~same].mean()
+    with capsys.disabled():
+        print(f"\nwarned of {wrongly:.1%} of {same.sum()} pairs of one person")
+        print(f"missed {missed:.1%} of {(~same).sum()} pairs of two people")
+    assert same.sum() > 100 and wrongly < 0.2 and missed < 0.25

@@ -147,6 +147,27 @@ def test_markdown_keeps_three_digits() -> None:
     assert footer == "`python -m experiments table x` at commit abc1234."
 
 
+def test_rows_are_compared_with_the_first_by_seed() -> None:
+    """The interval of the differences -.3, -.2, -.4 by hand: -.3 -+ 4.3027 x .1 / sqrt(3)."""
+    rows = [
+        {"name": "first", "overrides": [], "paper": {}, "ours": {"val/nme": summary([3.0, 4.0, 5.0])}},
+        {"name": "second", "overrides": [], "paper": {}, "ours": {"val/nme": summary([2.7, 3.8, 4.6, 9.0, 9.0])}},
+        {"name": "third", "overrides": [], "paper": {}, "ours": {"val/nme": summary([2.7])}},
+    ]
+    first, second, third = (line[-1] for line in table.cells({"rows": rows})[1:])
+    assert (first, third) == ("4.00 ± 1.00", "2.70")
+    assert second.endswith("(-0.55 to -0.05)")
+
+
+def test_a_row_may_want_more_seeds(paper: Path) -> None:
+    spec = yaml.safe_load((paper / "table.yaml").read_text())
+    spec["rows"][1]["seeds"] = 2
+    (paper / "table.yaml").write_text(yaml.safe_dump(spec))
+    assert main(["table", str(paper), "--seeds", "1"]) == 0
+    first, second = json.loads((paper / "table.json").read_text())["rows"]
+    assert [len(row["ours"]["val/color_error"]["seeds"]) for row in (first, second)] == [1, 2]
+
+
 def test_only_the_marked_block_changes(tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
     replace_block(readme, "table:x", "new")

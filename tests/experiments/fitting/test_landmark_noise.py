@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from datamodules.synthesis.landmark_noise import MIRROR, LandmarkNoise, measured_noise, noise_of, upright
 from experiments.fitting import landmark_noise
 from experiments.fitting.landmark_fitting import ROBUST_SCALE, LandmarkProblem, SecondOpinion, fit_landmarks
-from experiments.fitting.landmark_noise import MIRROR, LandmarkNoise, measured_noise, noise_of, upright
 from experiments.fitting.photometric_fitting import project_landmarks
 from renderers.camera import default_intrinsics
 from renderers.face_models.default.model import load_default

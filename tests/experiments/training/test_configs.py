@@ -178,7 +178,7 @@ def test_specular_default(elsewhere: Path) -> None:
     metrics = json.loads((folder / "metrics.json").read_text())
     for name in (
         "nme", "psnr", "color_error", "point_to_plane_mm", "inner_mouth_error_mm", "specular_correlation",
-        "light_direction_error_deg", "mouth", "uniform",
+        "light_direction_error_deg", "lid_correlation", "mean_face_shape_rmse_mm", "mouth", "uniform", "lids",
     ):  # fmt: skip
         assert np.isfinite(metrics["initial"][f"val/{name}"]) and np.isfinite(metrics["final"][f"val/{name}"]), name
     assert metrics["final"]["val/loss"] != metrics["initial"]["val/loss"]

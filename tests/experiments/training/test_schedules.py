@@ -38,7 +38,7 @@ PAPER: dict[str, tuple[int, list[tuple[int, float]]]] = {
 DEFAULT: dict[str, tuple[int, list[tuple[int, float]]]] = {
     "mgcnet": (4, [(0, 2.0e-5), (2_499, 3.948e-10)]),
     "rogue": (5, [(0, 2.0e-5), (2_999, 2.742e-10)]),
-    "specular": (8, [(0, 3.0e-5), (5_349, 1.293e-10)]),
+    "specular": (8, [(0, 6.0e-5), (4_499, 3.655e-10)]),
     "finegrained": (10, [(0, 2.0e-5), (1_499, 1.097e-9), (1_500, 2.0e-5), (2_149, 5.840e-9)]),
     "self_augmentation": (12, [(0, 2.0e-5), (1_199, 1.713e-9), (1_200, 2.0e-5), (1_659, 1.166e-8)]),
 }

@@ -13,6 +13,7 @@ from experiments.training.shipped_model import ABOUT, WEIGHTS, load_default_mode
 from lightning_modules.components.backbones import ResNet
 from lightning_modules.dense_face import DenseFace, ThinResNet
 from lightning_modules.mgcnet import MGCNet
+from lightning_modules.specular import Specular
 from renderers.face_models.default.model import load_default
 from renderers.face_models.linear import LinearModel
 from renderers.io.errors import UserError
@@ -59,6 +60,17 @@ def test_a_training_starts_from_it(written: DenseFace, default_model: LinearMode
     torch.testing.assert_close(
         own.network.predict(image).points, written.network.predict(image).points, atol=5e-2, rtol=5e-3
     )
+
+
+def test_what_a_paper_regresses_beside_it_starts_as_the_paper_has_it(
+    written: DenseFace, default_model: LinearModel, tmp_path: Path
+) -> None:
+    """The lamp's six numbers stand last in the head, and begin at zero."""
+    image = torch.rand(2, 3, SIZE, SIZE)
+    paper = Specular(default_model, ThinResNet(8), SmallEncoder(), SIZE, init_weights=str(tmp_path / WEIGHTS)).eval()
+    found = paper(image)
+    torch.testing.assert_close(found.identity, written.answer(image).identity, atol=5e-3, rtol=5e-3)
+    assert len(found.extra) == 4 and all((value == 0).all() for value in found.extra.values())
 
 
 def test_a_training_of_another_network_does_not(written: DenseFace, default_model: LinearModel, tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ class FollowedPerson:
 def reconstruct_clip(path: Path, out: Path, pipeline: ReconstructionPipeline) -> None:
     """Reconstruct a video into `out`, and print where the results are.
 
-    Chunks of frames are kept in `OUT.parts` until the result is there. The same command, run again, goes on.
+    Chunks of frames are kept in `OUT.parts` until the result is there. The same video and OUT, given again, go on.
 
     Raises:
         UserError: not a video, nobody in it, a face model that is not linear, or `out` cannot be written.
@@ -132,7 +132,7 @@ class _ClipRun:
                     self._write(folder, motion, bar, task)
         except KeyboardInterrupt:
             told = f"{done} of {self.clip.count} frames are finished, in {self.parts.folder}"
-            raise KeyboardInterrupt(f"{told}; run the same command to go on") from None
+            raise KeyboardInterrupt(f"{told}; reconstruct {self.clip.path} again to go on") from None
         self.parts.remove()
         self._tell(motion, self.clip.count / (time.perf_counter() - clock))
 

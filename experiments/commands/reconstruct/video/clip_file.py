@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import mimetypes
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -102,22 +102,34 @@ def frames(path: Path) -> Iterator[Frame]:
     Raises:
         UserError: not a video, or one that is damaged; then what comes before the damage has been given.
     """
-    number, size = 0, None
-    begin = last = 0.0
     with _opened(path) as container, _told(path):
-        for decoded in container.decode(video=0):
-            if decoded.width * decoded.height > MOST_PIXELS or min(decoded.width, decoded.height) < MIN_SIDE:
-                raise UserError(f"{path}: frames of {decoded.width} x {decoded.height} pixels are not read")
-            pixels = np.rot90(decoded.to_ndarray(format="rgb24"), round(decoded.rotation / 90))
-            size = size or pixels.shape
-            if pixels.shape != size:
-                raise UserError(f"{path}: frame {number} has another size than those before")
-            time = number / 25 if decoded.time is None else float(decoded.time)
-            begin = begin if number else time
-            # Files from several sources go back in time now and then.
-            last = max(time - begin, last + 1e-3) if number else 0.0
-            yield Frame(number, last, np.ascontiguousarray(pixels))
-            number += 1
+        yield from uprighted(container.decode(video=0), str(path))
+
+
+def uprighted(decoded: Iterable[av.VideoFrame], source: str) -> Iterator[Frame]:
+    """Decoded frames as arrays, with times that begin at 0 and ascend.
+
+    Args:
+        decoded: in their order.
+        source: where they come from, for messages.
+
+    Raises:
+        UserError: frames that are too small or too large, or of another size than the first.
+    """
+    size = None
+    begin = last = 0.0
+    for number, picture in enumerate(decoded):
+        if picture.width * picture.height > MOST_PIXELS or min(picture.width, picture.height) < MIN_SIDE:
+            raise UserError(f"{source}: frames of {picture.width} x {picture.height} pixels are not read")
+        pixels = np.rot90(picture.to_ndarray(format="rgb24"), round(picture.rotation / 90))
+        size = size or pixels.shape
+        if pixels.shape != size:
+            raise UserError(f"{source}: frame {number} has another size than those before")
+        time = number / 25 if picture.time is None else float(picture.time)
+        begin = begin if number else time
+        # Files from several sources go back in time now and then.
+        last = max(time - begin, last + 1e-3) if number else 0.0
+        yield Frame(number, last, np.ascontiguousarray(pixels))
 
 
 @contextmanager
