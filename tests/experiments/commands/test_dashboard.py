@@ -48,7 +48,7 @@ def test_every_term_and_metric_has_its_panel(paper: str, workspaces: dict[str, A
     assert set(yaml.safe_load((ROOT / f"experiments/{paper}/table.yaml").read_text())["metrics"]) <= shown
     terms = lines(sent, "Terms of the loss")
     model = yaml.safe_load((ROOT / f"experiments/{paper}/default.yaml").read_text())["model"]["init_args"]
-    inside = {"both", "normals", "variation"}  # factors within a term
+    inside = {"both", "eyes", "normals", "variation"}  # factors within a term
     weighed = {
         f"fine_{name}" if part == "fine" and name in ("photometric", "identity") else name
         for part in ("weights", "coarse_weights", "coarse", "fine")

@@ -236,8 +236,11 @@ def test_rogue_tables_are_4_7_and_8() -> None:
         for row in spec.rows
     ]
     # The rows of the three tables with a tick; table 8 prints the last but one and the one before in the other order.
-    assert on == ["", "O", "N", "C", "ON", "OC", "NC", "ONC"]
-    shape = {kind: [row.paper[f"{kind} shape"] for row in spec.rows] for kind in ("rational", "delusional", "noisy")}
+    assert on[:8] == ["", "O", "N", "C", "ON", "OC", "NC", "ONC"]
+    assert all("-like" in row.name for row in spec.rows[8:])  # of the tables 1 to 3
+    shape = {
+        kind: [row.paper[f"{kind} shape"] for row in spec.rows[:8]] for kind in ("rational", "delusional", "noisy")
+    }
     assert shape == {
         "rational": [0.308, 0.253, 0.298, 0.245, 0.236, 0.052, 0.243, 0.048],
         "delusional": [0.385, 0.279, 0.359, 0.194, 0.262, 0.067, 0.183, 0.061],

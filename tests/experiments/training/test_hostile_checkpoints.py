@@ -106,7 +106,7 @@ def test_a_class_in_the_place_of_any_argument(folder: Path, paper: str) -> None:
     """In the old form and in the present one, at every place of every paper."""
     for tree in (section(paper), plan(paper)):
         for path in places(tree):
-            training = any(isinstance(key, str) and key.endswith("optimizer") for key in path)
+            training = any(isinstance(key, str) and key.endswith(("optimizer", "init_weights")) for key in path)
             for hostile in (RUNS, IMPORTS, LINEAR, describe(RUNS, ""), describe(LINEAR, "")):
                 told = put(tree, path, hostile)
                 try:
