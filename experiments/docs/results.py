@@ -5,6 +5,7 @@ python -m experiments.docs.results README.md
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -59,7 +60,7 @@ HEADLINES = {
         "robustness to occlusion",
         9,
         "posed error under occlusion, mm",
-        "val/delusional/posed_rmse_mm",
+        "val/delusional/posed_drift_mm",
         "delusional shape",
         ("none (guidance alone)", "L_O, L_N, L_C (ROGUE)"),
         digits=1,
@@ -67,11 +68,11 @@ HEADLINES = {
     "specular": Headline(
         "Specular, MM 2022",
         "highlights and a lamp",
-        11,
+        10,
         "colour error",
         "val/color_error",
         "color error",
-        ("without L_id", "all losses"),
+        ("without L_photo", "all losses"),
         digits=3,
     ),
     "finegrained": Headline(
@@ -115,7 +116,8 @@ def line(paper: str, headline: Headline, table: Mapping[str, Any]) -> str:
     shown = []
     for name in headline.rows:
         mean, half = interval(rows[name])
-        shown.append(f"{mean:.{headline.digits}f} ± {half:.{headline.digits}f}")
+        spread = f" ± {half:.{headline.digits}f}" if math.isfinite(half) else " (one seed)"
+        shown.append(f"{mean:.{headline.digits}f}{spread}")
     agree, compared = agreement(table, headline)
     title = f"[{headline.name}](experiments/{paper}/README.md)"
     figures = f"{headline.measure}: {shown[0]} → {shown[1]}"
