@@ -312,6 +312,8 @@ class SyntheticMultiView(LightningDataModule):
                 f"settings.specular: face model {face_model.name} has no specular albedo to draw highlights with; "
                 "use one that has, such as `default`, or leave the setting off"
             )
+        if settings.ggx and not settings.specular:
+            raise UserError("settings.ggx: it is the lobe of highlights; set settings.specular with it")
         if settings.detailed and not isinstance(face_model, LinearModel):
             raise UserError(f"settings: detail is painted on linear face models alone; {face_model.name} is not one")
         if settings.heads is not None and (settings.specular or settings.detailed):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from renderers.camera import REFERENCE_SIZE
-from renderers.landmarks68 import BROWS, EYES, INNER_MOUTH, LANDMARKS, LIDS, NOSE, OUTER_MOUTH
+from renderers.landmarks68 import BROWS, EYES, INNER_MOUTH, LANDMARKS, NOSE, OUTER_MOUTH
 
 STRONG = 10.0
 STRONG_EXPRESSION = 20.0
@@ -54,32 +54,3 @@ def landmark_loss(predicted: Tensor, target: Tensor, weights: Tensor, image_size
     scale = REFERENCE_SIZE / image_size
     squared = (scale * (predicted - target)).square().sum(dim=-1)
     return (weights * squared).mean(dim=-1)
-
-
-def lid_distance_loss(predicted: Tensor, target: Tensor, image_size: int) -> Tensor:
-    """The mean absolute difference of `lid_distances` between rendered and annotated eyes; ours.
-
-    An eye that is shut costs the landmark term little: its lids are a few pixels off, as any landmark is.
-
-    Args:
-        predicted: (B, 68, 2) pixels.
-        target: (B, 68, 2) pixels.
-        image_size: pixels along the image's side.
-
-    Returns:
-        (B,) pixels at 224 px.
-    """
-    difference = lid_distances(predicted) - lid_distances(target)
-    return REFERENCE_SIZE / image_size * difference.abs().mean(dim=-1)
-
-
-def lid_distances(landmarks: Tensor) -> Tensor:
-    """How far the lids are apart, two places of each eye: (B, 68, D) points -> (B, 4) of their unit.
-
-    >>> points = torch.zeros(1, 68, 2)
-    >>> points[0, 38, 1] = -3.0  # of the right eye's upper lid; the lower one lies at 40
-    >>> lid_distances(points).tolist()
-    [[0.0, 3.0, 0.0, 0.0]]
-    """
-    upper, lower = LIDS
-    return torch.linalg.vector_norm(landmarks[:, upper] - landmarks[:, lower], dim=-1)

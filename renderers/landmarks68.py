@@ -16,8 +16,6 @@ BRIDGE, NOSTRILS = slice(27, 31), slice(31, 36)
 NOSE = slice(27, 36)
 RIGHT_EYE, LEFT_EYE = slice(36, 42), slice(42, 48)
 EYES = slice(36, 48)
-LIDS = (37, 38, 43, 44), (41, 40, 47, 46)
-"""Points of the upper lids, and those of the lower ones below them; the right eye's first."""
 OUTER_MOUTH, INNER_MOUTH = slice(48, 60), slice(60, 68)
 MOUTH = slice(48, 68)
 

@@ -102,10 +102,10 @@ def sample_scene(
     own = np.stack([_sample_light(settings, generator) for _ in range(views)]).reshape(views, 27)
     turns = head_turns(torch.as_tensor(named["angles"])) if settings.light_turns else torch.eye(3).expand(views, 3, 3)
     turns = turns.double()
-    toward = dominant_aside(common[0])
-    common = turned_light(torch.as_tensor(common), turns).numpy()
-    named["illumination"] = kept * common + settings.light_change * own
+    turned = turned_light(torch.as_tensor(common), turns).numpy()
+    named["illumination"] = kept * turned + settings.light_change * own
     if settings.specular:
+        toward = dominant_aside(common[0])
         weights = named["illumination"].reshape(views, 3, 9)
         weights[..., 0] += AMBIENT
         weights *= EXPOSURE

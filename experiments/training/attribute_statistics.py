@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
+from torchmetrics.functional import pairwise_cosine_similarity
 
 from datamodules.batch import MultiViewBatch
 from datamodules.synthesis.scenes import SceneSettings
@@ -63,11 +63,6 @@ def told_apart(found: Tensor, distance: Distance) -> tuple[float, float, float]:
     return float(nearest.float().mean()), float(own.mean()), float(others)
 
 
-def cosine_distance(a: Tensor, b: Tensor) -> Tensor:
-    """(N, D) and (M, D) -> (N, M)"""
-    return 1 - F.normalize(a, dim=1) @ F.normalize(b, dim=1).T
-
-
 def main() -> None:
     """Writes the file, and prints a line for each encoder and distance."""
     model, plain = load_default(), AttributeEncoder(standardized=False)
@@ -76,16 +71,19 @@ def main() -> None:
         np.savez(file, mean=known["mean"], deviation=known["deviation"])
     judged = drawn(model, JUDGED, JUDGED_SEED)
     table = Table("encoder", "distance", "rank-1", "same person", "others", title=f"{JUDGED} drawn people, {SIZE} px")
-    encoders: dict[str, tuple[FaceEncoder, Distance]] = {
-        "attributes as they are": (plain, torch.cdist),
-        "attributes, standardized": (AttributeEncoder(), torch.cdist),
-        "dlib, chips of 112 px": (DlibEncoder(chip_size=112), cosine_distance),
-        "dlib, chips of 150 px": (DlibEncoder(), cosine_distance),
+    distances: dict[str, Distance] = {
+        "Euclidean": torch.cdist,
+        "cosine": lambda a, b: 1 - pairwise_cosine_similarity(a, b),
+    }
+    encoders: dict[str, tuple[FaceEncoder, str]] = {
+        "attributes as they are": (plain, "Euclidean"),
+        "attributes, standardized": (AttributeEncoder(), "Euclidean"),
+        "dlib, chips of 112 px": (DlibEncoder(chip_size=112), "cosine"),
+        "dlib, chips of 150 px": (DlibEncoder(), "cosine"),
     }
     for name, (encoder, distance) in encoders.items():
-        rank, own, others = told_apart(features(encoder, judged), distance)
-        kind = "cosine" if distance is cosine_distance else "Euclidean"
-        table.add_row(name, kind, f"{rank:.3f}", f"{own:.3f}", f"{others:.3f}")
+        rank, own, others = told_apart(features(encoder, judged), distances[distance])
+        table.add_row(name, distance, f"{rank:.3f}", f"{own:.3f}", f"{others:.3f}")
     Console().print(table)
 
 

@@ -18,9 +18,10 @@ from lightning_modules.components.reconstruction import Reconstruction
 from lightning_modules.components.weighting import weighted_sum
 from lightning_modules.specular.metrics import SpecularMetrics
 from lightning_modules.specular.weights import SpecularWeights
+from losses.aspect_ratio import lid_distance_loss
 from losses.encoders import FaceEncoder
 from losses.inner_mouth import inner_mouth_loss
-from losses.landmark import lid_distance_loss, mouth_and_brow_weights
+from losses.landmark import mouth_and_brow_weights
 from losses.regularization import coefficient_regularization
 from losses.specular import specular_landmark_loss, specular_photometric_loss, uniform_loss
 from renderers.coefficients import Coefficients

@@ -6,10 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
-from torchmetrics.utilities import dim_zero_cat
+from torchmetrics import Metric, PearsonCorrCoef
 
-from losses.landmark import lid_distances
+from losses.aspect_ratio import lid_distances
 from losses.metrics.landmark_error import landmark_nme
 from losses.metrics.mean_metric import MeanMetric
 
@@ -82,20 +81,11 @@ class YawBinnedNME(Metric):
         return torch.cat([means, means[self.count > 0].mean()[None]])
 
 
-class LidCorrelation(Metric):
+class LidCorrelation(PearsonCorrCoef):
     """Pearson's correlation of predicted and true `lid_distances` over all eyes of all faces; NaN where either is even.
 
     Of landmarks in space and without a pose: whether eyes are open where they are open.
     """
-
-    is_differentiable = False
-    higher_is_better = True
-    full_state_update = False
-    pairs: list[Tensor]
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.add_state("pairs", default=[], dist_reduce_fx="cat")
 
     def update(self, predicted: Tensor, true: Tensor) -> None:
         """Take in B faces.
@@ -104,8 +94,4 @@ class LidCorrelation(Metric):
             predicted: (B, 68, 3) model space.
             true: (B, 68, 3) model space.
         """
-        self.pairs.append(torch.stack([lid_distances(predicted), lid_distances(true)], dim=-1).flatten(0, 1))
-
-    def compute(self) -> Tensor:
-        """Scalar in [-1, 1]."""
-        return torch.corrcoef(dim_zero_cat(self.pairs).T)[0, 1]
+        super().update(lid_distances(predicted).flatten(), lid_distances(true).flatten())

@@ -12,6 +12,7 @@ import numpy as np
 LARGEST = 2**31  # bytes of one array; shapePC of BFM 2009 takes 255 MB in double precision
 DEFLATE_RATIO = 1040  # zlib packs at most 1032 bytes into one
 WIDEST = 8  # bytes of a number
+HDF5_VERSION = 2  # as `matfile_version` counts
 HEADER = 128  # bytes, of which the last two tell the byte order
 BYTES = {"int8": 1, "uint8": 1, "logical": 1, "int16": 2, "uint16": 2, "int32": 4, "uint32": 4, "single": 4}
 CLASSES = {*BYTES, "int64", "uint64", "double"}
@@ -29,6 +30,12 @@ def matlab_contents(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
     """
     import scipy.io
 
+    try:
+        version, _ = scipy.io.matlab.matfile_version(path, appendmat=False)
+    except Exception as error:
+        raise _refusal(error) from error
+    if version == HDF5_VERSION:
+        raise MatlabError("it is a MATLAB 7.3 (HDF5) file; save it again from MATLAB with -v7")
     try:
         told = scipy.io.whosmat(path)
         held: dict[str, tuple[tuple[int, ...], str]] = {name: (tuple(shape), kind) for name, shape, kind in told}
@@ -93,8 +100,6 @@ def _check_end(path: Path) -> None:
 
 
 def _refusal(error: Exception) -> MatlabError:
-    if isinstance(error, NotImplementedError):
-        return MatlabError("it is a MATLAB 7.3 (HDF5) file; save it again from MATLAB with -v7")
     return MatlabError(f"not a MATLAB file, or cut short or damaged ({type(error).__name__})")
 
 

@@ -200,3 +200,5 @@ def test_a_face_model_that_cannot_shine_is_refused() -> None:
     with pytest.raises(UserError, match=r"settings.specular: face model bfm2009 has no specular albedo"):
         data(small_face_model())
     assert data(small_face_model(), SceneSettings()).settings.specular is False
+    with pytest.raises(UserError, match=r"settings.ggx: .* set settings.specular"):
+        data(small_face_model(), SceneSettings(ggx=True))

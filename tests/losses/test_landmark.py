@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from losses.landmark import landmark_loss, landmark_weights, lid_distance_loss, mouth_and_brow_weights
+from losses.aspect_ratio import lid_distance_loss
+from losses.landmark import landmark_loss, landmark_weights, mouth_and_brow_weights
 
 
 def test_weights_are_strong_on_nose_and_inner_mouth_only() -> None:

@@ -176,16 +176,18 @@ class ReconstructionPipeline:
         Raises:
             UserError: landmarks that place no face.
         """
-        aligned = self._cropped(photo, face.landmarks)
+        alignment = self._placed(photo, face.landmarks)
+        found = alignment.to_crop(face.landmarks)
         if self.shipped is None:
-            return aligned
-        own, deviation = _seen_by(self.shipped, aligned)
-        far = float(landmark_nme(aligned.landmarks, own)) > FAR_APART
-        if not far and deviation <= UNSURE:
-            return aligned
-        starts = [face.landmarks, *(self._in_box(face, yaw) for yaw in YAWS)]
-        best, deviation = min((self._closer(photo, start) for start in starts), key=itemgetter(1))
-        return best if far or deviation <= UNSURE else aligned
+            return _aligned_face(photo, alignment, found, detected=True)
+        own, deviation = _seen_by(self.shipped, photo, alignment)
+        far = float(landmark_nme(torch.from_numpy(found).float()[None], own)) > FAR_APART
+        if far or deviation > UNSURE:
+            starts = [face.landmarks, *(self._in_box(face, yaw) for yaw in YAWS)]
+            nearer, points, deviation = min((self._closer(photo, start) for start in starts), key=itemgetter(2))
+            if far or deviation <= UNSURE:
+                return _aligned_face(photo, nearer, points, detected=False)
+        return _aligned_face(photo, alignment, found, detected=True)
 
     def _in_box(self, face: DetectedFace, yaw: float) -> np.ndarray:
         """(68, 2) the mean face turned by a yaw, degrees, in a detected box; upright to the nearest quarter turn."""
@@ -193,33 +195,22 @@ class ReconstructionPipeline:
         quarters = round(2 * np.arctan2(across[1], across[0]) / np.pi)
         return mean_landmarks(self.face_model, face.box, np.radians(yaw), quarters * np.pi / 2)
 
-    def _closer(self, photo: Photo, landmarks: np.ndarray) -> tuple[AlignedFace, float]:
-        """The face as the shipped network sees it after further looks, and how unsure it is, percent of the face."""
+    def _closer(self, photo: Photo, landmarks: np.ndarray) -> tuple[Alignment, np.ndarray, float]:
+        """The crop after further looks of the shipped network, its landmarks (68, 2) there, and how unsure it is."""
         assert self.shipped is not None
-        aligned = self._cropped(photo, landmarks)
+        alignment = self._placed(photo, landmarks)
         for _ in range(FURTHER_LOOKS):
-            own, _ = _seen_by(self.shipped, aligned)
-            aligned = self._cropped(photo, aligned.alignment.to_photo(own[0].double().numpy()))
-        own, deviation = _seen_by(self.shipped, aligned)
-        return replace(aligned, landmarks=own, detected=False), deviation
+            own, _ = _seen_by(self.shipped, photo, alignment)
+            alignment = self._placed(photo, alignment.to_photo(own[0].double().numpy()))
+        own, deviation = _seen_by(self.shipped, photo, alignment)
+        return alignment, own[0].numpy(), deviation
 
-    def _cropped(self, photo: Photo, landmarks: np.ndarray) -> AlignedFace:
-        """The face on which (68, 2) landmarks lie, photograph pixels."""
+    def _placed(self, photo: Photo, landmarks: np.ndarray) -> Alignment:
+        """The crop that belongs to (68, 2) landmarks, photograph pixels."""
         try:
-            alignment = align(landmarks, self.template, CROP_SIZE)
+            return align(landmarks, self.template, CROP_SIZE)
         except ValueError as error:
             raise UserError(f"{photo.source}: {error}") from error
-        crop = alignment.crop(photo.pixels)
-        points = alignment.to_crop(landmarks)
-        skin = skin_probability(crop, points) * alignment.coverage(*photo.pixels.shape[:2])
-        return AlignedFace(
-            source=photo.source,
-            alignment=alignment,
-            image=_tensor(crop)[None],
-            landmarks=torch.from_numpy(points).float()[None],
-            skin=torch.from_numpy(skin).float()[None, None],
-            intrinsics=default_intrinsics(CROP_SIZE)[None],
-        )
 
     def solve(self, face: AlignedFace) -> FitResult:
         """The face's coefficients and landmarks, pixels of the crop: the regressor's answer, refined or as it is.
@@ -387,9 +378,24 @@ class ReconstructionPipeline:
         return _DrawnFace(large, answer, view, time.perf_counter() - clock)
 
 
-def _seen_by(network: DenseNetwork, face: AlignedFace) -> tuple[Tensor, float]:
-    """The network's landmarks (1, 68, 2), pixels of the crop, and their mean deviation, percent of the face."""
-    points, deviation = network.marked(face.image)
+def _aligned_face(photo: Photo, alignment: Alignment, points: np.ndarray, detected: bool) -> AlignedFace:
+    """The face in a crop, on which (68, 2) landmarks lie, pixels of the crop."""
+    crop = alignment.crop(photo.pixels)
+    skin = skin_probability(crop, points) * alignment.coverage(*photo.pixels.shape[:2])
+    return AlignedFace(
+        source=photo.source,
+        alignment=alignment,
+        image=_tensor(crop)[None],
+        landmarks=torch.from_numpy(points).float()[None],
+        skin=torch.from_numpy(skin).float()[None, None],
+        intrinsics=default_intrinsics(CROP_SIZE)[None],
+        detected=detected,
+    )
+
+
+def _seen_by(network: DenseNetwork, photo: Photo, alignment: Alignment) -> tuple[Tensor, float]:
+    """The network's landmarks (1, 68, 2) in a crop, its pixels, and their mean deviation, percent of the face."""
+    points, deviation = network.marked(_tensor(alignment.crop(photo.pixels))[None])
     extent = (points.amax(dim=1) - points.amin(dim=1)).prod(dim=1).sqrt()
     return points, float(100 * deviation.mean() / extent)
 
