@@ -183,9 +183,7 @@ class EyeHead(nn.Module):
         units = [[expressions.index(unit + side) for unit in EYE_UNITS] for side in ("Right", "Left")]
         self.register_buffer("units", torch.tensor(units), persistent=False)
 
-    def forward(
-        self, image: Tensor, features: Tensor, expression: Tensor, points: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, image: Tensor, features: Tensor, expression: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
         """What to add to expressions and points.
 
         Args:
@@ -213,7 +211,8 @@ class EyeHead(nn.Module):
 
 
 def _convolution(before: int, after: int, stride: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(before, after, 3, stride, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU(inplace=True))
+    convolution = nn.Conv2d(before, after, 3, stride, 1, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(after), nn.ReLU(inplace=True))
 
 
 def _patch(image: Tensor, eye: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Errors of the shipped network or a checkpoint on held-out synthetic heads with exact truth: by yaw, sex, skin tone."""
+"""Errors of the shipped network or a checkpoint on held-out synthetic heads with exact truth, for groups of heads."""
 
 from __future__ import annotations
 
@@ -199,10 +199,10 @@ def table(evaluation: Evaluation) -> Table:
         box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, caption_justify="left",
         title=f"{evaluation.subjects} synthetic heads that training never saw",
         caption="NME of the 68 landmarks, %; yaw, degrees; shape: RMSE of the neutral face after a similarity, mm, and "
-        "the mean face's beside it; size, %. Of eyes and mouths that are seen: the opening of the eyes correlates with the "
-        f"true one by {pooled['eyes_opening_correlation']:.2f}, that of the mouth by "
-        f"{pooled['mouth_opening_correlation']:.2f}, the gaze sideways by {pooled['gaze_aside_correlation']:.2f}, up and "
-        f"down by {pooled['gaze_up_correlation']:.2f}. Heads like men or women: by the distances of the survey.",
+        "the mean face's beside it; size, %. Of eyes and mouths that are seen, the opening of the eyes correlates with "
+        f"the true one by {pooled['eyes_opening_correlation']:.2f}, that of the mouth by "
+        f"{pooled['mouth_opening_correlation']:.2f}, the gaze sideways by {pooled['gaze_aside_correlation']:.2f}, up "
+        f"and down by {pooled['gaze_up_correlation']:.2f}. Heads are like men or women by the survey's distances.",
     )  # fmt: skip
     view.add_column("", no_wrap=True)
     for column in ("heads", *COLUMNS):

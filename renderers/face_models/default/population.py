@@ -43,7 +43,7 @@ class Survey:
         return np.sqrt(np.diag(self.covariance))
 
     def like_men(self, distances: np.ndarray) -> np.ndarray:
-        """(B,) bool: whether distances (B, D) are likelier among the men than among the women (Fisher's discriminant)."""
+        """(B,) bool: whether distances (B, D) are likelier among the men than among the women (Fisher 1936)."""
         return np.asarray((distances - self.mean) @ np.linalg.solve(self.within, self.apart) > 0)
 
     def compact(self) -> tuple[np.ndarray, Survey]:
@@ -63,7 +63,7 @@ def load_survey() -> Survey:
     distances = content["distances"]
     men, women = (np.array([distance[sex] for distance in distances]) for sex in ("men", "women"))
     correlation = np.array(content["correlation"])
-    within = sum(correlation * np.outer(sex[:, 1], sex[:, 1]) for sex in (men, women)) / 2
+    within = correlation * sum(np.outer(sex[:, 1], sex[:, 1]) for sex in (men, women)) / 2
     return Survey(
         names=tuple(distance["name"] for distance in distances),
         pairs=np.array([distance["vertices"] for distance in distances]),

@@ -123,13 +123,9 @@ def test_a_ball_does_not_shade_its_own_slopes() -> None:
     details = torch.tensor([[1.0, 0.0, 0.0, 0.0]]).expand(count, 4)
     materials = torch.full((len(faces),), int(PLAIN), dtype=torch.int32)
     gray = torch.full((count, 3), 0.5)
-    scene = Scene(
-        posed, points, posed / 1.2, gray, details, faces, materials, torch.zeros(2, 2, 3), torch.zeros(2, 3)
-    )
+    scene = Scene(posed, points, posed / 1.2, gray, details, faces, materials, torch.zeros(2, 2, 3), torch.zeros(2, 3))
     key = torch.nn.functional.normalize(torch.tensor([[0.9, 0.3, 0.3]]), dim=1)
-    light = Light(
-        torch.zeros(1, 27), key, torch.ones(1, 3), torch.zeros(1, 3), torch.ones(2, 4, 3), torch.eye(3)[None]
-    )
+    light = Light(torch.zeros(1, 27), key, torch.ones(1, 3), torch.zeros(1, 3), torch.ones(2, 4, 3), torch.eye(3)[None])
     picture = draw(scene, light, scene.seen(size), torch.zeros(1, size, size, 3))[0, 0]
     place = torch.arange(size) + 0.5 - middle
     ray = torch.stack([place.expand(size, -1), -place[:, None].expand(-1, size), torch.full((size, size), -focal)], -1)
