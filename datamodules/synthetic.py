@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 GENERATION_VERSION = 1
-HEADS_VERSION = 1  # goes up with every change of what whole heads look like
+HEADS_VERSION = 2  # goes up with every change of what whole heads look like
 CHUNK = 64  # identities drawn at once
 DEPTH_UNIT = 20.0 / 65535  # decimetres a step of the 16-bit depth maps: 0.03 mm
 LAMP = ("light_position", "shininess", "intensity")  # the fields of `Truth` for faces that have highlights

@@ -22,6 +22,7 @@ from lightning_modules.dense_face.network import EXPRESSION_DEVIATION, DenseAnsw
 from lightning_modules.dense_face.targets import (
     DensePoints,
     ExplainedVariance,
+    gaze_difference,
     light_difference,
     seen_by_default_camera,
     similarity_motions,
@@ -138,6 +139,7 @@ class DenseFace(FaceModule):
         true = seen_by_default_camera(given, batch.intrinsics, batch.size[1])
         answer, size = self.network.predict(batch.image), batch.size[1]
         found = answer.coefficients
+        both = answer.first, found
         camera = default_intrinsics(size, batch.image.device).expand(len(batch), -1, -1)
         redrawn = self.decode(found, camera)
         rotations = euler_to_rotation(found.angles), euler_to_rotation(true.angles)
@@ -147,8 +149,9 @@ class DenseFace(FaceModule):
             "reprojection": 100 / size * (redrawn - target).norm(dim=-1).mean(),
             "identity": self.identity_error(found.identity, true.identity).mean(),
             "size": self.size_error(found.identity, true.identity).mean(),
-            "expression": self.expression_error(found.expression, true.expression).mean(),
-            "openings": aspect_ratio_loss(self._landmarks(found), self._landmarks(true)).mean(),
+            "expression": _mean(self.expression_error(one.expression, true.expression) for one in both),
+            "openings": _mean(aspect_ratio_loss(self._landmarks(one), self._landmarks(true)) for one in both),
+            "gaze": _mean(gaze_difference(one.expression, true.expression, self.network.eyes.units) for one in both),
             "albedo": self.albedo_error(found.albedo, true.albedo).mean(),
             "rotation": geodesic_distance(*rotations).mean(),
             "translation": (found.translation - true.translation).norm(dim=-1).mean(),
@@ -190,6 +193,11 @@ class DenseFace(FaceModule):
         pictures = face_panels(batch.image, self.renderer(answer.coefficients))
         shades = answer.parsing.argmax(dim=1, keepdim=True) / max(answer.parsing.shape[1] - 1, 1)
         return pictures | {"parsing": interpolate(shades, batch.size).expand(-1, 3, -1, -1)}
+
+
+def _mean(terms: Iterable[Tensor]) -> Tensor:
+    """Of the answer before and after the eyes were seen once more: papers start from the former."""
+    return torch.stack(list(terms)).mean()
 
 
 def _labels(batch: FaceBatch, answer: DenseAnswer) -> Tensor:

@@ -6,7 +6,8 @@ It stands apart from its training (`module`), so that a photograph is reconstruc
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from renderers.coefficients import Coefficients
 from renderers.face_models.default.regions import load_dense_landmarks
 from renderers.face_models.linear import LinearModel
 from renderers.io.errors import within
-from renderers.landmarks68 import LANDMARKS
+from renderers.landmarks68 import LANDMARKS, LEFT_EYE, MIRROR, RIGHT_EYE
 
 GRID = 4  # cells along each side of the last map that the heads see
 CHANNELS = 48  # of it
@@ -27,6 +28,10 @@ POINT_UNIT = 0.1  # shares of the crop's side that one unit of the head's output
 FIRST_DEVIATION = 0.05  # of an untrained network's points, shares of the crop's side
 LOG_LIMITS = (math.log(1e-3), math.log(1.0))  # of the deviation, likewise
 EXPRESSION_DEVIATION = 0.25  # of blend weights
+EYE_PATCH = (24, 32)  # height and width of what is seen of an eye once more, pixels of the crop
+EYE_CHANNELS = (16, 32, 48)
+EYE_FEATURES = 64
+EYE_UNITS = ("eyeBlink", "eyeLookDown", "eyeLookIn", "eyeLookOut", "eyeLookUp", "eyeSquint", "eyeWide")
 
 
 @dataclass
@@ -35,12 +40,14 @@ class DenseAnswer:
 
     Attributes:
         coefficients: seen by the default camera.
+        first: the same before the eyes were seen once more, see `EyeHead`.
         points: (B, N, 2) pixels, of the vertices `load_dense_landmarks`.
         log_deviation: (B, N) logarithm of each coordinate's standard deviation, pixels.
         parsing: (B, K, S / 4, S / 4) scores of the classes.
     """
 
     coefficients: Coefficients
+    first: Coefficients
     points: Tensor
     log_deviation: Tensor
     parsing: Tensor
@@ -148,6 +155,76 @@ class ParsingHead(nn.Module):
         return scores
 
 
+class EyeHead(nn.Module):
+    """Sees each eye once more, pixel by pixel, and corrects what the network said of it.
+
+    Open lids are some 6 pixels of 112 apart, and the maps of the backbone have cells of 4 pixels and more. The left eye
+    is mirrored, so that one network sees both.
+
+    Args:
+        features: of the backbone, which tell pose and light.
+        expressions: names of the face model's expressions.
+    """
+
+    units: Tensor
+
+    def __init__(self, features: int, expressions: Sequence[str]) -> None:
+        super().__init__()
+        first, second, third = EYE_CHANNELS
+        self.look = nn.Sequential(
+            _convolution(3, first, 1), _convolution(first, second, 2), _convolution(second, third, 2), nn.Flatten()
+        )
+        cells = EYE_PATCH[0] // 4 * (EYE_PATCH[1] // 4)
+        self.seen, self.known = nn.Linear(third * cells, EYE_FEATURES), nn.Linear(features, EYE_FEATURES)
+        self.corners = RIGHT_EYE.stop - RIGHT_EYE.start
+        self.correction = nn.Linear(EYE_FEATURES, len(EYE_UNITS) + 3 * self.corners)
+        nn.init.zeros_(self.correction.weight)
+        nn.init.zeros_(self.correction.bias)
+        units = [[expressions.index(unit + side) for unit in EYE_UNITS] for side in ("Right", "Left")]
+        self.register_buffer("units", torch.tensor(units), persistent=False)
+
+    def forward(self, image: Tensor, features: Tensor, expression: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+        """What to add to expressions and points.
+
+        Args:
+            image: (B, 3, S, S), as the backbone sees it.
+            features: (B, F) of the backbone.
+            expression: (B, E) weights, for their shape.
+            points: (B, N, 2) pixels, the 68 landmarks first.
+
+        Returns:
+            (B, E) for the weights; (B, N, 3) for the points' places and their spread in units of the network's head.
+        """
+        eyes = torch.cat([_patch(image, points[:, RIGHT_EYE]), _patch(image, points[:, LEFT_EYE]).flip(-1)])
+        known = self.known(features)
+        found = self.correction((self.seen(self.look(eyes)) + torch.cat([known, known])).relu())
+        weights, marks = found.split([len(EYE_UNITS), 3 * self.corners], dim=-1)
+        right, left = marks.unflatten(-1, (self.corners, 3)).chunk(2)
+        # The k-th landmark of the right eye is in the mirror another one of the left eye.
+        order = torch.from_numpy(MIRROR[LEFT_EYE] - RIGHT_EYE.start).to(left.device)
+        left = left[:, order] * left.new_tensor([-1.0, 1.0, 1.0])
+        change = torch.zeros_like(expression)
+        change[:, self.units[0]], change[:, self.units[1]] = weights.chunk(2)
+        moved = points.new_zeros(*points.shape[:2], 3)
+        moved[:, RIGHT_EYE], moved[:, LEFT_EYE] = right, left
+        return EXPRESSION_DEVIATION * change, moved
+
+
+def _convolution(before: int, after: int, stride: int) -> nn.Sequential:
+    convolution = nn.Conv2d(before, after, 3, stride, 1, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(after), nn.ReLU(inplace=True))
+
+
+def _patch(image: Tensor, eye: Tensor) -> Tensor:
+    """(B, 3, h, w) the pixels round the landmarks (B, 6, 2) of an eye, without a gradient for the landmarks."""
+    height, width = EYE_PATCH
+    y = torch.arange(height, device=image.device) - (height - 1) / 2
+    x = torch.arange(width, device=image.device) - (width - 1) / 2
+    places = eye.detach().mean(dim=1)[:, None, None] + torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)
+    grid = 2 * places / image.shape[-1] - 1
+    return nn.functional.grid_sample(image, grid, padding_mode="border", align_corners=False)
+
+
 class DenseNetwork(CoefficientRegressor):
     """Coefficients, dense landmarks with their uncertainty, and a parsing map, from one aligned crop.
 
@@ -172,6 +249,7 @@ class DenseNetwork(CoefficientRegressor):
         vertices = torch.from_numpy(load_dense_landmarks())
         self.points = nn.Linear(backbone.features, 3 * len(vertices))
         self.parser = ParsingHead(backbone.width, parsing_classes)
+        self.eyes = EyeHead(backbone.features, face_model.expression_names)
         nn.init.zeros_(self.points.weight)
         nn.init.zeros_(self.points.bias)
         self.register_buffer("mean_points", _seen(face_model.mean_shape[vertices], image_size), persistent=False)
@@ -182,12 +260,20 @@ class DenseNetwork(CoefficientRegressor):
     def predict(self, image: Tensor) -> DenseAnswer:
         """(B, 3, S, S) sRGB in [0, 1] -> all that the network says of it."""
         features, maps = self.backbone.maps(image)
-        coefficients = self.layout.split(self.head(features) * self.scale)
-        offset, spread = self.points(features).unflatten(-1, (-1, 3)).split([2, 1], dim=-1)
-        size = image.shape[-1]
-        points = (self.mean_points + POINT_UNIT * offset) * size
-        log_deviation = (math.log(FIRST_DEVIATION) + spread[..., 0]).clamp(*LOG_LIMITS) + math.log(size)
-        return DenseAnswer(coefficients, points, log_deviation, self.parser(maps))
+        first = self.layout.split(self.head(features) * self.scale)
+        raw, size = self.points(features).unflatten(-1, (-1, 3)), image.shape[-1]
+        change, moved = self.eyes(self.backbone.normalized(image), features, first.expression, self._placed(raw, size))
+        raw = raw + moved
+        log_deviation = (math.log(FIRST_DEVIATION) + raw[..., 2]).clamp(*LOG_LIMITS) + math.log(size)
+        coefficients = replace(first, expression=first.expression + change)
+        return DenseAnswer(coefficients, first, self._placed(raw, size), log_deviation, self.parser(maps))
+
+    def forward(self, image: Tensor) -> Coefficients:
+        return self.predict(image).coefficients
+
+    def _placed(self, raw: Tensor, size: int) -> Tensor:
+        """(B, N, 2) pixels of a picture with sides of `size`, of the head's outputs (B, N, 3)."""
+        return (self.mean_points + POINT_UNIT * raw[..., :2]) * size
 
     @torch.no_grad()
     def answer(self, image: Tensor) -> Coefficients:

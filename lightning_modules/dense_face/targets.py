@@ -125,3 +125,18 @@ def light_difference(predicted: Tensor, target: Tensor, directions: Tensor) -> T
     """(B,) mean absolute difference of the irradiance that weights (B, 27) give surfaces facing (N, 3) directions."""
     facing = directions.expand(len(predicted), -1, -1)
     return (irradiance(facing, predicted) - irradiance(facing, target)).abs().mean(dim=(1, 2))
+
+
+def gaze_difference(predicted: Tensor, target: Tensor, units: Tensor) -> Tensor:
+    """How far gazes are apart, in shares of the gaze of a full weight.
+
+    Args:
+        predicted: (B, E) weights of the expressions.
+        target: (B, E).
+        units: (2, 7) where each eye's `EYE_UNITS` are.
+
+    Returns:
+        (B,) mean absolute difference over both eyes, sideways and up.
+    """
+    _, down, inward, outward, up, _, _ = (predicted - target)[:, units].unbind(-1)
+    return torch.stack([outward - inward, up - down]).abs().mean(dim=(0, 2))

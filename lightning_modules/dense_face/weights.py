@@ -16,6 +16,7 @@ class DenseFaceWeights:
         size: the same without alignment. Size cannot be seen; this keeps it at its mean.
         expression: the same of the expression's.
         openings: mean absolute difference of the aspect ratios of eyes and mouth.
+        gaze: mean absolute difference of the gaze, in shares of the gaze of a full weight.
         albedo: share of the colours' variance that is not explained.
         rotation: angle to the true rotation, radians.
         translation: distance to the true translation, decimetres.
@@ -29,6 +30,7 @@ class DenseFaceWeights:
     size: float = 0.1
     expression: float = 1.0
     openings: float = 4.0
+    gaze: float = 1.0
     albedo: float = 0.3
     rotation: float = 2.0
     translation: float = 0.3

@@ -14,9 +14,10 @@ from torchvision.models.resnet import BasicBlock
 
 from datamodules.batch import FaceBatch, Truth
 from lightning_modules.dense_face import DenseFace, ThinResNet
-from lightning_modules.dense_face.network import ResidualBlock
+from lightning_modules.dense_face.network import EyeHead, ResidualBlock
 from lightning_modules.dense_face.targets import (
     ExplainedVariance,
+    gaze_difference,
     seen_by_default_camera,
     similarity_motions,
 )
@@ -26,6 +27,7 @@ from renderers.coefficients import Coefficients
 from renderers.face_models.default.model import load_default
 from renderers.face_models.linear import LinearModel
 from renderers.face_renderer import mean_coefficients
+from renderers.landmarks68 import LANDMARKS, MIRROR
 
 SIZE = 32
 
@@ -156,6 +158,40 @@ def test_it_learns_one_batch_by_heart(default_model: LinearModel) -> None:
         optimizer.step()
     for name in ("dense", "identity", "rotation", "translation", "parsing"):
         assert terms[name].detach() < before[name] - 0.1 * abs(before[name]), name
+
+
+def test_a_mirrored_face_has_mirrored_eyes(default_model: LinearModel) -> None:
+    names = default_model.expression_names
+    torch.manual_seed(1)
+    eyes = EyeHead(8, names).eval()
+    torch.nn.init.normal_(eyes.correction.weight)
+    image, features, points = torch.rand(2, 3, 64, 64), torch.rand(2, 8), 17 + 30 * torch.rand(2, LANDMARKS, 2)
+    expression = torch.zeros(2, len(names))
+    mirror = torch.from_numpy(MIRROR)
+    across = points[:, mirror] * torch.tensor([-1.0, 1.0]) + torch.tensor([64.0, 0.0])
+    change, moved = eyes(image, features, expression, points)
+    other_change, other_moved = eyes(image.flip(-1), features, expression, across)
+    sides = [names.index(_other_side(name)) for name in names]
+    torch.testing.assert_close(other_change[:, sides], change, atol=1e-5, rtol=0)
+    torch.testing.assert_close(other_moved[:, mirror] * torch.tensor([-1.0, 1, 1]), moved, atol=1e-5, rtol=0)
+    assert change.abs().max() > 0.01 and moved.abs().max() > 0.01
+
+
+def _other_side(name: str) -> str:
+    for one, other in (("Left", "Right"), ("Right", "Left")):
+        if name.startswith("eye") and name.endswith(one):
+            return name.removesuffix(one) + other
+    return name
+
+
+def test_gaze_differs_by_what_opposite_units_leave(default_model: LinearModel) -> None:
+    names = default_model.expression_names
+    true, found = torch.zeros(1, len(names)), torch.zeros(1, len(names))
+    true[0, names.index("eyeLookOutLeft")], found[0, names.index("eyeLookInLeft")] = 0.3, 0.1
+    found[0, names.index("eyeLookUpRight")], found[0, names.index("eyeBlinkRight")] = 0.4, 1.0
+    # One eye is 0.4 off sideways, the other 0.4 off upwards: of four numbers two.
+    units = EyeHead(8, names).units
+    torch.testing.assert_close(gaze_difference(found, true, units), torch.tensor([0.2]))
 
 
 @pytest.mark.parametrize(("before", "after", "stride"), [(8, 8, 1), (8, 16, 2)])

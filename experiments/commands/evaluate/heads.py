@@ -1,9 +1,10 @@
-"""Errors of the shipped network or a checkpoint on held-out synthetic heads with exact truth, by yaw and skin tone."""
+"""Errors of the shipped network or a checkpoint on held-out synthetic heads with exact truth, for groups of heads."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
@@ -26,9 +27,12 @@ from losses.aspect_ratio import aspect_ratios
 from losses.metrics import landmark_nme, shape_errors
 from renderers.coefficients import Coefficients
 from renderers.face_models.default.albedo import skin_colors
+from renderers.face_models.default.population import load_survey
+from renderers.face_models.default.whole_head import load_whole_head
 from renderers.face_models.linear import LinearModel
 from renderers.face_models.load import load_face_model
 from renderers.io.errors import UserError
+from renderers.landmarks68 import INNER_MOUTH
 
 SETTINGS = SceneSettings(views=1, light_change=0.3, heads=HeadSettings(zoom=(0.72, 0.95)))  # the recipe's
 YAWS = {0: 20, 20: 40, 40: 60, 60: 90}  # degrees, from and to, of the groups
@@ -41,7 +45,9 @@ COLUMNS = {
     "mean face": "mean_face_shape_rmse_mm",
     "size": "size_error_percent",
 }
-OPENINGS = {"eyes": slice(0, 2), "mouth": slice(2, 3)}  # of `aspect_ratios`
+SEXES = {True: "like men", False: "like women"}  # by the distances that the survey of the face model measures
+LIDS = ((37, 38), (43, 44))  # landmarks of the upper lids, which a shut eye shows too
+MOUTH_SEEN = 4  # of the inner mouth's 8 landmarks that are visible
 
 
 def evaluate(module: FaceModule | None, request: Request, tell: Callable[[str], None]) -> Evaluation:
@@ -63,7 +69,8 @@ def evaluate(module: FaceModule | None, request: Request, tell: Callable[[str], 
     )
     found: dict[str, list[float]] = {}
     groups: list[set[str]] = []
-    openings: list[Tensor] = []
+    states: list[Tensor] = []
+    seen: list[Tensor] = []
     panels: dict[str, Tensor] = {}
     with progress_bar(count) as (bar, task):
         bar.update(task, description="evaluating")
@@ -73,7 +80,8 @@ def evaluate(module: FaceModule | None, request: Request, tell: Callable[[str], 
             for name, values in _errors(network, batch, truth, answer).items():
                 found.setdefault(name, []).extend(values.tolist())
             groups += _groups(truth)
-            openings.append(torch.stack([_openings(network, faces) for faces in (truth, answer.coefficients)]))
+            states.append(torch.stack([_states(network, faces) for faces in (truth, answer.coefficients)]))
+            seen.append(_seen(batch))
             if not panels:
                 pictures = face_panels(batch.image, answer.rendering)
                 panels = {name: picture[:SHOWN].cpu() for name, picture in pictures.items()}
@@ -85,7 +93,7 @@ def evaluate(module: FaceModule | None, request: Request, tell: Callable[[str], 
         }
         for name in sorted(set.union(*groups), key=_order)
     }
-    return Evaluation("exact", sets, panels, pooled={ALL: _correlations(torch.cat(openings, dim=1))})
+    return Evaluation("exact", sets, panels, pooled={ALL: _correlations(torch.cat(states, dim=1), torch.cat(seen))})
 
 
 def _shipped() -> DenseFace:
@@ -128,29 +136,59 @@ def _groups(truth: Coefficients) -> list[set[str]]:
     yaws = truth.angles[:, 1].rad2deg().abs().tolist()
     least = [max(low for low in YAWS if low <= yaw) for yaw in yaws]
     return [
-        {ALL, f"yaw {low} to {YAWS[low]}", f"tone {tone + 1}"} for low, tone in zip(least, tones.tolist(), strict=True)
+        {ALL, f"yaw {low} to {YAWS[low]}", f"tone {tone + 1}", SEXES[man]}
+        for low, tone, man in zip(least, tones.tolist(), _like_men(truth.identity.cpu().numpy()), strict=True)
     ]
 
 
+def _like_men(identity: np.ndarray) -> list[bool]:
+    """Of neutral heads with coefficients (B, I). Nobody's sex is drawn, only distances as both have them."""
+    head = load_whole_head()
+    used, survey = load_survey().compact()
+    points = head.mean_shape[used] + np.einsum("vck,bk->bvc", head.identity_basis[used], identity)
+    found: list[bool] = survey.like_men(survey.measure(points)).tolist()
+    return found
+
+
 def _order(name: str) -> tuple[int, int]:
-    """The key by which sets are sorted: all first, then by yaw, then by tone."""
-    kinds = (ALL, "yaw", "tone")
+    """The key by which sets are sorted: all first, then by yaw, sex and tone."""
+    kinds = (ALL, "yaw", "like", "tone")
     words = name.split()
-    return kinds.index(words[0]), int(words[1]) if len(words) > 1 else 0
+    return kinds.index(words[0]), int(words[1]) if words[-1].isdigit() else words[-1] == "women"
 
 
 @torch.no_grad()
-def _openings(network: FaceModule, faces: Coefficients) -> Tensor:
-    """(B, 3): the aspect ratios of eyes and mouth on the model, where the pose does not matter."""
+def _states(network: FaceModule, faces: Coefficients) -> Tensor:
+    """(B, 7): aspect ratios of both eyes and the mouth on the model, where the pose does not matter; how far each eye
+    looks outwards, and up, in shares of a full weight."""
     model = network.face_model
-    return aspect_ratios(model.landmarks(model.shape(faces.identity, faces.expression)))
+    ratios = aspect_ratios(model.landmarks(model.shape(faces.identity, faces.expression)))
+    weight = {name: faces.expression[:, k : k + 1] for k, name in enumerate(model.expression_names)}
+    looks = [
+        weight[f"eyeLook{more}{side}"] - weight[f"eyeLook{less}{side}"]
+        for more, less in (("Out", "In"), ("Up", "Down"))
+        for side in ("Right", "Left")
+    ]
+    return torch.cat([ratios, *looks], dim=1)
 
 
-def _correlations(openings: Tensor) -> dict[str, float]:
-    """Correlations of true with found aspect ratios (2, N, 3); both eyes count as one set."""
+def _seen(batch: FaceBatch) -> Tensor:
+    """(B, 3) bool: whether the right eye, the left eye and the mouth are seen."""
+    assert batch.truth is not None and batch.truth.landmarks_visible is not None
+    visible = batch.truth.landmarks_visible
+    eyes = [visible[:, lid].all(dim=1) for lid in LIDS]
+    return torch.stack([*eyes, visible[:, INNER_MOUTH].sum(dim=1) >= MOUTH_SEEN], dim=1)
+
+
+def _correlations(states: Tensor, seen: Tensor) -> dict[str, float]:
+    """How true and found states (2, N, 7) correlate, see `_states`, of what is seen (N, 3); both eyes are one set."""
+    columns = {
+        "eyes_opening": ([0, 1], [0, 1]), "mouth_opening": ([2], [2]), "gaze_aside": ([3, 4], [0, 1]),
+        "gaze_up": ([5, 6], [0, 1]),
+    }  # fmt: skip
     return {
-        f"{name}_opening_correlation": float(torch.corrcoef(openings[..., columns].flatten(1))[0, 1])
-        for name, columns in OPENINGS.items()
+        f"{name}_correlation": float(torch.corrcoef(states[:, :, values][:, seen[:, parts]])[0, 1])
+        for name, (values, parts) in columns.items()
     }
 
 
@@ -161,8 +199,10 @@ def table(evaluation: Evaluation) -> Table:
         box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, caption_justify="left",
         title=f"{evaluation.subjects} synthetic heads that training never saw",
         caption="NME of the 68 landmarks, %; yaw, degrees; shape: RMSE of the neutral face after a similarity, mm, and "
-        "the mean face's beside it; size, %. The opening of the eyes correlates with the true one by "
-        f"{pooled['eyes_opening_correlation']:.2f}, that of the mouth by {pooled['mouth_opening_correlation']:.2f}.",
+        "the mean face's beside it; size, %. Of eyes and mouths that are seen, the opening of the eyes correlates with "
+        f"the true one by {pooled['eyes_opening_correlation']:.2f}, that of the mouth by "
+        f"{pooled['mouth_opening_correlation']:.2f}, the gaze sideways by {pooled['gaze_aside_correlation']:.2f}, up "
+        f"and down by {pooled['gaze_up_correlation']:.2f}. Heads are like men or women by the survey's distances.",
     )  # fmt: skip
     view.add_column("", no_wrap=True)
     for column in ("heads", *COLUMNS):

@@ -22,6 +22,7 @@ from renderers.face_models.default.albedo import blotch_basis, build_albedo, cre
 from renderers.face_models.default.gaze import turn_eyes
 from renderers.face_models.default.geometry import FaceMesh, build_face_mesh, refine_head
 from renderers.face_models.default.heads import Heads, draw_heads
+from renderers.face_models.default.lids import fit_blinks
 from renderers.face_models.default.modes import align, mirror_permutation, principal_modes, with_mirror_images
 from renderers.face_models.default.population import calibration, load_survey
 from renderers.face_models.default.reference import known_as
@@ -40,7 +41,7 @@ from renderers.io.errors import UserError
 from renderers.io.npz_file import NpzError, read_npz
 from renderers.uv.unwrap import fill_eye_holes, unwrap
 
-DERIVATION_VERSION = 11  # goes up with every change of the derived arrays
+DERIVATION_VERSION = 12  # goes up with every change of the derived arrays
 IDENTITY_MODES = 80
 EYES = ("eye_left", "eye_right")
 STEPS = {
@@ -204,6 +205,7 @@ def derive_base(
     balls = [np.unique(rest.faces[rest.parts == eye]) for eye in EYES]
     expressions = _apply(operator, heads.expressions)
     expressions = turn_eyes(expressions, heads.expression_names, whole_mean, balls, rest.eye_poles)
+    expressions = fit_blinks(expressions, heads.expression_names, whole_mean, load_landmarks())
     expressions = np.round(expressions, DECIMALS)
     surface = _on_the_surface(mean, mesh)
     tell("the chart of the skin")

@@ -22,18 +22,29 @@ class Survey:
         names: the D distances.
         pairs: (D, 2) vertices of the whole head between which they are measured.
         mean: (D,) millimetres.
-        covariance: (D, D) square millimetres.
+        apart: (D,) millimetres from this mean to the men's; the women's is as far on the other side.
+        within: (D, D) square millimetres, the covariance within a sex, the mean of both.
     """
 
     names: tuple[str, ...]
     pairs: np.ndarray
     mean: np.ndarray
-    covariance: np.ndarray
+    apart: np.ndarray
+    within: np.ndarray
+
+    @property
+    def covariance(self) -> np.ndarray:
+        """(D, D) square millimetres, of men and women together."""
+        return self.within + np.outer(self.apart, self.apart)
 
     @property
     def deviation(self) -> np.ndarray:
         """(D,) millimetres."""
         return np.sqrt(np.diag(self.covariance))
+
+    def like_men(self, distances: np.ndarray) -> np.ndarray:
+        """(B,) bool: whether distances (B, D) are likelier among the men than among the women (Fisher 1936)."""
+        return np.asarray((distances - self.mean) @ np.linalg.solve(self.within, self.apart) > 0)
 
     def compact(self) -> tuple[np.ndarray, Survey]:
         """The (N,) vertices that are measured, and the same survey with pairs that count these alone."""
@@ -52,13 +63,13 @@ def load_survey() -> Survey:
     distances = content["distances"]
     men, women = (np.array([distance[sex] for distance in distances]) for sex in ("men", "women"))
     correlation = np.array(content["correlation"])
-    within = sum(correlation * np.outer(sex[:, 1], sex[:, 1]) for sex in (men, women)) / 2
-    apart = (men - women)[:, 0] / 2
+    within = correlation * sum(np.outer(sex[:, 1], sex[:, 1]) for sex in (men, women)) / 2
     return Survey(
         names=tuple(distance["name"] for distance in distances),
         pairs=np.array([distance["vertices"] for distance in distances]),
         mean=(men + women)[:, 0] / 2,
-        covariance=within + np.outer(apart, apart),
+        apart=(men - women)[:, 0] / 2,
+        within=within,
     )
 
 

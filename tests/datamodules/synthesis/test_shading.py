@@ -112,6 +112,33 @@ def test_a_dull_surface_shows_albedo_times_all_the_light() -> None:
     torch.testing.assert_close(behind, torch.full_like(behind, 0.25 ** (1 / 2.2)), atol=1e-4, rtol=0)
 
 
+def test_a_ball_does_not_shade_its_own_slopes() -> None:
+    """Light from aside fades with the cosine, without stripes where the surface slopes away from the lamp."""
+    ball, size, focal = trimesh.creation.icosphere(5, 1.2), 128, 400.0
+    posed = torch.tensor(ball.vertices).float()[None]
+    depth = 10 - posed[..., 2]
+    middle = size / 2
+    points = torch.stack([middle + focal * posed[..., 0] / depth, middle - focal * posed[..., 1] / depth, depth], -1)
+    faces, count = torch.tensor(ball.faces), len(ball.vertices)
+    details = torch.tensor([[1.0, 0.0, 0.0, 0.0]]).expand(count, 4)
+    materials = torch.full((len(faces),), int(PLAIN), dtype=torch.int32)
+    gray = torch.full((count, 3), 0.5)
+    scene = Scene(posed, points, posed / 1.2, gray, details, faces, materials, torch.zeros(2, 2, 3), torch.zeros(2, 3))
+    key = torch.nn.functional.normalize(torch.tensor([[0.9, 0.3, 0.3]]), dim=1)
+    light = Light(torch.zeros(1, 27), key, torch.ones(1, 3), torch.zeros(1, 3), torch.ones(2, 4, 3), torch.eye(3)[None])
+    picture = draw(scene, light, scene.seen(size), torch.zeros(1, size, size, 3))[0, 0]
+    place = torch.arange(size) + 0.5 - middle
+    ray = torch.stack([place.expand(size, -1), -place[:, None].expand(-1, size), torch.full((size, size), -focal)], -1)
+    ray = torch.nn.functional.normalize(ray, dim=-1)
+    along = 10 * -ray[..., 2]
+    reach = 1.2**2 - 100 + along.square()
+    met = torch.tensor([0.0, 0.0, 10.0]) + (along - reach.clamp_min(0).sqrt())[..., None] * ray
+    cosine = (met / 1.2) @ key[0]
+    sure = (reach > 0.1) & (cosine > 0.1)
+    expected = encode(0.5**2.2 * cosine.clamp_min(0))
+    assert sure.sum() > 1500 and (picture - expected)[sure].abs().max() < 0.03
+
+
 def test_the_lights_frame_looks_away_from_it() -> None:
     direction = torch.nn.functional.normalize(torch.randn(9, 3, generator=torch.Generator().manual_seed(1)), dim=1)
     frame = light_frame(direction)

@@ -16,6 +16,8 @@ from experiments.commands.evaluate.results import Request
 from lightning_modules.dense_face import DenseFace, ThinResNet
 from renderers.face_models.bfm2009 import load_bfm2009
 from renderers.face_models.default.model import load_default
+from renderers.face_models.default.population import load_survey
+from renderers.face_models.default.whole_head import load_whole_head
 from renderers.io.cache import cache_dir
 from renderers.io.errors import UserError
 from tests.conf.fake_bfm import write_fake_bfm
@@ -41,7 +43,7 @@ def test_an_untrained_network_is_as_far_off_as_the_mean_face() -> None:
     assert len(everyone["nme"]) == COUNT
     np.testing.assert_allclose(everyone["shape_rmse_mm"], everyone["mean_face_shape_rmse_mm"], atol=1e-3)
     assert min(everyone["mean_face_shape_rmse_mm"]) > 1
-    for kind in ("yaw", "tone"):
+    for kind in ("yaw", "tone", "like"):
         parts = [metrics["yaw_error_deg"] for name, metrics in found.sets.items() if name.startswith(kind)]
         assert sorted(value for part in parts for value in part) == sorted(everyone["yaw_error_deg"])
     for name, metrics in found.sets.items():
@@ -61,13 +63,28 @@ def test_the_shipped_network_is_measured_without_a_checkpoint(tmp_path: Path) ->
     assert (out / "evaluation.png").is_file()
 
 
-def test_openings_that_agree_correlate_and_noise_does_not() -> None:
+def test_what_is_seen_correlates_where_it_agrees() -> None:
     generator = torch.Generator().manual_seed(0)
-    true = torch.rand(400, 3, generator=generator)
-    found = torch.cat([2 * true[:, :2] + 1, torch.rand(400, 1, generator=generator)], dim=1)
-    correlations = heads._correlations(torch.stack([true, found]))
+    true, noise = torch.rand(2, 400, 7, generator=generator)
+    found = torch.cat([2 * true[:, :2] + 1, noise[:, 2:5], true[:, 5:]], dim=1)
+    seen = torch.rand(400, 3, generator=generator) > 0.3
+    found[:, :2][~seen[:, :2]] = 9.0  # hidden eyes do not count, however wrong
+    correlations = heads._correlations(torch.stack([true, found]), seen)
     assert correlations["eyes_opening_correlation"] == pytest.approx(1)
-    assert abs(correlations["mouth_opening_correlation"]) < 0.2
+    assert correlations["gaze_up_correlation"] == pytest.approx(1)
+    assert abs(correlations["mouth_opening_correlation"]) < 0.2 and abs(correlations["gaze_aside_correlation"]) < 0.2
+
+
+def test_heads_are_told_apart_by_their_distances() -> None:
+    """Half of all people are like men; larger heads are."""
+    identity = np.random.default_rng(0).standard_normal((2000, 80))
+    men = np.array(heads._like_men(identity))
+    assert 0.45 < men.mean() < 0.55
+    head, survey = load_whole_head(), load_survey()
+    ends = survey.pairs[survey.names.index("face length")]
+    first, second = head.mean_shape[ends, :, None] + head.identity_basis[ends] @ identity.T
+    length = np.linalg.norm(first - second, axis=0)
+    assert 100 * (length[men].mean() - length[~men].mean()) > 5  # millimetres; 9 in the survey
 
 
 def test_tones_run_from_light_to_dark() -> None:

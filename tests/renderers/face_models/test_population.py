@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 
 from experiments.__main__ import main
 from renderers.face_models.default.population import Survey, calibration, load_survey, transport
@@ -42,6 +43,16 @@ def test_both_sexes_count_alike(survey: Survey) -> None:
     assert np.linalg.eigvalsh(survey.covariance).min() > 0
 
 
+def test_men_and_women_are_told_apart_as_well_as_two_gaussians_can_be(survey: Survey) -> None:
+    generator = np.random.default_rng(1)
+    for sign in (1, -1):
+        drawn = generator.multivariate_normal(survey.mean + sign * survey.apart, survey.within, size=20_000)
+        share = (survey.like_men(drawn) == (sign > 0)).mean()
+        # Half the Mahalanobis distance between the means is how many deviations each lies from the border.
+        reach = np.sqrt(survey.apart @ np.linalg.inv(survey.within) @ survey.apart)
+        assert share == pytest.approx(norm.cdf(reach), abs=0.01)
+
+
 def test_distances_end_at_mirrored_vertices_or_on_the_middle(survey: Survey) -> None:
     head = load_whole_head()
     points = head.mean_shape[survey.pairs]
@@ -58,7 +69,7 @@ def test_calibration_moves_the_moments_and_little_else() -> None:
     height = 2 + 0.8 * (width - 1.5) + generator.normal(0, 0.02, 500)
     points = np.zeros((500, 3, 3))
     points[:, 1, 0], points[:, 2, 1] = width, height
-    survey = Survey(("width",), np.array([[0, 1]]), np.array([140.0]), np.array([[9.0]]))
+    survey = Survey(("width",), np.array([[0, 1]]), np.array([140.0]), np.zeros(1), np.array([[9.0]]))
     weights = calibration(points, survey)
     assert np.allclose(weights.sum(axis=1), 1)
     moved = (weights @ points.reshape(500, -1)).reshape(500, 3, 3)
