@@ -198,4 +198,8 @@ class DisplacementModule(nn.Module):
         relief = DETAIL_SCALE / self.most * face.relief
         found = self.decoder(self.encoder([torch.cat([DETAIL_SCALE * face.increment, relief], dim=1)]))
         perceived = self.perception_decoder(self.perception(photograph)) if perceive else torch.zeros_like(found)
-        return self.most * without_wide_waves(self.head(torch.cat([found, perceived, relief], dim=1))).tanh()
+        return self.bounded(self.most * without_wide_waves(self.head(torch.cat([found, perceived, relief], dim=1))))
+
+    def bounded(self, displacement: Tensor) -> Tensor:
+        """The same, at most `most` either way; small ones hardly change."""
+        return self.most * (displacement / self.most).tanh()
