@@ -174,7 +174,7 @@ class Finegrained(FaceModule):
         self.log_terms(stage, coarse | fine, loss, len(batch))
         self.metrics.update(batch, coefficients, rendering)
         self.own_metrics.update(batch, rendering, face.rendering)
-        elsewhere = in_held_out_views(batch, self.metrics.layout, self.renderer, coefficients, face.rendering)
+        elsewhere = in_held_out_views(batch, self.renderer, coefficients, face.rendering)
         if elsewhere is not None:
             self.own_metrics.update(*elsewhere, held_out=True)
 

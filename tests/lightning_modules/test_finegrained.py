@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Trainer
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Adam
 from torch.utils.data import DataLoader, Dataset
 
@@ -20,7 +20,7 @@ from datamodules.batch import FaceBatch, MultiViewBatch, Truth
 from lightning_modules.components.backbones import VGG, CoefficientRegressor, ResNet
 from lightning_modules.components.schedule import cosine_factor
 from lightning_modules.finegrained import CoarseWeights, Finegrained, FineWeights
-from lightning_modules.finegrained.held_out import in_held_out_views
+from lightning_modules.finegrained.held_out import in_held_out_views, in_true_place
 from lightning_modules.finegrained.network import (
     AlbedoModule,
     DisplacementModule,
@@ -31,7 +31,7 @@ from lightning_modules.finegrained.network import (
 )
 from lightning_modules.finegrained.shading import without_wide_waves
 from losses.metrics import NormalAngularError
-from renderers.camera import default_intrinsics
+from renderers.camera import default_intrinsics, euler_to_rotation, pose_and_project
 from renderers.coefficients import CoefficientLayout, Coefficients
 from renderers.face_models.base import MorphableModel
 from renderers.face_models.default.model import load_default
@@ -484,7 +484,7 @@ def test_true_faces_are_right_in_held_out_views() -> None:
     # What is known of light and pose in the picture that a face was found in must not enter.
     wrong = replace(coefficients, angles=0.3 + coefficients.angles, illumination=-coefficients.illumination)
     fine = add_detail(rendering, module.chart, wrong.illumination, nothing, relief)
-    shown = in_held_out_views(batch, module.regressor.layout, module.renderer, wrong, fine)
+    shown = in_held_out_views(batch, module.renderer, wrong, fine)
     assert shown is not None
     pictures, coarse, found = shown
     assert torch.equal(pictures.image, batch.image[[0, 2, 1, 3]])
@@ -492,6 +492,32 @@ def test_true_faces_are_right_in_held_out_views() -> None:
     assert pictures.truth is not None and pictures.truth.normals is not None
     assert normal_error(found.normals, pictures.truth.normals) < 0.1
     assert normal_error(coarse.normals, pictures.truth.normals) > 3
+
+
+def test_found_faces_are_laid_on_the_true_ones() -> None:
+    """A shape that is one similarity away from the true one, here the mean in another size and frame, fits exactly."""
+    model, true = face_model(), turned_faces(2)
+    true.translation[:] = torch.tensor([[0.1, -0.2, 0.4], [0.0, 0.1, -0.5]])
+    turn = euler_to_rotation(torch.tensor([[0.1, -0.05, 0.2]]))[0]
+
+    class Moved(nn.Module):
+        """A face model whose shapes are smaller, turned and shifted where the first coefficient of identity is 1."""
+
+        def shape(self, identity: Tensor, expression: Tensor) -> Tensor:
+            shapes = model.shape(torch.zeros_like(identity), expression)
+            moved = 0.9 * shapes @ turn.T + torch.tensor([0.05, 0.02, -0.03])
+            return torch.where(identity[:, :1, None] == 1, moved, shapes)
+
+    found = replace(true, identity=true.identity.clone(), angles=torch.zeros(2, 3), illumination=-true.illumination)
+    found.identity[:, 0] = 1
+    posed = in_true_place(Moved(), found, true)  # type: ignore[arg-type]
+    assert torch.equal(posed.illumination, true.illumination)
+    images = []
+    for face in (posed, true):
+        shape = Moved().shape(face.identity, face.expression)
+        rotation = euler_to_rotation(face.angles)
+        images.append(pose_and_project(shape, rotation, face.translation, default_intrinsics(SIZE).expand(2, 3, 3))[1])
+    torch.testing.assert_close(images[0][..., :2], images[1][..., :2], atol=1e-3, rtol=0)
 
 
 def test_a_pasted_photograph_is_no_gain_in_held_out_views() -> None:
@@ -507,7 +533,7 @@ def test_a_pasted_photograph_is_no_gain_in_held_out_views() -> None:
     face = add_detail(rendering, module.chart, flat, pasted, None)
     metrics = module.own_metrics
     metrics.update(batch, rendering, face)
-    elsewhere = in_held_out_views(batch, module.regressor.layout, module.renderer, coefficients, face)
+    elsewhere = in_held_out_views(batch, module.renderer, coefficients, face)
     assert elsewhere is not None
     metrics.update(*elsewhere, held_out=True)
     found = {name: float(value) for name, value in metrics.compute().items()}
@@ -522,7 +548,7 @@ def test_without_a_second_view_or_its_truth_nothing_is_held_out() -> None:
     fine = module.refine(views.image, views.skin, coefficients, rendering).rendering
     single, _ = rippled_batch(4)
     for batch in (single, replace(views, views=None), replace(views, truth=None)):
-        assert in_held_out_views(batch, module.regressor.layout, module.renderer, coefficients, fine) is None
+        assert in_held_out_views(batch, module.renderer, coefficients, fine) is None
 
 
 def test_where_the_relief_comes_from() -> None:
