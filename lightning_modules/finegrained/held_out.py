@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,7 +41,8 @@ def in_held_out_views(
         return None
     target, source = batch.pairs()
     found, shown = torch.cat([target, source]), torch.cat([source, target])
-    truth = Truth(**{field.name: _rows(getattr(batch.truth, field.name), shown) for field in fields(Truth)})
+    rows: dict[str, Any] = {field.name: _rows(getattr(batch.truth, field.name), shown) for field in fields(Truth)}
+    truth = Truth(**rows)
     pictures = FaceBatch(batch.image[shown], batch.landmarks[shown], batch.skin[shown], batch.intrinsics[shown], truth)
     layout = renderer.face_model.layout()
     own = layout.split(layout.join(coefficients)[found])

@@ -65,8 +65,8 @@ class Finegrained(FaceModule):
 
     One run trains both stages. Until the step `fine_start`, equation (6) trains the coarse network. Then the coarse
     network is frozen, and equation (11) trains the fine stage's modules. The stage depends on the step alone, so an
-    interrupted run goes on in the right one. The learning rate's schedule starts anew with the fine stage, and again with
-    the detailed albedo: else the rate would be nearly 0 before the albedo has learned anything.
+    interrupted run goes on in the right one. The learning rate's schedule starts anew with the fine stage, and again
+    with the detailed albedo: else the rate would be nearly 0 before the albedo has learned anything.
 
     Args:
         face_model, backbone, identity_encoder, image_size, optimizer, schedule, init_weights: see `FaceModule`.
@@ -80,7 +80,8 @@ class Finegrained(FaceModule):
             albedo alone can explain every difference, so the displacement first learns all that shading can explain.
         wavelet: whether the fine stage sees wavelet features. The rows of table 5 are choices of this and the next two.
         displacement: whether the fine stage displaces the surface.
-        albedo: whether the fine stage adds detail to the albedo. If it learns nothing, the coarse stage lasts to the end.
+        albedo: whether the fine stage adds detail to the albedo. If there is nothing for the fine stage to learn, the
+            coarse stage lasts to the end.
         relief: where the displacement comes from. `solved`: `relief_from_shading` alone. `learned`: the network alone.
             `both`: the network, which also sees the solved relief.
         refit_light: whether the fine stage fits the light anew, see `refitted_light`, or keeps the network's.

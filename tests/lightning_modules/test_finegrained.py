@@ -36,8 +36,8 @@ from renderers.coefficients import CoefficientLayout, Coefficients
 from renderers.face_models.base import MorphableModel
 from renderers.face_models.default.model import load_default
 from renderers.face_renderer import FaceRenderer, mean_coefficients
-from renderers.uv.chart import UVChart, unit
 from renderers.illumination import irradiance
+from renderers.uv.chart import UVChart, unit
 from renderers.uv.detail import add_detail, draw_detail
 from tests.conf.parts import SmallEncoder, Told
 
