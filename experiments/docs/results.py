@@ -78,7 +78,7 @@ HEADLINES = {
     "finegrained": Headline(
         "Fine-grained",
         "wrinkles and skin detail",
-        14,
+        10,
         "normals' error in a held-out view, degrees",
         "val/held_out/fine_normal_error_deg",
         "RMSE",
