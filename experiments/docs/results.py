@@ -79,7 +79,7 @@ HEADLINES = {
         "Fine-grained",
         "wrinkles and skin detail",
         10,
-        "normals' error in a held-out view, degrees",
+        "held-out normals, degrees",
         "val/held_out/fine_normal_error_deg",
         "RMSE",
         ("none (the coarse face)", "all three"),
