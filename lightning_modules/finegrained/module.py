@@ -16,6 +16,7 @@ from lightning_modules.components.backbones import ImageEncoder
 from lightning_modules.components.panels import light_picture
 from lightning_modules.components.reconstruction import Reconstruction
 from lightning_modules.components.weighting import weighted_sum
+from lightning_modules.finegrained.held_out import in_held_out_views
 from lightning_modules.finegrained.metrics import StageMetrics
 from lightning_modules.finegrained.network import AlbedoModule, DisplacementModule, UnwrappedFace, unwrap_face
 from lightning_modules.finegrained.shading import refitted_light
@@ -64,7 +65,8 @@ class Finegrained(FaceModule):
 
     One run trains both stages. Until the step `fine_start`, equation (6) trains the coarse network. Then the coarse
     network is frozen, and equation (11) trains the fine stage's modules. The stage depends on the step alone, so an
-    interrupted run goes on in the right one. The learning rate's schedule starts anew with the fine stage.
+    interrupted run goes on in the right one. The learning rate's schedule starts anew with the fine stage, and again
+    with the detailed albedo: else the rate would be nearly 0 before the albedo has learned anything.
 
     Args:
         face_model, backbone, identity_encoder, image_size, optimizer, schedule, init_weights: see `FaceModule`.
@@ -78,7 +80,11 @@ class Finegrained(FaceModule):
             albedo alone can explain every difference, so the displacement first learns all that shading can explain.
         wavelet: whether the fine stage sees wavelet features. The rows of table 5 are choices of this and the next two.
         displacement: whether the fine stage displaces the surface.
-        albedo: whether the fine stage adds detail to the albedo. Without both, the coarse stage lasts to the end.
+        albedo: whether the fine stage adds detail to the albedo. If there is nothing for the fine stage to learn, the
+            coarse stage lasts to the end.
+        relief: where the displacement comes from. `solved`: `relief_from_shading` alone. `learned`: the network alone.
+            `both`: the network, which also sees the solved relief.
+        refit_light: whether the fine stage fits the light anew, see `refitted_light`, or keeps the network's.
         channels: of the fine networks at each scale, the finest first. There is one wavelet level less than scales.
         most_displacement: millimetres, outwards or inwards.
         camera: of the coarse renderer. The paper's is orthographic, with a scale.
@@ -101,6 +107,8 @@ class Finegrained(FaceModule):
         wavelet: bool = True,
         displacement: bool = True,
         albedo: bool = True,
+        relief: Literal["both", "learned", "solved"] = "both",
+        refit_light: bool = True,
         channels: Sequence[int] = (16, 32, 64),
         most_displacement: float = 2.5,
         camera: Literal["perspective", "orthographic"] = "orthographic",
@@ -114,6 +122,7 @@ class Finegrained(FaceModule):
         self.fine_start, self.albedo_start = fine_start, albedo_start
         self.coarse_starts = {"identity": identity_start}
         self.wavelet, self.displaces, self.details_albedo = wavelet, displacement, albedo
+        self.relief, self.refits_light = relief, refit_light
         self.chart = UVChart(face_model, chart_size)
         # Both always exist, so that all rows of table 5 can start from one coarse checkpoint.
         self.albedo_module = AlbedoModule(channels)
@@ -128,13 +137,18 @@ class Finegrained(FaceModule):
 
     @property
     def has_fine_stage(self) -> bool:
-        """Whether there is a fine stage at all."""
-        return self.displaces or self.details_albedo
+        """Whether there is a fine stage at all, with something to learn."""
+        return self.learns_relief or self.details_albedo
+
+    @property
+    def learns_relief(self) -> bool:
+        """Whether the displacement module is trained."""
+        return self.displaces and self.relief != "solved"
 
     @property
     def details_albedo_now(self) -> bool:
         """Whether the albedo module is in use: always in validation, from `albedo_start` on in training."""
-        waits = self.training and self.displaces and self.global_step < self.fine_start + self.albedo_start
+        waits = self.training and self.learns_relief and self.global_step < self.fine_start + self.albedo_start
         return self.details_albedo and not waits
 
     def training_step(self, batch: FaceBatch, batch_idx: int) -> Tensor:
@@ -161,6 +175,9 @@ class Finegrained(FaceModule):
         self.log_terms(stage, coarse | fine, loss, len(batch))
         self.metrics.update(batch, coefficients, rendering)
         self.own_metrics.update(batch, rendering, face.rendering)
+        elsewhere = in_held_out_views(batch, self.renderer, coefficients, face.rendering)
+        if elsewhere is not None:
+            self.own_metrics.update(*elsewhere, held_out=True)
 
     def refine(self, image: Tensor, skin: Tensor, coefficients: Coefficients, rendering: Rendering) -> DetailedFace:
         """Find the maps of coarse faces, and draw the faces with them (section 3.4).
@@ -172,16 +189,26 @@ class Finegrained(FaceModule):
             rendering: the coarse faces, drawn at H x W.
         """
         chart = self.chart
-        light = refitted_light(image, skin, coefficients.illumination, rendering)
+        light = coefficients.illumination
+        if self.refits_light:
+            light = refitted_light(image, skin, light, rendering)
         unwrapped = unwrap_face(chart, image, skin, light, rendering)
+        if self.relief == "learned":
+            unwrapped = replace(unwrapped, relief=torch.zeros_like(unwrapped.relief))
         photograph, smooth = chart.fill(unwrapped.photograph), chart.bake(rendering.vertex_albedo)
         detail, displacement = torch.zeros_like(smooth), None
         if self.details_albedo_now:
             detail = self.albedo_module(chart.fill(smooth), photograph, self.wavelet) * chart.mask
         if self.displaces:
-            displacement = self.displacement_module(unwrapped, photograph, self.wavelet) * chart.mask
+            displacement = self._displacement(unwrapped, photograph) * chart.mask
         detailed = add_detail(rendering, chart, light, detail, displacement)
         return DetailedFace(smooth + detail, displacement, light, detailed, unwrapped)
+
+    def _displacement(self, unwrapped: UnwrappedFace, photograph: Tensor) -> Tensor:
+        if self.relief == "solved":
+            return self.displacement_module.bounded(unwrapped.relief)
+        displacement: Tensor = self.displacement_module(unwrapped, photograph, self.wavelet)
+        return displacement
 
     def refined(self, coarse: Reconstruction, image: Tensor, skin: Tensor) -> Reconstruction:
         rendering = coarse.rendering
@@ -266,7 +293,10 @@ class Finegrained(FaceModule):
         return detailed_albedo_loss(face.albedo, target, visibility, flipped[:, :3], flipped[:, 3:]).mean()
 
     def stage_starts(self) -> tuple[int, ...]:
-        return (0, self.fine_start) if self.has_fine_stage else (0,)
+        if not self.has_fine_stage:
+            return (0,)
+        late = (self.fine_start + self.albedo_start,) if self.learns_relief and self.details_albedo else ()
+        return (0, self.fine_start, *late)
 
     @torch.no_grad()
     def panels(self, batch: FaceBatch) -> dict[str, Tensor]:

@@ -132,7 +132,8 @@ class WaveletEncoder(nn.Module):
 class AlbedoModule(nn.Module):
     """Smooth albedo map and wavelet features -> the detail of the albedo (section 3.4.2, figure 3).
 
-    An untrained one adds nothing.
+    An untrained one adds nothing. Colours as wide as the face are left to the coarse albedo: there the errors of the
+    light and of the coarse shape would be painted on the skin.
 
     Args:
         widths: channels at each scale, the finest first. There is one wavelet level less than scales.
@@ -161,7 +162,7 @@ class AlbedoModule(nn.Module):
         """
         perceived = self.perception(photograph) if perceive else self.perception.silence(photograph)
         joined = [torch.cat(level, dim=1) for level in zip(self.encoder([smooth]), perceived, strict=True)]
-        return self.head(torch.cat([self.decoder(joined), perceived[0]], dim=1))
+        return without_wide_waves(self.head(torch.cat([self.decoder(joined), perceived[0]], dim=1)))
 
 
 class DisplacementModule(nn.Module):
@@ -198,4 +199,8 @@ class DisplacementModule(nn.Module):
         relief = DETAIL_SCALE / self.most * face.relief
         found = self.decoder(self.encoder([torch.cat([DETAIL_SCALE * face.increment, relief], dim=1)]))
         perceived = self.perception_decoder(self.perception(photograph)) if perceive else torch.zeros_like(found)
-        return self.most * without_wide_waves(self.head(torch.cat([found, perceived, relief], dim=1))).tanh()
+        return self.bounded(self.most * without_wide_waves(self.head(torch.cat([found, perceived, relief], dim=1))))
+
+    def bounded(self, displacement: Tensor) -> Tensor:
+        """The same, at most `most` either way; small ones hardly change."""
+        return self.most * (displacement / self.most).tanh()

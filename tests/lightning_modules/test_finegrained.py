@@ -12,14 +12,15 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Trainer
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Adam
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.batch import FaceBatch, Truth
+from datamodules.batch import FaceBatch, MultiViewBatch, Truth
 from lightning_modules.components.backbones import VGG, CoefficientRegressor, ResNet
 from lightning_modules.components.schedule import cosine_factor
 from lightning_modules.finegrained import CoarseWeights, Finegrained, FineWeights
+from lightning_modules.finegrained.held_out import in_held_out_views, in_true_place
 from lightning_modules.finegrained.network import (
     AlbedoModule,
     DisplacementModule,
@@ -30,13 +31,14 @@ from lightning_modules.finegrained.network import (
 )
 from lightning_modules.finegrained.shading import without_wide_waves
 from losses.metrics import NormalAngularError
-from renderers.camera import default_intrinsics
+from renderers.camera import default_intrinsics, euler_to_rotation, pose_and_project
 from renderers.coefficients import CoefficientLayout, Coefficients
 from renderers.face_models.base import MorphableModel
 from renderers.face_models.default.model import load_default
 from renderers.face_renderer import FaceRenderer, mean_coefficients
+from renderers.illumination import irradiance
 from renderers.uv.chart import UVChart, unit
-from renderers.uv.detail import draw_detail
+from renderers.uv.detail import add_detail, draw_detail
 from tests.conf.parts import SmallEncoder, Told
 
 SIZE, CHART = 48, 40
@@ -372,8 +374,11 @@ def test_the_schedule_starts_anew_with_the_fine_stage(monkeypatch: pytest.Monkey
         scheduler = module.scheduled(Adam(module.parameters()))["lr_scheduler"]["scheduler"]
         return [scheduler.lr_lambdas[0](step) for step in steps]
 
-    staged = factors(0, 59, 60, 110, 159, fine_start=60)
+    staged = factors(0, 59, 60, 110, 159, fine_start=60, displacement=False)
     assert staged == [cosine_factor(*at) for at in ((0, 60), (59, 60), (0, 100), (50, 100), (99, 100))]
+    late = factors(60, 99, 100, 159, fine_start=60, albedo_start=40)
+    assert late == [cosine_factor(*at) for at in ((0, 40), (39, 40), (0, 60), (59, 60))]
+    assert factors(100, fine_start=60, albedo_start=40, relief="solved") == [cosine_factor(40, 100)]
     coarse_alone = factors(0, 60, 159, fine_start=60, albedo=False, displacement=False)
     assert coarse_alone == [cosine_factor(step, 160) for step in (0, 60, 159)]
     assert factors(60, 159, fine_start=500) == [cosine_factor(step, 160) for step in (60, 159)]
@@ -450,6 +455,130 @@ def test_both_stages_are_measured() -> None:
     pictures = module.panels(batch)
     assert list(pictures)[:3] == ["input", "coarse", "fine"] and "true normals" in pictures
     assert all(picture.shape == batch.image.shape and picture.isfinite().all() for picture in pictures.values())
+
+
+def two_lights() -> tuple[MultiViewBatch, Coefficients]:
+    """Two people, each seen twice: turned and lit from the left, and turned and lit from the right. Rippled skin."""
+    batch, coefficients = rippled_batch(4)
+    coefficients.angles[:, 1] = torch.tensor([-0.3, 0.3, -0.2, 0.4])
+    coefficients.identity[2:, 0], coefficients.albedo[:, 0] = 1.5, torch.tensor([-0.5, -0.5, 0.5, 0.5])
+    coefficients.illumination.view(4, 3, 9)[:, :, 3] = torch.tensor([0.35, -0.35, 0.35, -0.35])[:, None]
+    model, relief = face_model(), (waves() * UVChart(face_model(), CHART).mask).expand(4, -1, -1, -1)
+    rendering = FaceRenderer(model, SIZE)(coefficients)
+    drawn = draw_detail(
+        UVChart(model, CHART), rendering, coefficients.illumination, torch.zeros(4, 3, CHART, CHART), relief
+    )
+    truth = Truth(model.layout().join(coefficients), rendering.depth, normals=drawn.normals)
+    image = ((rendering.albedo + drawn.albedo) * drawn.shading).clamp(0, 1)
+    given = {"image": image, "landmarks": rendering.landmarks, "skin": rendering.mask.float(), "truth": truth}
+    views = torch.tensor([[0, 1], [2, 3]])
+    return MultiViewBatch(intrinsics=batch.intrinsics, views=views, **given), coefficients
+
+
+def test_true_faces_are_right_in_held_out_views() -> None:
+    """With the true shape, albedo and relief the other picture itself is drawn; without the relief its ripples lack."""
+    batch, coefficients = two_lights()
+    module = make_module()
+    rendering = module.renderer(coefficients, batch.intrinsics)
+    nothing, relief = torch.zeros(4, 3, CHART, CHART), (waves() * module.chart.mask).expand(4, -1, -1, -1)
+    # What is known of light and pose in the picture that a face was found in must not enter.
+    wrong = replace(coefficients, angles=0.3 + coefficients.angles, illumination=-coefficients.illumination)
+    fine = add_detail(rendering, module.chart, wrong.illumination, nothing, relief)
+    shown = in_held_out_views(batch, module.renderer, wrong, fine)
+    assert shown is not None
+    pictures, coarse, found = shown
+    assert torch.equal(pictures.image, batch.image[[0, 2, 1, 3]])
+    torch.testing.assert_close(found.image.clamp(0, 1), pictures.image, atol=1e-4, rtol=0)
+    assert pictures.truth is not None and pictures.truth.normals is not None
+    assert normal_error(found.normals, pictures.truth.normals) < 0.1
+    assert normal_error(coarse.normals, pictures.truth.normals) > 3
+
+
+def test_found_faces_are_laid_on_the_true_ones() -> None:
+    """A shape that is one similarity away from the true one, here the mean in another size and frame, fits exactly."""
+    model, true = face_model(), turned_faces(2)
+    true.translation[:] = torch.tensor([[0.1, -0.2, 0.4], [0.0, 0.1, -0.5]])
+    turn = euler_to_rotation(torch.tensor([[0.1, -0.05, 0.2]]))[0]
+
+    class Moved(nn.Module):
+        """A face model whose shapes are smaller, turned and shifted where the first coefficient of identity is 1."""
+
+        def shape(self, identity: Tensor, expression: Tensor) -> Tensor:
+            shapes = model.shape(torch.zeros_like(identity), expression)
+            moved = 0.9 * shapes @ turn.T + torch.tensor([0.05, 0.02, -0.03])
+            return torch.where(identity[:, :1, None] == 1, moved, shapes)
+
+    found = replace(true, identity=true.identity.clone(), angles=torch.zeros(2, 3), illumination=-true.illumination)
+    found.identity[:, 0] = 1
+    posed = in_true_place(Moved(), found, true)  # type: ignore[arg-type]
+    assert torch.equal(posed.illumination, true.illumination)
+    images = []
+    for face in (posed, true):
+        shape = Moved().shape(face.identity, face.expression)
+        rotation = euler_to_rotation(face.angles)
+        images.append(pose_and_project(shape, rotation, face.translation, default_intrinsics(SIZE).expand(2, 3, 3))[1])
+    torch.testing.assert_close(images[0][..., :2], images[1][..., :2], atol=1e-3, rtol=0)
+
+
+def test_a_pasted_photograph_is_no_gain_in_held_out_views() -> None:
+    """As an albedo in flat light it explains its own picture; in another light its shadows fall wrong."""
+    batch, coefficients = two_lights()
+    coefficients.albedo[:] = 0  # nobody's, so that the coarse faces explain their own pictures worse
+    module = make_module()
+    rendering = module.renderer(coefficients, batch.intrinsics)
+    flat = torch.zeros_like(coefficients.illumination)
+    photograph, visibility = module.chart.unwrap(batch.image, rendering)
+    ambient = irradiance(torch.tensor([[[0.0, 0.0, 1.0]]]), flat[:1]).mean()
+    pasted = (photograph / ambient - module.chart.bake(rendering.vertex_albedo)) * (visibility > 0)
+    face = add_detail(rendering, module.chart, flat, pasted, None)
+    metrics = module.own_metrics
+    metrics.update(batch, rendering, face)
+    elsewhere = in_held_out_views(batch, module.renderer, coefficients, face)
+    assert elsewhere is not None
+    metrics.update(*elsewhere, held_out=True)
+    found = {name: float(value) for name, value in metrics.compute().items()}
+    assert found["fine_rmse"] < 0.8 * found["coarse_rmse"]
+    assert found["held_out/fine_rmse"] > 1.5 * found["held_out/coarse_rmse"]
+
+
+def test_without_a_second_view_or_its_truth_nothing_is_held_out() -> None:
+    views, coefficients = two_lights()
+    module = make_module()
+    rendering = module.renderer(coefficients, views.intrinsics)
+    fine = module.refine(views.image, views.skin, coefficients, rendering).rendering
+    single, _ = rippled_batch(4)
+    for batch in (single, replace(views, views=None), replace(views, truth=None)):
+        assert in_held_out_views(batch, module.renderer, coefficients, fine) is None
+
+
+def test_where_the_relief_comes_from() -> None:
+    """Solved alone, it goes past the network; learned alone, the network does not see it; both by default."""
+    batch, coefficients = rippled_batch()
+    found = {}
+    for relief in ("both", "learned", "solved"):
+        module = make_module(relief=relief)
+        torch.nn.init.constant_(module.displacement_module.head.weight, 0.1)
+        rendering = module.renderer(coefficients, batch.intrinsics)
+        found[relief] = module.refine(batch.image, batch.skin, coefficients, rendering)
+    solved = found["both"].unwrapped.relief
+    assert solved.abs().max() > 0 and torch.equal(found["solved"].unwrapped.relief, solved)
+    assert not found["learned"].unwrapped.relief.any()
+    displacement = {relief: face.displacement for relief, face in found.items()}
+    torch.testing.assert_close(displacement["solved"], 0.025 * (solved / 0.025).tanh())
+    assert not torch.allclose(displacement["both"], displacement["learned"])
+    alone = make_module(relief="solved", albedo=False)
+    assert not alone.has_fine_stage and make_module(relief="solved").has_fine_stage
+
+
+def test_the_light_is_kept_where_it_is_not_fitted() -> None:
+    batch, coefficients = rippled_batch()
+    dimmer = 0.6 * batch.image
+    module = make_module(refit_light=False)
+    rendering = module.renderer(coefficients, batch.intrinsics)
+    face = module.refine(dimmer, batch.skin, coefficients, rendering)
+    assert torch.equal(face.illumination, coefficients.illumination)
+    fitted = make_module().refine(dimmer, batch.skin, coefficients, rendering)
+    assert (fitted.illumination[:, 0] < coefficients.illumination[:, 0] - 0.1).all()
 
 
 def test_photographs_have_no_true_normals() -> None:

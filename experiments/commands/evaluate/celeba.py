@@ -1,4 +1,4 @@
-"""Likeness of photographs: PSNR, SSIM, RMSE and identity (Finegrained, table 1; Self-augmentation, table 1)."""
+"""Likeness of photographs: PSNR, SSIM, RMSE and identity (Finegrained, tables 1 to 3; Self-augmentation, table 1)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ COLUMNS = {"PSNR": "psnr", "SSIM": "ssim", "RMSE": "rmse", "identity": "identity
 CAPTION = (
     "PSNR in dB, SSIM, RMSE of 8-bit colours over the drawn face; cosine of identity features between photograph and "
     "drawing, by the checkpoint's own encoder. Ours: mean ± deviation over the test photographs. The papers crop, mask "
-    "and encode differently (identity: FaceNet's), so only the order of methods can be compared."
+    "and encode differently (identity: FaceNet's), so only the order of methods can be compared. Fine-grained's "
+    "tables are of CelebA, LS3D-W and LFW."
 )
 
 

@@ -217,7 +217,7 @@ def test_finegrained_default(elsewhere: Path) -> None:
     folder = run_folder(elsewhere, "finegrained")
     metrics = json.loads((folder / "metrics.json").read_text())
     for name in ("psnr", "ssim", "rmse", "normal_error_deg"):
-        for stage in ("coarse", "fine"):
+        for stage in ("coarse", "fine", "held_out/coarse", "held_out/fine"):
             assert np.isfinite(metrics["initial"][f"val/{stage}_{name}"]), name
             assert np.isfinite(metrics["final"][f"val/{stage}_{name}"]), name
     assert metrics["final"]["val/fine_psnr"] != metrics["final"]["val/coarse_psnr"]
@@ -225,7 +225,8 @@ def test_finegrained_default(elsewhere: Path) -> None:
     arguments = ["--config", str(folder / "config.yaml"), "--ckpt_path", str(checkpoint)]
     assert main(["validate", *arguments]) == 0
     assert main(["fit", *arguments, "--trainer.max_steps=3"]) == 0
-    none = yaml.safe_load((ROOT / "experiments/finegrained/table.yaml").read_text())["rows"][0]["overrides"]
+    rows = yaml.safe_load((ROOT / "experiments/finegrained/table.yaml").read_text())["rows"]
+    none = next(row["overrides"] for row in rows if row["name"].startswith("none"))
     start = [f"--model.init_args.init_weights={checkpoint}", "--run_id=row"]
     assert main(["fit", "--config", "experiments/finegrained/default.yaml", *little, *start, *none]) == 0
     row = json.loads((elsewhere / "runs" / "finegrained" / "row" / "metrics.json").read_text())

@@ -39,7 +39,10 @@ DEFAULT: dict[str, tuple[int, list[tuple[int, float]]]] = {
     "mgcnet": (4, [(0, 2.0e-5), (2_499, 3.948e-10)]),
     "rogue": (5, [(0, 2.0e-5), (2_999, 2.742e-10)]),
     "specular": (8, [(0, 6.0e-5), (4_499, 3.655e-10)]),
-    "finegrained": (10, [(0, 2.0e-5), (1_499, 1.097e-9), (1_500, 2.0e-5), (2_149, 5.840e-9)]),
+    "finegrained": (
+        3,
+        [(0, 2.0e-5), (2_399, 4.284e-10), (2_400, 2.0e-5), (2_639, 4.284e-8), (2_640, 2.0e-5), (2_879, 4.284e-8)],
+    ),
     "self_augmentation": (12, [(0, 2.0e-5), (1_199, 1.713e-9), (1_200, 2.0e-5), (1_659, 1.166e-8)]),
 }
 CASES = [
@@ -62,7 +65,8 @@ def made(settings: dict[str, Any]) -> FaceModule:
     """The module of a configuration with small parts, and with every number that its schedule depends on."""
     module, name = settings["class_path"].rsplit(".", 1)
     given = settings["init_args"]
-    kept = {key: given[key] for key in ("schedule", "decay_steps", "coarse_steps", "fine_start") if key in given}
+    scheduled = ("schedule", "decay_steps", "coarse_steps", "fine_start", "albedo_start")
+    kept = {key: given[key] for key in scheduled if key in given}
     if name == "SelfAugmentation":
         kept |= {"attribute_encoder": SmallEncoder(), "corruption": FixedCorruption(), "channels": 4, "hidden": 8}
     face_model = small_shiny_model() if name == "Specular" else small_face_model()
