@@ -13,7 +13,7 @@ from pathlib import Path
 from renderers.io.errors import UserError
 
 MARK = ".monoface-"  # in every temporary name, so that no file of the user's is taken for one
-STARTED = time.time()
+QUIET = 3600.0  # seconds without a write, after which a temporary file belongs to no living process
 _cleared: set[Path] = set()  # folders that hold no more leftovers
 
 
@@ -22,7 +22,7 @@ def written_atomically(path: Path) -> Iterator[Path]:
     """A temporary name in the same folder, with the same suffix, that becomes `path` when the block ends well.
 
     Whatever happens, the temporary file is gone afterwards, and a reader of `path` sees the old content or the new.
-    What killed processes left in the same folder is removed first.
+    What killed processes left in the same folder an hour ago or longer is removed first.
 
     Raises:
         OSError: the folder or the file cannot be written; it names `path`.
@@ -71,13 +71,13 @@ def _prefix(path: Path) -> str:
 
 
 def _clear_leftovers(folder: Path) -> None:
-    """Removes what killed processes left, once for a folder: what was written to since this one began may be in use."""
+    """Removes what killed processes left, once for a folder. What was written to in the last hour may be in use."""
     if folder in _cleared:
         return
     _cleared.add(folder)
     for left in folder.glob(f".*{MARK}*"):
         with contextlib.suppress(OSError):
-            if _last_written(left) < STARTED:
+            if _last_written(left) < time.time() - QUIET:
                 shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 

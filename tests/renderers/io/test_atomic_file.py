@@ -6,6 +6,7 @@ import os
 import resource
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -84,7 +85,7 @@ def test_what_a_killed_process_left_goes_when_the_file_is_written_again(tmp_path
     )
     subprocess.run([sys.executable, "-c", code, str(path)], cwd=ROOT, check=False)
     (left,) = tmp_path.iterdir()
-    os.utime(left, (atomic_file.STARTED - 1,) * 2)
+    os.utime(left, (time.time() - atomic_file.QUIET - 1,) * 2)
     users = [".last-20240101.ckpt", ".last.ckpt", "last.monoface-a.ckpt", ".last.monoface"]
     for name in users:
         (tmp_path / name).touch()
@@ -93,6 +94,7 @@ def test_what_a_killed_process_left_goes_when_the_file_is_written_again(tmp_path
         temporary.write_text("whole")
         in_use = path.with_name(f".last{atomic_file.MARK}b.ckpt")  # of another process, which still writes
         in_use.touch()
+        os.utime(in_use, (time.time() - 600,) * 2)  # a slow one: it began before this process
         with written_atomically(path) as second:
             second.write_text("whole")
     assert names(tmp_path) == sorted([*users, in_use.name, "last.ckpt"])
