@@ -35,6 +35,8 @@ class SelfAugmentationWeights(Weights):
         photometric, identity, attribute, robustified: the terms (6), (7), (8), (9).
         rotation: of equation (5) for the fed-back I_rot, compared with I_rot and with I; 1 in the paper.
         occlusion: the same for I_occ.
+        consistency: of `rerender.difference` between the face found in a fed-back view and the face that the view
+            shows. The paper only says that the two should be close; it has no such term.
         change: of the squared distance between fine and coarse colours. The paper has no such term. It keeps errors of
             light and shape out of the fine colours. Where the photograph shows nothing, it keeps the coarse colours.
     """
@@ -45,6 +47,7 @@ class SelfAugmentationWeights(Weights):
     robustified: float = 0.001
     rotation: float = 1.0
     occlusion: float = 1.0
+    consistency: float = 0.0
     change: float = 0.0
 
     @property
@@ -55,4 +58,4 @@ class SelfAugmentationWeights(Weights):
     @property
     def compares_features(self) -> bool:
         """Whether a term compares features of a rendering or of a re-rendered view."""
-        return bool(self.perceptual or self.robustified or self.rotation or self.occlusion)
+        return bool(self.perceptual or self.robustified)
