@@ -17,6 +17,7 @@ from losses.metrics import HiddenVertexColorRMSE, IdentitySimilarity, MaskedPSNR
 from renderers.camera import euler_to_rotation, project, transform
 from renderers.face_models.base import MorphableModel
 from renderers.face_renderer import Rendering
+from renderers.reflectance import lambertian
 
 
 class RefinementMetrics(NamedMetrics):
@@ -24,8 +25,9 @@ class RefinementMetrics(NamedMetrics):
 
     Pictures are compared with the clean photograph where the rendered and the true face overlap. All renderings have
     the same shape, and so the same pixels. Where the true vertex colours are known, `texture_rmse` compares all of
-    them, and `hidden_color_rmse` those under the occluder. `mirrored` is what needs no training: see
-    `mirroring.mirrored`.
+    them, and `hidden_color_rmse` those under the occluder. A picture shows the product of colour and light, so
+    `hidden_lit_rmse` compares the hidden vertices as they are lit: the found colours in the found light and the true
+    ones in the true light. `mirrored` is what needs no training: see `mirroring.mirrored`.
 
     Args:
         face_model: the decoder.
@@ -45,6 +47,7 @@ class RefinementMetrics(NamedMetrics):
                 "ssim": MaskedSSIM(),
                 "texture_rmse": TextureRMSE(),
                 "hidden_color_rmse": HiddenVertexColorRMSE(),
+                "hidden_lit_rmse": HiddenVertexColorRMSE(),
                 **{name: IdentitySimilarity() for name in encoders},
             },
             compute_groups=False,
@@ -76,7 +79,9 @@ class RefinementMetrics(NamedMetrics):
         target_features = {name: encoder(batch.image, batch.landmarks) for name, encoder in self.encoders.items()}
         truth = batch.truth
         colors = None if truth is None else truth.vertex_albedo
-        under = None if hidden is None or colors is None else self._hidden(batch, hidden)
+        under = lit = None
+        if hidden is not None and colors is not None:
+            under, lit = self._hidden(batch, hidden, colors)
         for model, rendering in renderings.items():
             known, image = self.of(condition, model), rendering.image.clamp(0, 1)
             for name in ("psnr", "ssim"):
@@ -87,14 +92,16 @@ class RefinementMetrics(NamedMetrics):
                 known["texture_rmse"].update(rendering.vertex_albedo, colors)
             if under is not None:
                 known["hidden_color_rmse"].update(rendering.vertex_albedo, colors, under)
+                known["hidden_lit_rmse"].update(rendering.vertex_colors, lit, under)
 
-    def _hidden(self, batch: FaceBatch, hidden: Tensor) -> Tensor:
-        """(B, V) `hidden_vertices` of the true faces."""
+    def _hidden(self, batch: FaceBatch, hidden: Tensor, colors: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, V) `hidden_vertices` of the true faces, and (B, V, 3) their colours as they are lit."""
         assert batch.truth is not None
         true = self.layout.split(batch.truth.coefficients)
         shape = self.face_model.shape(true.identity, true.expression)
         posed = transform(shape, euler_to_rotation(true.angles), true.translation)
-        return hidden_vertices(project(posed, batch.intrinsics), batch.truth.depth, hidden)
+        under = hidden_vertices(project(posed, batch.intrinsics), batch.truth.depth, hidden)
+        return under, lambertian(colors, self.face_model.normals(posed), true.illumination)
 
     def named(self) -> Iterator[tuple[str, Metric]]:
         """Each with its name: `MODEL_METRIC` on clean pictures, `occluded/MODEL_METRIC` on occluded ones."""

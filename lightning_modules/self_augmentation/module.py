@@ -42,6 +42,8 @@ from renderers.face_models.symmetry import mirror_vertices
 from renderers.face_renderer import Rendering
 from renderers.io.errors import UserError, within
 
+TURN_EVERY = 4  # there are more ways to hide a part of a face than to turn it
+
 
 class SelfAugmentation(FaceModule):
     """A coarse face with a fine texture. Turned and occluded re-renders of the face must give the same texture again.
@@ -63,13 +65,14 @@ class SelfAugmentation(FaceModule):
         coarse_weights: of the coarse model's own stage.
         coarse_steps: the first fine step. It is 0 if `init_weights` brings a coarse model.
         coarse_identity_start: the step from which the coarse stage's identity term counts.
-        freeze_coarse: keep the coarse model as it is in the fine stage; else equation (5) trains it too.
+        freeze_coarse: keep the coarse model as it is in the fine stage; else equation (5) trains it too, together with
+            its own stage's loss. Without that it would follow its own errors.
         augmentation_start: the fine step from which faces are turned, hidden and fed back, and the perceptual terms
             count. Before it the texture is too rough for re-renders.
-        alternate: turn the faces in one step and hide parts of them in the next, which halves the cost; else do both in
-            every step.
-        perceptual_every: features of renderings are compared in one of so many steps of a kind, and then count so many
-            times. Their networks take most of a step's time.
+        alternate: turn the faces in one step of `TURN_EVERY` and hide parts of them in the others, which halves the
+            cost; else do both in every step.
+        perceptual_every: features of renderings are compared in one of so many steps, with `alternate` in one of so
+            many rounds of `TURN_EVERY` steps, and then count so many times. Their networks take most of a step's time.
         max_yaw: degrees that a re-rendered face looks to either side at most; 90 is the profile.
         attribute_features: whether the decoder gets attribute features beside identity features.
         channels, order, hidden, coarsening: see `FineModel`.
@@ -266,7 +269,7 @@ class SelfAugmentation(FaceModule):
 
         Args:
             batch: of images.
-            step: of the fine stage. With `alternate`, even steps turn faces and odd steps hide parts of them.
+            step: of the fine stage. With `alternate`, it says whether faces are turned or partly hidden.
         """
         weights = self.fine_weights(step)
         faces = self.reconstruction(batch.image, batch.intrinsics)
@@ -274,10 +277,13 @@ class SelfAugmentation(FaceModule):
         target_features = self.target_features(batch, faces) if weights.compares_features else None
         rendered_features = self.features(faces.fine.image, faces.fine.landmarks) if weights.perceptual else None
         terms = {"change": faces.change()} if weights.change else {}
+        if weights.coarse and not self.freeze_coarse:
+            terms["coarse"] = self.coarse_loss(batch, faces)
         terms |= likeness_terms(faces.fine.image, rendered_features, batch.image, target_features, mask, weights)
         robustified: list[Tensor] = []
         for name, weight in (("rotation", weights.rotation), ("occlusion", weights.occlusion)):
-            if not (weight or weights.robustified) or (self.alternate and (step % 2 == 0) != (name == "rotation")):
+            its_turn = not self.alternate or (step % TURN_EVERY == 0) == (name == "rotation")
+            if not its_turn or not (weight or weights.robustified):
                 continue
             view = self.turned(batch, faces) if name == "rotation" else self.hidden(batch, faces)
             view_features = self.features(view.image, view.landmarks) if target_features else None
@@ -295,10 +301,16 @@ class SelfAugmentation(FaceModule):
             terms["robustified"] = torch.stack(robustified).sum()
         return terms
 
+    def coarse_loss(self, batch: FaceBatch, faces: TexturedFaces) -> Tensor:
+        """The coarse stage's loss of coarse faces; without L_id, which the fine faces have."""
+        weights = replace(self.coarse_weights, identity=0.0)
+        drawn = self.as_marked(faces.coarse, faces.coefficients, batch)
+        return weighted_sum(self.coarse_terms(batch, faces.coefficients, drawn, weights), weights.terms())
+
     def fine_weights(self, step: int) -> SelfAugmentationWeights:
         """The weights in force at a fine step, see `perceptual_every`."""
         weights = self.weights.at(step, self.fine_starts)
-        every, turn = self.perceptual_every, step // 2 if self.alternate else step
+        every, turn = self.perceptual_every, step // TURN_EVERY if self.alternate else step
         share = every if turn % every == 0 else 0
         perceptual = {name: share * getattr(weights, name) for name in ("identity", "attribute", "robustified")}
         return replace(weights, **perceptual)

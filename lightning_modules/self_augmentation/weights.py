@@ -13,7 +13,8 @@ class CoarseWeights(Weights):
 
     Attributes:
         photometric, landmark, identity, regularization: the terms.
-        prior_identity, prior_expression, prior_albedo, prior_tint, prior_light: inside the regularization term.
+        prior_identity, prior_expression, prior_albedo, prior_tint, prior_light,
+            prior_usual_light: inside the regularization term.
     """
 
     photometric: float = 1.92
@@ -25,6 +26,7 @@ class CoarseWeights(Weights):
     prior_albedo: float = 1.7e-3
     prior_tint: float = 0.0
     prior_light: float = 0.0
+    prior_usual_light: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class SelfAugmentationWeights(Weights):
         occlusion: the same for I_occ.
         consistency: of `rerender.difference` between the face found in a fed-back view and the face that the view
             shows. The paper only says that the two should be close; it has no such term.
+        coarse: of the coarse stage's own loss, which goes on where the coarse model is trained in the fine stage.
         change: of the squared distance between fine and coarse colours. The paper has no such term. It keeps errors of
             light and shape out of the fine colours. Where the photograph shows nothing, it keeps the coarse colours.
     """
@@ -48,6 +51,7 @@ class SelfAugmentationWeights(Weights):
     rotation: float = 1.0
     occlusion: float = 1.0
     consistency: float = 0.0
+    coarse: float = 1.0
     change: float = 0.0
 
     @property

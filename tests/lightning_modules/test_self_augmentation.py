@@ -106,12 +106,13 @@ def test_only_terms_with_a_weight() -> None:
     assert module.identity_encoder.calls == 0 and module.attribute_encoder.calls == 1  # type: ignore[attr-defined]
 
 
-def test_alternate_turns_in_one_step_and_hides_in_the_next() -> None:
+def test_alternate_turns_in_one_step_of_four_and_hides_in_the_others() -> None:
     batch, _ = exact_faces()
     module = make_module(alternate=True, augmentation_start=2)
-    seen = [set(module.fine_terms(batch, step)) for step in range(4)]
+    seen = [set(module.fine_terms(batch, step)) for step in range(6)]
     both = {"photometric", "identity", "attribute", "robustified"}
-    assert seen == [{"photometric"}, {"photometric"}, both | {"rotation"}, both | {"occlusion"}]
+    hides, turns = both | {"occlusion"}, both | {"rotation"}
+    assert seen == [{"photometric"}, {"photometric"}, hides, hides, turns, hides]
 
 
 def by_hand(image: Tensor, rendered: Tensor, mask: Tensor) -> Tensor:
@@ -219,6 +220,12 @@ def test_coarse_stage_trains_the_coarse_model_and_the_fine_stage_the_fine_one(mo
         assert torch.equal(value, before[name]), name  # the running statistics too
     module.freeze_coarse = False
     assert touched(3) == {"coarse", "fine"}
+    # The coarse stage's loss goes on, apart from the identity.
+    assert logged[-1] - logged[-2] == {"coarse"}
+    seen = module.reconstruction(batch.image, batch.intrinsics)
+    terms = module.coarse_terms(batch, seen.coefficients, seen.coarse, CoarseWeights(landmark=0.1, identity=0))
+    expected = 1.92 * terms["photometric"] + 0.1 * terms["landmark"] + 3e-4 * terms["regularization"]
+    torch.testing.assert_close(module.coarse_loss(batch, seen), expected)
 
 
 def test_mask_is_the_segmentation_or_the_truth_or_the_skin() -> None:
@@ -337,8 +344,8 @@ def test_features_are_compared_now_and_then_and_count_for_the_steps_between() ->
     batch, _ = exact_faces()
     module = make_module(alternate=True, perceptual_every=2)
     perceptual = {"identity", "attribute", "robustified"}
-    for step, compared in enumerate((True, True, False, False, True, True)):
-        assert set(module.fine_terms(batch, step)) >= {"photometric", "rotation" if step % 2 == 0 else "occlusion"}
+    for step, compared in ((0, True), (3, True), (4, False), (7, False), (8, True)):
+        assert set(module.fine_terms(batch, step)) >= {"photometric", "rotation" if step % 4 == 0 else "occlusion"}
         assert bool(perceptual & set(module.fine_terms(batch, step))) == compared
         factors = [getattr(module.fine_weights(step), name) / getattr(PAPER, name) for name in perceptual]
         assert factors == pytest.approx([2.0 if compared else 0.0] * 3)
@@ -380,6 +387,13 @@ def test_fine_learns_what_coarse_cannot_say_and_metrics_show_it() -> None:
     # By hand: the coarse colours differ from the true ones by the paint everywhere.
     paint = float(np.sqrt((0.12**2 + 0.1**2 + 0.02**2) / 3))
     assert logged[hidden[1]].item() == pytest.approx(paint, rel=1e-3)
+    # Shape and light are the true ones, so lit colours differ by the lit paint.
+    lit = recolored(module.renderer(truth, batch.intrinsics), batch.truth.vertex_albedo, truth).vertex_colors
+    own = module.renderer(truth, batch.intrinsics).vertex_colors
+    _, hidden_mask = module.occluded(batch, 0)
+    under, _ = module.own_metrics._hidden(batch, hidden_mask, batch.truth.vertex_albedo)
+    expected = [(lit - own)[face, under[face]].square().mean().sqrt().item() for face in range(6) if under[face].any()]
+    assert logged["val/occluded/coarse_hidden_lit_rmse"].item() == pytest.approx(np.mean(expected), rel=1e-4)
     for name in ("fine_ssim", "coarse_identity_similarity", "fine_texture_rmse", "nme", "psnr", "vertex_rmse_mm"):
         assert np.isfinite(logged[f"val/{name}"]), name
 
