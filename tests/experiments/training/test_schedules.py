@@ -40,7 +40,7 @@ DEFAULT: dict[str, tuple[int, list[tuple[int, float]]]] = {
     "rogue": (5, [(0, 2.0e-5), (2_999, 2.742e-10)]),
     "specular": (8, [(0, 6.0e-5), (4_499, 3.655e-10)]),
     "finegrained": (10, [(0, 2.0e-5), (1_499, 1.097e-9), (1_500, 2.0e-5), (2_149, 5.840e-9)]),
-    "self_augmentation": (12, [(0, 2.0e-5), (1_199, 1.713e-9), (1_200, 2.0e-5), (1_659, 1.166e-8)]),
+    "self_augmentation": (8, [(0, 2.0e-5), (999, 2.467e-9), (1_000, 2.0e-5), (1_699, 5.036e-9)]),
 }
 CASES = [
     (name, paper, *case) for name, cases in (("paper", PAPER), ("default", DEFAULT)) for paper, case in cases.items()
