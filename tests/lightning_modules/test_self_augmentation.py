@@ -388,11 +388,12 @@ def test_fine_learns_what_coarse_cannot_say_and_metrics_show_it() -> None:
     paint = float(np.sqrt((0.12**2 + 0.1**2 + 0.02**2) / 3))
     assert logged[hidden[1]].item() == pytest.approx(paint, rel=1e-3)
     # Shape and light are the true ones, so lit colours differ by the lit paint.
-    lit = recolored(module.renderer(truth, batch.intrinsics), batch.truth.vertex_albedo, truth).vertex_colors
-    own = module.renderer(truth, batch.intrinsics).vertex_colors
-    _, hidden_mask = module.occluded(batch, 0)
-    under, _ = module.own_metrics._hidden(batch, hidden_mask, batch.truth.vertex_albedo)
-    expected = [(lit - own)[face, under[face]].square().mean().sqrt().item() for face in range(6) if under[face].any()]
+    assert batch.truth is not None and batch.truth.vertex_albedo is not None
+    known, (_, hidden_mask) = batch.truth.vertex_albedo, module.occluded(batch, 0)
+    own = module.renderer(truth, batch.intrinsics)
+    lit = recolored(own, known, truth).vertex_colors - own.vertex_colors
+    under, _ = module.own_metrics._hidden(batch, hidden_mask, known)
+    expected = [lit[face, under[face]].square().mean().sqrt().item() for face in range(6) if under[face].any()]
     assert logged["val/occluded/coarse_hidden_lit_rmse"].item() == pytest.approx(np.mean(expected), rel=1e-4)
     for name in ("fine_ssim", "coarse_identity_similarity", "fine_texture_rmse", "nme", "psnr", "vertex_rmse_mm"):
         assert np.isfinite(logged[f"val/{name}"]), name
