@@ -89,7 +89,7 @@ HEADLINES = {
         "Self-augmentation",
         "refined texture",
         11,
-        "PSNR of occluded pictures, dB",
+        "occluded PSNR, dB",
         "val/occluded/fine_psnr",
         "PSNR",
         ("without self-augmentation", "L_photo, L_id, L_att, L_rob"),
