@@ -57,6 +57,7 @@ class TableSpec:
         per_image: overrides of all rows where pictures are optimized instead of a network trained.
         parts: (title, word) of every table to print: the columns that hold the word; one table of all by default.
         warm_start: where it is given, the overrides of a run from whose weights every row of that seed goes on.
+        warm_starts: of how many seeds there is such a run, which the others then share in turn; of all where absent.
         rows: the lines.
     """
 
@@ -68,6 +69,7 @@ class TableSpec:
     per_image: tuple[str, ...]
     parts: tuple[tuple[str, str], ...]
     warm_start: Row | None
+    warm_starts: int | None
     rows: tuple[Row, ...]
 
     @property
@@ -139,9 +141,11 @@ def run(arguments: argparse.Namespace) -> int:
     most = max(arguments.seeds, *(row.seeds for row in rows))
     starts: dict[int, tuple[str, ...]] = {}
     if spec.warm_start is not None:
-        warm = [plan_run(spec, spec.warm_start, seed, config, common, runs_dir) for seed in range(most)]
+        count = min(most, spec.warm_starts or most)
+        warm = [plan_run(spec, spec.warm_start, seed, config, common, runs_dir) for seed in range(count)]
         execute(warm, stamp, jobs)
-        starts = {run.seed: (f"--model.init_args.init_weights={run.folder.checkpoint}",) for run in warm}
+        weights = [f"--model.init_args.init_weights={run.folder.checkpoint}" for run in warm]
+        starts = {seed: (weights[seed % count],) for seed in range(most)}
     runs = [
         plan_run(spec, row, seed, config, (*common, *starts.get(seed, ())), runs_dir)
         for seed in range(most)
@@ -260,7 +264,9 @@ def read_spec(paper: str) -> TableSpec:
         raise UserError(f"{path}: rows need names that differ in letters or digits")
     warm_start = Row("warm start", tuple(tree["warm_start"]), {}) if tree.get("warm_start") else None
     common, per_image = (tuple(tree.get(name) or ()) for name in ("overrides", "per_image"))
-    return TableSpec(folder, folder, config, common, metrics, per_image, parts, warm_start, rows)
+    return TableSpec(
+        folder, folder, config, common, metrics, per_image, parts, warm_start, tree.get("warm_starts"), rows
+    )
 
 
 def plan_run(spec: TableSpec, row: Row, seed: int, config: Path, common: Sequence[str], runs_dir: Path) -> Run:

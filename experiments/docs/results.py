@@ -89,11 +89,11 @@ HEADLINES = {
         "Self-augmentation",
         "refined texture",
         11,
-        "identity similarity",
-        "val/fine_identity_similarity",
-        "FaceNet",
-        ("L_photo, L_id", "L_photo, L_id, L_att, L_rob"),
-        digits=3,
+        "occluded PSNR, dB",
+        "val/occluded/fine_psnr",
+        "PSNR",
+        ("without self-augmentation", "L_photo, L_id, L_att, L_rob"),
+        digits=1,
     ),
 }
 

@@ -8,6 +8,7 @@ Unscaled, a few of the age network's features outweigh all others in a distance,
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -29,13 +30,14 @@ SEED, PEOPLE = 1002, 256  # whose features are averaged
 JUDGED_SEED, JUDGED = 7, 96  # whose two pictures are matched
 SIZE = 112  # pixels
 SCENES = SceneSettings(views=2, max_yaw=30.0, view_gap=(5.0, 25.0), texture_detail=1.0)
+TURNED = replace(SCENES, max_yaw=60.0)  # as experiments/self_augmentation shows people
 CHUNK = 16
 Distance = Callable[[Tensor, Tensor], Tensor]
 
 
-def drawn(model: MorphableModel, people: int, seed: int) -> list[MultiViewBatch]:
+def drawn(model: MorphableModel, people: int, seed: int, scenes: SceneSettings = SCENES) -> list[MultiViewBatch]:
     """Two pictures of each person, some people a batch."""
-    faces = SyntheticFaces(model, "val", people, SIZE, seed, SCENES)
+    faces = SyntheticFaces(model, "val", people, SIZE, seed, scenes)
     return [faces.__getitems__(list(range(first, min(first + CHUNK, people)))) for first in range(0, people, CHUNK)]
 
 
@@ -69,8 +71,9 @@ def main() -> None:
     known = statistics(features(plain, drawn(model, PEOPLE, SEED)))
     with written_atomically(STATISTICS) as temporary, temporary.open("wb") as file:
         np.savez(file, mean=known["mean"], deviation=known["deviation"])
-    judged = drawn(model, JUDGED, JUDGED_SEED)
-    table = Table("encoder", "distance", "rank-1", "same person", "others", title=f"{JUDGED} drawn people, {SIZE} px")
+    judged = {scenes.max_yaw: drawn(model, JUDGED, JUDGED_SEED, scenes) for scenes in (SCENES, TURNED)}
+    names = ("encoder", "distance", "yaw up to", "rank-1", "same person", "others")
+    table = Table(*names, title=f"{JUDGED} drawn people, {SIZE} px")
     distances: dict[str, Distance] = {
         "Euclidean": torch.cdist,
         "cosine": lambda a, b: 1 - pairwise_cosine_similarity(a, b),
@@ -82,8 +85,9 @@ def main() -> None:
         "dlib, chips of 150 px": (DlibEncoder(), "cosine"),
     }
     for name, (encoder, distance) in encoders.items():
-        rank, own, others = told_apart(features(encoder, judged), distances[distance])
-        table.add_row(name, distance, f"{rank:.3f}", f"{own:.3f}", f"{others:.3f}")
+        for yaw, pictures in judged.items():
+            rank, own, others = told_apart(features(encoder, pictures), distances[distance])
+            table.add_row(name, distance, f"{yaw:.0f}", f"{rank:.3f}", f"{own:.3f}", f"{others:.3f}")
     Console().print(table)
 
 

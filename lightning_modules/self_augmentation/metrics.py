@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import cast
 
 import torch
@@ -11,50 +11,30 @@ from torchmetrics import Metric, MetricCollection
 
 from datamodules.batch import FaceBatch
 from lightning_modules.components.evaluation import NamedMetrics
+from lightning_modules.self_augmentation.mirroring import hidden_vertices
 from losses.encoders import FaceEncoder
 from losses.metrics import HiddenVertexColorRMSE, IdentitySimilarity, MaskedPSNR, MaskedSSIM, TextureRMSE
 from renderers.camera import euler_to_rotation, project, transform
 from renderers.face_models.base import MorphableModel
 from renderers.face_renderer import Rendering
-
-VISIBLE_TOLERANCE = 0.05  # decimetres; on a slanted surface a visible vertex may be deeper than its pixel's centre
-
-
-def hidden_vertices(vertices_image: Tensor, depth: Tensor, hidden: Tensor) -> Tensor:
-    """Vertices that face the camera and are covered by an occluder.
-
-    Args:
-        vertices_image: (B, V, 3) x, y in pixels, z the positive depth in decimetres.
-        depth: (B, 1, H, W) of the face alone, decimetres, 0 where there is none.
-        hidden: (B, 1, H, W) bool, the occluder.
-
-    Returns:
-        (B, V) bool.
-    """
-    batch, _, height, width = depth.shape
-    x, y, z = vertices_image.unbind(dim=-1)
-    column, row = x.floor().long(), y.floor().long()
-    inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
-    pixel = torch.where(inside, row * width + column, 0)
-    surface = depth.view(batch, -1).gather(1, pixel)
-    visible = inside & (surface > 0) & (z <= surface + VISIBLE_TOLERANCE)
-    return visible & hidden.view(batch, -1).gather(1, pixel)
+from renderers.reflectance import lambertian
 
 
 class RefinementMetrics(NamedMetrics):
     """PSNR, SSIM, identity similarity and colour errors of the coarse and of the fine face under each condition.
 
-    Pictures are compared with the clean photograph where the rendered and the true face overlap. Both renderings have
+    Pictures are compared with the clean photograph where the rendered and the true face overlap. All renderings have
     the same shape, and so the same pixels. Where the true vertex colours are known, `texture_rmse` compares all of
-    them, and `hidden_color_rmse` those under the occluder.
+    them, and `hidden_color_rmse` those under the occluder. A picture shows the product of colour and light, so
+    `hidden_lit_rmse` compares the hidden vertices as they are lit: the found colours in the found light and the true
+    ones in the true light. `mirrored` is what needs no training: see `mirroring.mirrored`.
 
     Args:
         face_model: the decoder.
         encoders: recognition networks by the name of their metric.
     """
 
-    CONDITIONS = ("clean", "occluded")
-    MODELS = ("coarse", "fine")
+    MODELS: Mapping[str, Sequence[str]] = {"clean": ("coarse", "fine"), "occluded": ("coarse", "fine", "mirrored")}
 
     def __init__(self, face_model: MorphableModel, encoders: Mapping[str, FaceEncoder]) -> None:
         super().__init__()
@@ -67,11 +47,12 @@ class RefinementMetrics(NamedMetrics):
                 "ssim": MaskedSSIM(),
                 "texture_rmse": TextureRMSE(),
                 "hidden_color_rmse": HiddenVertexColorRMSE(),
+                "hidden_lit_rmse": HiddenVertexColorRMSE(),
                 **{name: IdentitySimilarity() for name in encoders},
             },
             compute_groups=False,
         )
-        self.sets = nn.ModuleDict({f"{c}_{m}": metrics.clone() for c in self.CONDITIONS for m in self.MODELS})
+        self.sets = nn.ModuleDict({f"{c}_{m}": metrics.clone() for c, models in self.MODELS.items() for m in models})
 
     def of(self, condition: str, model: str) -> MetricCollection:
         """The metrics of one model under one condition."""
@@ -91,14 +72,16 @@ class RefinementMetrics(NamedMetrics):
         Args:
             batch: of clean faces.
             condition: "clean" or "occluded".
-            renderings: "coarse" and "fine" of the clean or occluded pictures.
+            renderings: of the clean or occluded pictures, by their name in `MODELS`.
             face: (B, 1, H, W) bool, where the batch's pictures show the face.
             hidden: (B, 1, H, W) bool, the occluder.
         """
         target_features = {name: encoder(batch.image, batch.landmarks) for name, encoder in self.encoders.items()}
         truth = batch.truth
         colors = None if truth is None else truth.vertex_albedo
-        under = None if hidden is None or colors is None else self._hidden(batch, hidden)
+        under = lit = None
+        if hidden is not None and colors is not None:
+            under, lit = self._hidden(batch, hidden, colors)
         for model, rendering in renderings.items():
             known, image = self.of(condition, model), rendering.image.clamp(0, 1)
             for name in ("psnr", "ssim"):
@@ -109,19 +92,21 @@ class RefinementMetrics(NamedMetrics):
                 known["texture_rmse"].update(rendering.vertex_albedo, colors)
             if under is not None:
                 known["hidden_color_rmse"].update(rendering.vertex_albedo, colors, under)
+                known["hidden_lit_rmse"].update(rendering.vertex_colors, lit, under)
 
-    def _hidden(self, batch: FaceBatch, hidden: Tensor) -> Tensor:
-        """(B, V) `hidden_vertices` of the true faces."""
+    def _hidden(self, batch: FaceBatch, hidden: Tensor, colors: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, V) `hidden_vertices` of the true faces, and (B, V, 3) their colours as they are lit."""
         assert batch.truth is not None
         true = self.layout.split(batch.truth.coefficients)
         shape = self.face_model.shape(true.identity, true.expression)
         posed = transform(shape, euler_to_rotation(true.angles), true.translation)
-        return hidden_vertices(project(posed, batch.intrinsics), batch.truth.depth, hidden)
+        under = hidden_vertices(project(posed, batch.intrinsics), batch.truth.depth, hidden)
+        return under, lambertian(colors, self.face_model.normals(posed), true.illumination)
 
     def named(self) -> Iterator[tuple[str, Metric]]:
         """Each with its name: `MODEL_METRIC` on clean pictures, `occluded/MODEL_METRIC` on occluded ones."""
         prefixes = {"clean": "", "occluded": "occluded/"}
-        for condition in self.CONDITIONS:
-            for model in self.MODELS:
+        for condition, models in self.MODELS.items():
+            for model in models:
                 for name, metric in self.of(condition, model).items():
                     yield f"{prefixes[condition]}{model}_{name}", metric

@@ -14,15 +14,23 @@ from torch.optim import Adam, Optimizer
 from datamodules.batch import FaceBatch
 from lightning_modules.base import FaceModule, Stage
 from lightning_modules.components.backbones import ImageEncoder
-from lightning_modules.components.checkpoint_file import OTHER, mismatch, read_initial_weights
+from lightning_modules.components.checkpoint_file import OTHER, SHIPPED, mismatch, read_initial_weights
 from lightning_modules.components.panels import face_panels
 from lightning_modules.components.reconstruction import Reconstruction
 from lightning_modules.components.schedule import Schedule
 from lightning_modules.components.weighting import weighted_sum
 from lightning_modules.self_augmentation.likeness import Features, likeness_terms
 from lightning_modules.self_augmentation.metrics import RefinementMetrics
+from lightning_modules.self_augmentation.mirroring import mirrored
 from lightning_modules.self_augmentation.network import FineModel
-from lightning_modules.self_augmentation.rerender import TexturedFaces, View, hidden_view, recolored, turned_view
+from lightning_modules.self_augmentation.rerender import (
+    TexturedFaces,
+    View,
+    difference,
+    hidden_view,
+    recolored,
+    turned_view,
+)
 from lightning_modules.self_augmentation.weights import CoarseWeights, SelfAugmentationWeights
 from losses.encoders import FaceEncoder
 from losses.photometric import render_loss, saturate_skin
@@ -30,8 +38,11 @@ from losses.regularization import coefficient_regularization
 from losses.robust import robustified_loss
 from renderers.coefficients import Coefficients
 from renderers.face_models.base import MorphableModel
+from renderers.face_models.symmetry import mirror_vertices
 from renderers.face_renderer import Rendering
-from renderers.io.errors import UserError
+from renderers.io.errors import UserError, within
+
+TURN_EVERY = 4  # there are more ways to hide a part of a face than to turn it
 
 
 class SelfAugmentation(FaceModule):
@@ -54,11 +65,14 @@ class SelfAugmentation(FaceModule):
         coarse_weights: of the coarse model's own stage.
         coarse_steps: the first fine step. It is 0 if `init_weights` brings a coarse model.
         coarse_identity_start: the step from which the coarse stage's identity term counts.
-        freeze_coarse: keep the coarse model as it is in the fine stage; else equation (5) trains it too.
+        freeze_coarse: keep the coarse model as it is in the fine stage; else equation (5) trains it too, together with
+            its own stage's loss. Without that it would follow its own errors.
         augmentation_start: the fine step from which faces are turned, hidden and fed back, and the perceptual terms
             count. Before it the texture is too rough for re-renders.
-        alternate: turn the faces in one step and hide parts of them in the next, which halves the cost; else do both in
-            every step.
+        alternate: turn the faces in one step of `TURN_EVERY` and hide parts of them in the others, which halves the
+            cost; else do both in every step.
+        perceptual_every: features of renderings are compared in one of so many steps, with `alternate` in one of so
+            many rounds of `TURN_EVERY` steps, and then count so many times. Their networks take most of a step's time.
         max_yaw: degrees that a re-rendered face looks to either side at most; 90 is the profile.
         attribute_features: whether the decoder gets attribute features beside identity features.
         channels, order, hidden, coarsening: see `FineModel`.
@@ -70,6 +84,7 @@ class SelfAugmentation(FaceModule):
     """
 
     own_metrics: RefinementMetrics
+    partner: Tensor
 
     def __init__(
         self,
@@ -89,6 +104,7 @@ class SelfAugmentation(FaceModule):
         freeze_coarse: bool = True,
         augmentation_start: int = 0,
         alternate: bool = False,
+        perceptual_every: int = 1,
         max_yaw: float = 90.0,
         attribute_features: bool = True,
         channels: int = 16,
@@ -111,6 +127,7 @@ class SelfAugmentation(FaceModule):
         self.freeze_coarse, self.coarse_given = freeze_coarse, False
         later = ("identity", "attribute", "robustified", "rotation", "occlusion")
         self.fine_starts, self.alternate = dict.fromkeys(later, augmentation_start), alternate
+        self.perceptual_every = within("perceptual_every", perceptual_every, 1, 1000)
         self.max_yaw, self.attribute_features = max_yaw, attribute_features
         self.code_encoder = code_encoder or identity_encoder
         features = self.code_encoder.features + (attribute_encoder.features if attribute_features else 0)
@@ -118,10 +135,13 @@ class SelfAugmentation(FaceModule):
         encoders = {"identity_similarity": identity_encoder}
         encoders |= {f"similarity_{name}": judge for name, judge in (judges or {}).items()}
         self.own_metrics = RefinementMetrics(face_model, encoders)
+        self.register_buffer("partner", mirror_vertices(face_model), persistent=False)
         self.start_from(init_weights)
 
     def start_from(self, init_weights: str | None) -> None:
         """Take over a checkpoint's coarse model, and its fine model if it has one, and skip the coarse stage.
+
+        After the shipped network the coarse stage is not skipped.
 
         Raises:
             UserError: `init_weights` is no checkpoint, or one of another network or face model.
@@ -140,7 +160,8 @@ class SelfAugmentation(FaceModule):
                 part.load_state_dict(held)
             except RuntimeError as error:
                 raise UserError(f"checkpoint {path}: {mismatch(error)}. {OTHER}") from error
-        self.coarse_given, self.coarse_steps = True, 0
+        if path.suffix != SHIPPED:  # The shipped network knows faces, but not the light and colours of these pictures.
+            self.coarse_given, self.coarse_steps = True, 0
 
     def training_step(self, batch: FaceBatch, batch_idx: int) -> Tensor:
         step = self.global_step - self.coarse_steps
@@ -150,10 +171,9 @@ class SelfAugmentation(FaceModule):
             terms = self.coarse_terms(batch, coefficients, rendering, weights)
             loss = weighted_sum(terms, weights.terms())
         else:
-            if self.freeze_coarse:
-                self.regressor.eval()  # A frozen network's running statistics must not change.
+            self.regressor.eval()  # Its running statistics are those of photographs; views have others.
             terms = self.fine_terms(batch, step)
-            loss = weighted_sum(terms, self.weights.terms())
+            loss = weighted_sum(terms, self.fine_weights(step).terms())
         self.log_terms("train", terms, loss, len(batch))
         return loss
 
@@ -161,14 +181,16 @@ class SelfAugmentation(FaceModule):
         faces = self.reconstruction(batch.image, batch.intrinsics)
         face_mask = self.face_mask(batch)
         rendered_features = self.features(faces.fine.image, faces.fine.landmarks) if self.weights.perceptual else None
-        target_features, mask = self.target_features(batch, faces), faces.fine.mask * face_mask
+        target_features = self.target_features(batch, faces) if self.weights.perceptual else None
+        mask = faces.fine.mask * face_mask
         terms = likeness_terms(faces.fine.image, rendered_features, batch.image, target_features, mask, self.weights)
         self.log_terms(stage, terms, weighted_sum(terms, self.weights.terms()), len(batch))
         self.metrics.update(batch, faces.coefficients, self.as_marked(faces.fine, faces.coefficients, batch))
         self.own_metrics.update(batch, "clean", {"coarse": faces.coarse, "fine": faces.fine}, face_mask > 0.5)
         occluded, hidden = self.occluded(batch, batch_idx)
         faces = self.reconstruction(occluded, batch.intrinsics)
-        renderings = {"coarse": faces.coarse, "fine": faces.fine}
+        copied = mirrored(faces, occluded, hidden, self.partner)
+        renderings = {"coarse": faces.coarse, "fine": faces.fine, "mirrored": copied}
         self.own_metrics.update(batch, "occluded", renderings, face_mask > 0.5, hidden)
 
     def occluded(self, batch: FaceBatch, batch_idx: int) -> tuple[Tensor, Tensor]:
@@ -247,24 +269,25 @@ class SelfAugmentation(FaceModule):
 
         Args:
             batch: of images.
-            step: of the fine stage. With `alternate`, even steps turn faces and odd steps hide parts of them.
+            step: of the fine stage. With `alternate`, it says whether faces are turned or partly hidden.
         """
-        weights = self.weights.at(step, self.fine_starts)
+        weights = self.fine_weights(step)
         faces = self.reconstruction(batch.image, batch.intrinsics)
         mask = faces.fine.mask * self.face_mask(batch)
-        terms = {"change": faces.change()} if weights.change else {}
-        if not weights.compares_features:
-            return terms | likeness_terms(faces.fine.image, None, batch.image, None, mask, weights)
-        target_features = self.target_features(batch, faces)
+        target_features = self.target_features(batch, faces) if weights.compares_features else None
         rendered_features = self.features(faces.fine.image, faces.fine.landmarks) if weights.perceptual else None
+        terms = {"change": faces.change()} if weights.change else {}
+        if weights.coarse and not self.freeze_coarse:
+            terms["coarse"] = self.coarse_loss(batch, faces)
         terms |= likeness_terms(faces.fine.image, rendered_features, batch.image, target_features, mask, weights)
         robustified: list[Tensor] = []
         for name, weight in (("rotation", weights.rotation), ("occlusion", weights.occlusion)):
-            if not (weight or weights.robustified) or (self.alternate and (step % 2 == 0) != (name == "rotation")):
+            its_turn = not self.alternate or (step % TURN_EVERY == 0) == (name == "rotation")
+            if not its_turn or not (weight or weights.robustified):
                 continue
             view = self.turned(batch, faces) if name == "rotation" else self.hidden(batch, faces)
-            view_features = self.features(view.image, view.landmarks)
-            if weights.robustified:
+            view_features = self.features(view.image, view.landmarks) if target_features else None
+            if weights.robustified and view_features and target_features:
                 robustified.append(
                     robustified_loss(
                         view_features.identity, target_features.identity,
@@ -272,10 +295,25 @@ class SelfAugmentation(FaceModule):
                     ).mean()
                 )  # fmt: skip
             if weight:
-                terms[name] = self.fed_back(batch, faces, target_features, mask, view, view_features.detach())
+                seen_features = view_features.detach() if view_features else None
+                terms[name] = self.fed_back(batch, faces, target_features, mask, view, seen_features, weights)
         if robustified:
             terms["robustified"] = torch.stack(robustified).sum()
         return terms
+
+    def coarse_loss(self, batch: FaceBatch, faces: TexturedFaces) -> Tensor:
+        """The coarse stage's loss of coarse faces; without L_id, which the fine faces have."""
+        weights = replace(self.coarse_weights, identity=0.0)
+        drawn = self.as_marked(faces.coarse, faces.coefficients, batch)
+        return weighted_sum(self.coarse_terms(batch, faces.coefficients, drawn, weights), weights.terms())
+
+    def fine_weights(self, step: int) -> SelfAugmentationWeights:
+        """The weights in force at a fine step, see `perceptual_every`."""
+        weights = self.weights.at(step, self.fine_starts)
+        every, turn = self.perceptual_every, step // TURN_EVERY if self.alternate else step
+        share = every if turn % every == 0 else 0
+        perceptual = {name: share * getattr(weights, name) for name in ("identity", "attribute", "robustified")}
+        return replace(weights, **perceptual)
 
     def target_features(self, batch: FaceBatch, faces: TexturedFaces) -> Features:
         """The features of the photographs. The coarse landmarks place the chips, as they do for the renderings."""
@@ -295,10 +333,11 @@ class SelfAugmentation(FaceModule):
         self,
         batch: FaceBatch,
         faces: TexturedFaces,
-        target_features: Features,
+        target_features: Features | None,
         mask: Tensor,
         view: View,
-        view_features: Features,
+        view_features: Features | None,
+        weights: SelfAugmentationWeights,
     ) -> Tensor:
         """Feed a view back: equation (5) without L_rob, on both pairs of section 3.2.3.
 
@@ -309,19 +348,21 @@ class SelfAugmentation(FaceModule):
         Args:
             batch: of images I.
             faces: the model's faces of I.
-            target_features: of the images I.
+            target_features: of the images I; None where features are not compared.
             mask: (B, 1, H, W) M of I, within the projected face.
             view: I_rot or I_occ.
-            view_features: of the view, without gradient.
+            view_features: of the view, without gradient; None likewise.
+            weights: in force.
         """
         image = view.image.detach()
         again = self.reconstruction(image, batch.intrinsics)
-        weights = self.weights
         rendered_features = self.features(again.fine.image, again.fine.landmarks) if weights.perceptual else None
         shown = (again.fine.mask & view.face).float()
         own = likeness_terms(again.fine.image, rendered_features, image, view_features, shown, weights)
         if weights.change:
             own["change"] = again.change()
+        if weights.consistency:
+            own["consistency"] = difference(again.fine, view.rendering)
         in_place = recolored(faces.coarse, again.fine.vertex_albedo, faces.coefficients)
         first = likeness_terms(in_place.image, rendered_features, batch.image, target_features, mask, weights)
         return torch.stack([weighted_sum(terms, weights.terms()) for terms in (own, first)]).sum()

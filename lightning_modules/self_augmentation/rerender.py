@@ -41,12 +41,35 @@ class View:
     Attributes:
         image: (B, 3, H, W) in [0, 1].
         face: (B, 1, H, W) bool, where it shows the face.
-        landmarks: (B, 68, 2) pixels.
+        rendering: of the whole faces, in the pose of the view.
     """
 
     image: Tensor
     face: Tensor
-    landmarks: Tensor
+    rendering: Rendering
+
+    @property
+    def landmarks(self) -> Tensor:
+        """(B, 68, 2) pixels."""
+        return self.rendering.landmarks
+
+
+def difference(found: Rendering, shown: Rendering) -> Tensor:
+    """How far the faces found in views are from the faces that the views show, parts that nobody sees included.
+
+    It is the squared distance of the vertices in the picture, in half sides of it, of their albedo and of their lit
+    colours. Usual errors of each are about a tenth. No gradient flows to the shown faces.
+
+    Returns:
+        The mean over faces and vertices.
+    """
+    half = found.mask.shape[-1] / 2
+    pairs = (
+        (found.vertices_image[..., :2] / half, shown.vertices_image[..., :2] / half),
+        (found.vertex_albedo, shown.vertex_albedo),
+        (found.vertex_colors, shown.vertex_colors),
+    )
+    return torch.stack([(one - other.detach()).square().sum(dim=-1).mean() for one, other in pairs]).sum()
 
 
 def recolored(rendering: Rendering, texture: Tensor, coefficients: Coefficients) -> Rendering:
@@ -70,7 +93,7 @@ def turned_view(
     most = torch.deg2rad(texture.new_tensor([MAX_PITCH, max_yaw, MAX_ROLL]))
     angles = most * (2 * torch.rand_like(coefficients.angles) - 1)
     rendering = recolored(renderer(replace(coefficients, angles=angles), intrinsics), texture, coefficients)
-    return View(rendering.image.clamp(0, 1), rendering.mask, rendering.landmarks)
+    return View(rendering.image.clamp(0, 1), rendering.mask, rendering)
 
 
 def hidden_view(rendering: Rendering, photograph: Tensor, corruption: nn.Module) -> View:
@@ -83,4 +106,4 @@ def hidden_view(rendering: Rendering, photograph: Tensor, corruption: nn.Module)
     """
     image = torch.where(rendering.mask, rendering.image.clamp(0, 1), photograph)
     occluded, hidden = corruption(image.detach(), rendering.landmarks.detach())
-    return View(torch.where(hidden, occluded, image), rendering.mask & ~hidden, rendering.landmarks)
+    return View(torch.where(hidden, occluded, image), rendering.mask & ~hidden, rendering)

@@ -17,9 +17,10 @@ from lightning_modules.components.backbones import ResNet
 from lightning_modules.components.weighting import weighted_sum
 from lightning_modules.mgcnet import MGCNet
 from lightning_modules.self_augmentation import CoarseWeights, SelfAugmentation, SelfAugmentationWeights
-from lightning_modules.self_augmentation.metrics import hidden_vertices
+from lightning_modules.self_augmentation.mirroring import hidden_vertices, mirrored
 from lightning_modules.self_augmentation.network import FineModel, Standardization
-from lightning_modules.self_augmentation.rerender import TexturedFaces, recolored
+from lightning_modules.self_augmentation.rerender import TexturedFaces, difference, recolored
+from renderers.illumination import irradiance
 from renderers.io.errors import UserError
 from tests.conf.parts import SmallEncoder, Told
 from tests.conf.scenes import exact_batch, small_face_model
@@ -105,12 +106,13 @@ def test_only_terms_with_a_weight() -> None:
     assert module.identity_encoder.calls == 0 and module.attribute_encoder.calls == 1  # type: ignore[attr-defined]
 
 
-def test_alternate_turns_in_one_step_and_hides_in_the_next() -> None:
+def test_alternate_turns_in_one_step_of_four_and_hides_in_the_others() -> None:
     batch, _ = exact_faces()
     module = make_module(alternate=True, augmentation_start=2)
-    seen = [set(module.fine_terms(batch, step)) for step in range(4)]
+    seen = [set(module.fine_terms(batch, step)) for step in range(6)]
     both = {"photometric", "identity", "attribute", "robustified"}
-    assert seen == [{"photometric"}, {"photometric"}, both | {"rotation"}, both | {"occlusion"}]
+    hides, turns = both | {"occlusion"}, both | {"rotation"}
+    assert seen == [{"photometric"}, {"photometric"}, hides, hides, turns, hides]
 
 
 def by_hand(image: Tensor, rendered: Tensor, mask: Tensor) -> Tensor:
@@ -129,7 +131,7 @@ def test_fed_back_is_equation_five_on_both_pairs() -> None:
     wanted, mask = module.target_features(batch, seen), seen.fine.mask * module.face_mask(batch)
     view = module.hidden(batch, seen)
     looks = module.features(view.image, view.landmarks)
-    value = module.fed_back(batch, seen, wanted, mask, view, looks)
+    value = module.fed_back(batch, seen, wanted, mask, view, looks, module.weights)
     again = module.reconstruction(view.image.detach(), batch.intrinsics)
     drawn = module.features(again.fine.image, again.fine.landmarks)
     hidden = seen.fine.mask & ~view.face
@@ -156,7 +158,7 @@ def test_a_change_of_the_coarse_colours_costs_its_square() -> None:
     view, mask = module.hidden(batch, seen), seen.fine.mask.float()
     again = module.reconstruction(view.image.detach(), batch.intrinsics)
     wanted = looks = module.features(batch.image, batch.landmarks)
-    fed = [one.fed_back(batch, seen, wanted, mask, view, looks) for one in (module, free)]
+    fed = [one.fed_back(batch, seen, wanted, mask, view, looks, one.weights) for one in (module, free)]
     torch.testing.assert_close(fed[0] - fed[1], 3 * again.change(), atol=1e-6, rtol=1e-4)
     assert set(module.fine_terms(batch, 0)) == set(free.fine_terms(batch, 0)) | {"change"}
 
@@ -170,7 +172,7 @@ def test_the_view_leads_and_does_not_follow() -> None:
     for view in (module.turned(batch, seen), module.hidden(batch, seen)):
         assert view.image.requires_grad
         looks = module.features(view.image, view.landmarks).detach()
-        value = module.fed_back(batch, seen, wanted, mask, view, looks)
+        value = module.fed_back(batch, seen, wanted, mask, view, looks, module.weights)
         (none,) = torch.autograd.grad(value, view.image, allow_unused=True, retain_graph=True)
         assert none is None
         weight = module.fine_model.decoder.linear[0].weight
@@ -218,6 +220,12 @@ def test_coarse_stage_trains_the_coarse_model_and_the_fine_stage_the_fine_one(mo
         assert torch.equal(value, before[name]), name  # the running statistics too
     module.freeze_coarse = False
     assert touched(3) == {"coarse", "fine"}
+    # The coarse stage's loss goes on, apart from the identity.
+    assert logged[-1] - logged[-2] == {"coarse"}
+    seen = module.reconstruction(batch.image, batch.intrinsics)
+    terms = module.coarse_terms(batch, seen.coefficients, seen.coarse, CoarseWeights(landmark=0.1, identity=0))
+    expected = 1.92 * terms["photometric"] + 0.1 * terms["landmark"] + 3e-4 * terms["regularization"]
+    torch.testing.assert_close(module.coarse_loss(batch, seen), expected)
 
 
 def test_mask_is_the_segmentation_or_the_truth_or_the_skin() -> None:
@@ -283,6 +291,67 @@ def test_hidden_vertices_of_a_wall() -> None:
     assert found.tolist() == [[True, True, True, False, False, False, False, False]]
 
 
+def test_mirrored_copies_the_other_side_where_it_is_shown() -> None:
+    batch, truth = exact_faces(2)
+    module = told(make_module(), truth).eval()
+    seen = module.reconstruction(batch.image, batch.intrinsics)
+    hidden = torch.zeros_like(batch.skin, dtype=torch.bool)
+    hidden[..., : SIZE // 2] = True
+    occluded = torch.where(hidden, 0.9, batch.image)
+    copied = mirrored(seen, occluded, hidden, module.partner)
+    light = irradiance(seen.coarse.vertex_normals, truth.illumination)
+    shown = hidden_vertices(seen.coarse.vertices_image, seen.coarse.depth, ~hidden)
+    counts = {"kept": 0, "copied": 0, "coarse": 0}
+    for face in range(2):
+        for vertex, other in enumerate(module.partner.tolist()):
+            found = copied.vertex_albedo[face, vertex]
+            if shown[face, vertex]:
+                kind, expected = "kept", seen.fine.vertex_albedo[face, vertex]
+            elif shown[face, other]:
+                x, y = seen.coarse.vertices_image[face, other, :2].floor().long().tolist()
+                kind, expected = "copied", (batch.image[face, :, y, x] / light[face, other]).clamp(0, 1)
+            else:
+                kind, expected = "coarse", seen.coarse.vertex_albedo[face, vertex]
+            counts[kind] += 1
+            torch.testing.assert_close(found, expected, msg=kind)
+    assert min(counts.values()) > 5, counts
+
+
+def test_consistency_is_the_distance_from_what_the_view_shows() -> None:
+    batch, truth = exact_faces(2)
+    module = told(make_module(replace(PAPER, consistency=2.0)), truth).eval()
+    seen = module.reconstruction(batch.image, batch.intrinsics)
+    assert difference(seen.fine, seen.fine).item() == 0
+    moved = replace(truth, translation=truth.translation + torch.tensor([0.1, 0.0, 0.0]))
+    other = module.textured(batch.image, moved, module.renderer(moved, batch.intrinsics)).fine
+    expected = 0.0
+    for name, unit in (("vertices_image", SIZE / 2), ("vertex_albedo", 1.0), ("vertex_colors", 1.0)):
+        apart = (getattr(other, name) - getattr(seen.fine, name)).detach().numpy()[..., :3] / unit
+        apart = apart[..., :2] if name == "vertices_image" else apart
+        expected += (apart**2).sum(axis=-1).mean()
+    assert difference(other, seen.fine).item() == pytest.approx(expected, rel=1e-5)
+    # In the loss it counts with its weight, once for every view.
+    plain = told(make_module(), truth).eval()
+    wanted, mask = module.target_features(batch, seen), seen.fine.mask.float()
+    view = replace(module.hidden(batch, seen), rendering=other)
+    looks = module.features(view.image, view.landmarks).detach()
+    fed = [one.fed_back(batch, seen, wanted, mask, view, looks, one.weights) for one in (module, plain)]
+    again = module.reconstruction(view.image.detach(), batch.intrinsics)
+    torch.testing.assert_close(fed[0] - fed[1], 2 * difference(again.fine, other), atol=1e-5, rtol=1e-3)
+
+
+def test_features_are_compared_now_and_then_and_count_for_the_steps_between() -> None:
+    batch, _ = exact_faces()
+    module = make_module(alternate=True, perceptual_every=2)
+    perceptual = {"identity", "attribute", "robustified"}
+    for step, compared in ((0, True), (3, True), (4, False), (7, False), (8, True)):
+        assert set(module.fine_terms(batch, step)) >= {"photometric", "rotation" if step % 4 == 0 else "occlusion"}
+        assert bool(perceptual & set(module.fine_terms(batch, step))) == compared
+        factors = [getattr(module.fine_weights(step), name) / getattr(PAPER, name) for name in perceptual]
+        assert factors == pytest.approx([2.0 if compared else 0.0] * 3)
+    assert module.fine_weights(0).photometric == PAPER.photometric
+
+
 def painted(batch: FaceBatch, truth: Any, module: SelfAugmentation) -> FaceBatch:
     """The faces with a colour that no coefficient explains, known at the vertices."""
     rendering = module.renderer(truth, batch.intrinsics)
@@ -318,6 +387,14 @@ def test_fine_learns_what_coarse_cannot_say_and_metrics_show_it() -> None:
     # By hand: the coarse colours differ from the true ones by the paint everywhere.
     paint = float(np.sqrt((0.12**2 + 0.1**2 + 0.02**2) / 3))
     assert logged[hidden[1]].item() == pytest.approx(paint, rel=1e-3)
+    # Shape and light are the true ones, so lit colours differ by the lit paint.
+    assert batch.truth is not None and batch.truth.vertex_albedo is not None
+    known, (_, hidden_mask) = batch.truth.vertex_albedo, module.occluded(batch, 0)
+    own = module.renderer(truth, batch.intrinsics)
+    lit = recolored(own, known, truth).vertex_colors - own.vertex_colors
+    under, _ = module.own_metrics._hidden(batch, hidden_mask, known)
+    expected = [lit[face, under[face]].square().mean().sqrt().item() for face in range(6) if under[face].any()]
+    assert logged["val/occluded/coarse_hidden_lit_rmse"].item() == pytest.approx(np.mean(expected), rel=1e-4)
     for name in ("fine_ssim", "coarse_identity_similarity", "fine_texture_rmse", "nme", "psnr", "vertex_rmse_mm"):
         assert np.isfinite(logged[f"val/{name}"]), name
 

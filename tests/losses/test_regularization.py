@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
-from losses.regularization import coefficient_regularization, light_regularization
+from datamodules.synthesis.scenes import SceneSettings, _sample_light
+from losses.regularization import USUAL_LIGHT, coefficient_regularization, light_regularization
 from renderers.coefficients import CoefficientLayout
 
 LAYOUT = CoefficientLayout(identity=4, expression=3, albedo=2)
@@ -57,3 +59,16 @@ def test_the_light_should_be_white_and_near_the_ambient() -> None:
     light[3, :, 1], light[3, 2, 1] = 1.0, 4.0  # mean 2, deviations -1, -1, 2
     loss = light_regularization(coefficients, tint=10.0, strength=1.0)
     assert loss.tolist() == pytest.approx([0.0, 4.0, 180.0, 60.0 + 4.0])
+
+
+def test_the_usual_light_is_the_mean_of_the_synthetic_data() -> None:
+    generators = [np.random.default_rng(index) for index in range(4000)]
+    drawn = np.stack([_sample_light(SceneSettings(), generator).mean(axis=0) for generator in generators])
+    np.testing.assert_allclose(USUAL_LIGHT[0], drawn[:, 0].mean(), atol=0.02)
+    np.testing.assert_allclose(USUAL_LIGHT[2], drawn[:, 2].mean(), atol=0.02)
+    coefficients = LAYOUT.split(torch.zeros(2, LAYOUT.length))
+    light = coefficients.illumination.view(2, 3, 9)
+    light[1] = torch.tensor(USUAL_LIGHT)
+    light[1, :, 0] += torch.tensor([1.0, 2.0, 6.0])  # 3 more than usual on average
+    loss = coefficient_regularization(coefficients, usual_light=2.0)
+    assert loss.tolist() == pytest.approx([2 * sum(u * u for u in USUAL_LIGHT), 18.0], rel=1e-5)

@@ -258,15 +258,20 @@ def test_parts_print_their_own_columns() -> None:
 
 
 @pytest.mark.slow
-def test_every_row_goes_on_from_the_warm_start_of_its_seed(paper: Path) -> None:
-    tree = yaml.safe_load((paper / "table.yaml").read_text())
-    (paper / "table.yaml").write_text(yaml.safe_dump({**tree, "warm_start": ["--trainer.max_epochs=3"]}))
-    assert main(["table", str(paper), "--seeds", "1"]) == 0
+@pytest.mark.parametrize("shared", [False, True])
+def test_every_row_goes_on_from_the_warm_start_of_its_seed(paper: Path, shared: bool) -> None:
+    """Or, with `warm_starts: 1`, from the one that all seeds share."""
+    tree = yaml.safe_load((paper / "table.yaml").read_text()) | {"warm_start": ["--trainer.max_epochs=3"]}
+    (paper / "table.yaml").write_text(yaml.safe_dump(tree | ({"warm_starts": 1} if shared else {})))
+    assert main(["table", str(paper), "--seeds", "2"]) == 0
     runs = Path("runs/tiny/table")
-    warm = json.loads((runs / "warm-start/seed_0/metrics.json").read_text())
-    for slug in ("a-plain", "b-prior"):
-        row = json.loads((runs / slug / "seed_0/metrics.json").read_text())
-        assert row["initial"]["val/color_error"] == pytest.approx(warm["final"]["val/color_error"])
+    warm = [json.loads(file.read_text()) for file in sorted(runs.glob("warm-start/seed_*/metrics.json"))]
+    assert len(warm) == (1 if shared else 2)
+    for seed in range(2):
+        start = warm[0 if shared else seed]["final"]["val/color_error"]
+        for slug in ("a-plain", "b-prior"):
+            row = json.loads((runs / slug / f"seed_{seed}/metrics.json").read_text())
+            assert row["initial"]["val/color_error"] == pytest.approx(start)
     assert [row["name"] for row in json.loads((paper / "table.json").read_text())["rows"]] == ["A: plain", "B: prior"]
 
 

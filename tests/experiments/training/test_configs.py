@@ -261,7 +261,7 @@ def test_self_augmentation_default(elsewhere: Path) -> None:
 
 def test_self_augmentation_rows_are_the_five_of_the_paper() -> None:
     rows = yaml.safe_load((ROOT / "experiments/self_augmentation/table.yaml").read_text())["rows"]
-    assert [row["paper"]["PSNR"] for row in rows] == [22.78, 22.91, 23.27, 21.19, 20.14]
+    assert [row["paper"]["PSNR"] for row in rows] == [21.19, 22.78, 22.91, 23.27, 20.14]
 
 
 def prepare_two_photographs(out: str) -> None:

@@ -43,7 +43,7 @@ DEFAULT: dict[str, tuple[int, list[tuple[int, float]]]] = {
         3,
         [(0, 2.0e-5), (2_399, 4.284e-10), (2_400, 2.0e-5), (2_639, 4.284e-8), (2_640, 2.0e-5), (2_879, 4.284e-8)],
     ),
-    "self_augmentation": (12, [(0, 2.0e-5), (1_199, 1.713e-9), (1_200, 2.0e-5), (1_659, 1.166e-8)]),
+    "self_augmentation": (8, [(0, 2.0e-5), (999, 2.467e-9), (1_000, 2.0e-5), (1_699, 5.036e-9)]),
 }
 CASES = [
     (name, paper, *case) for name, cases in (("paper", PAPER), ("default", DEFAULT)) for paper, case in cases.items()
