@@ -24,6 +24,7 @@ SQUARELY = 4  # power of that cosine by which photographs of one place are weigh
 EDGE_MARGIN = 0.012  # of the picture's width: how far from a contour the photograph is believed
 DEPTH_STEP = 0.5  # decimetres; a larger difference of depth within that distance is a contour
 DOUBTFUL, SURE = 0.3, 0.6  # skin probabilities between which the photograph fades in
+OPENINGS = ("eyes", "inner_mouth")  # regions of models that have them
 OPEN = 0.001  # below it the photograph shows an eye or the mouth's interior
 ISLAND = 0.1  # of all skin seen; smaller pieces are bright hair or a collar
 # Of the texture's width: what a piece of skin loses at its border, where the photograph has some of what is beside it;
@@ -99,7 +100,8 @@ def bake_texture(face_model: MorphableModel, views: Sequence[PhotoView], size: i
     """
     chart = UVChart(face_model, size)
     points = face_model.uv[face_model.landmark_indices].double().numpy() * [size, -size] + [0, size]
-    features, openings = feature_mask(points, size, size), opening_mask(points, size, size)
+    features = feature_mask(points, size, size)
+    openings = _openings(face_model, chart) if _has_openings(face_model) else opening_mask(points, size, size)
     blended = _blended([_unwrapped(chart, view, features, openings) for view in views])
     ratio, known = blended.ratio, blended.known
     around = spread(ratio, known * ~features)
@@ -113,6 +115,18 @@ def bake_texture(face_model: MorphableModel, views: Sequence[PhotoView], size: i
     if all(view.gray for view in views):
         texture = texture.mean(axis=2, keepdims=True).repeat(3, axis=2)
     return (texture.clip(0, 1) * 255 + 0.5).astype(np.uint8)
+
+
+def _has_openings(face_model: MorphableModel) -> bool:
+    return all(len(face_model.regions.get(name, ())) for name in OPENINGS)
+
+
+def _openings(face_model: MorphableModel, chart: UVChart) -> np.ndarray:
+    """(S, S) bool: eyeballs and inner mouth. The landmarks lie outside of them, on the edges of lids and lips."""
+    inside = torch.zeros(1, face_model.vertex_count, 1)
+    for name in OPENINGS:
+        inside[:, face_model.regions[name]] = 1
+    return np.asarray(_image(chart.bake(inside))[..., 0] > 0.5)
 
 
 def _unwrapped(chart: UVChart, view: PhotoView, features: np.ndarray, openings: np.ndarray) -> _Unwrapped:
