@@ -78,7 +78,7 @@ HEADLINES = {
     "finegrained": Headline(
         "Fine-grained",
         "wrinkles and skin detail",
-        10,
+        8,
         "held-out normals, degrees",
         "val/held_out/fine_normal_error_deg",
         "RMSE",
