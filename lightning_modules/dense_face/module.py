@@ -22,7 +22,7 @@ from lightning_modules.dense_face.network import EXPRESSION_DEVIATION, DenseAnsw
 from lightning_modules.dense_face.targets import (
     DensePoints,
     ExplainedVariance,
-    gaze_difference,
+    gaze,
     light_difference,
     seen_by_default_camera,
     similarity_motions,
@@ -139,7 +139,7 @@ class DenseFace(FaceModule):
         true = seen_by_default_camera(given, batch.intrinsics, batch.size[1])
         answer, size = self.network.predict(batch.image), batch.size[1]
         found = answer.coefficients
-        both = answer.first, found
+        both, units = (answer.first, found), self.network.eyes.units
         camera = default_intrinsics(size, batch.image.device).expand(len(batch), -1, -1)
         redrawn = self.decode(found, camera)
         rotations = euler_to_rotation(found.angles), euler_to_rotation(true.angles)
@@ -151,7 +151,7 @@ class DenseFace(FaceModule):
             "size": self.size_error(found.identity, true.identity).mean(),
             "expression": _mean(self.expression_error(one.expression, true.expression) for one in both),
             "openings": _mean(aspect_ratio_loss(self._landmarks(one), self._landmarks(true)) for one in both),
-            "gaze": _mean(gaze_difference(one.expression, true.expression, self.network.eyes.units) for one in both),
+            "gaze": _mean((gaze(one.expression, units) - gaze(true.expression, units)).abs() for one in both),
             "albedo": self.albedo_error(found.albedo, true.albedo).mean(),
             "rotation": geodesic_distance(*rotations).mean(),
             "translation": (found.translation - true.translation).norm(dim=-1).mean(),

@@ -166,6 +166,9 @@ class EyeHead(nn.Module):
         expressions: names of the face model's expressions.
     """
 
+    offsets: Tensor
+    order: Tensor
+    across: Tensor
     units: Tensor
 
     def __init__(self, features: int, expressions: Sequence[str]) -> None:
@@ -180,8 +183,15 @@ class EyeHead(nn.Module):
         self.correction = nn.Linear(EYE_FEATURES, len(EYE_UNITS) + 3 * self.corners)
         nn.init.zeros_(self.correction.weight)
         nn.init.zeros_(self.correction.bias)
-        units = [[expressions.index(unit + side) for unit in EYE_UNITS] for side in ("Right", "Left")]
-        self.register_buffer("units", torch.tensor(units), persistent=False)
+        height, width = EYE_PATCH
+        y, x = torch.arange(height) - (height - 1) / 2, torch.arange(width) - (width - 1) / 2
+        offsets = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)
+        self.register_buffer("offsets", offsets, persistent=False)
+        # The k-th landmark of the right eye is in the mirror another one of the left eye.
+        order = torch.from_numpy(MIRROR[LEFT_EYE] - RIGHT_EYE.start)
+        self.register_buffer("order", order, persistent=False)
+        self.register_buffer("across", torch.tensor([-1.0, 1.0, 1.0]), persistent=False)
+        self.register_buffer("units", eye_units(expressions), persistent=False)
 
     def forward(self, image: Tensor, features: Tensor, expression: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
         """What to add to expressions and points.
@@ -195,34 +205,33 @@ class EyeHead(nn.Module):
         Returns:
             (B, E) for the weights; (B, N, 3) for the points' places and their spread in units of the network's head.
         """
-        eyes = torch.cat([_patch(image, points[:, RIGHT_EYE]), _patch(image, points[:, LEFT_EYE]).flip(-1)])
+        eyes = torch.cat([self._patch(image, points[:, RIGHT_EYE]), self._patch(image, points[:, LEFT_EYE]).flip(-1)])
         known = self.known(features)
         found = self.correction((self.seen(self.look(eyes)) + torch.cat([known, known])).relu())
         weights, marks = found.split([len(EYE_UNITS), 3 * self.corners], dim=-1)
         right, left = marks.unflatten(-1, (self.corners, 3)).chunk(2)
-        # The k-th landmark of the right eye is in the mirror another one of the left eye.
-        order = torch.from_numpy(MIRROR[LEFT_EYE] - RIGHT_EYE.start).to(left.device)
-        left = left[:, order] * left.new_tensor([-1.0, 1.0, 1.0])
+        left = left[:, self.order] * self.across
         change = torch.zeros_like(expression)
         change[:, self.units[0]], change[:, self.units[1]] = weights.chunk(2)
         moved = points.new_zeros(*points.shape[:2], 3)
         moved[:, RIGHT_EYE], moved[:, LEFT_EYE] = right, left
         return EXPRESSION_DEVIATION * change, moved
 
+    def _patch(self, image: Tensor, eye: Tensor) -> Tensor:
+        """(B, 3, h, w) the pixels round the landmarks (B, 6, 2) of an eye, without a gradient for the landmarks."""
+        places = eye.detach().mean(dim=1)[:, None, None] + self.offsets
+        grid = 2 * places / image.shape[-1] - 1
+        return nn.functional.grid_sample(image, grid, padding_mode="border", align_corners=False)
+
+
+def eye_units(expressions: Sequence[str]) -> Tensor:
+    """(2, 7) where the right and the left eye's `EYE_UNITS` are among the names of a face model's expressions."""
+    return torch.tensor([[expressions.index(unit + side) for unit in EYE_UNITS] for side in ("Right", "Left")])
+
 
 def _convolution(before: int, after: int, stride: int) -> nn.Sequential:
     convolution = nn.Conv2d(before, after, 3, stride, 1, bias=False)
     return nn.Sequential(convolution, nn.BatchNorm2d(after), nn.ReLU(inplace=True))
-
-
-def _patch(image: Tensor, eye: Tensor) -> Tensor:
-    """(B, 3, h, w) the pixels round the landmarks (B, 6, 2) of an eye, without a gradient for the landmarks."""
-    height, width = EYE_PATCH
-    y = torch.arange(height, device=image.device) - (height - 1) / 2
-    x = torch.arange(width, device=image.device) - (width - 1) / 2
-    places = eye.detach().mean(dim=1)[:, None, None] + torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)
-    grid = 2 * places / image.shape[-1] - 1
-    return nn.functional.grid_sample(image, grid, padding_mode="border", align_corners=False)
 
 
 class DenseNetwork(CoefficientRegressor):

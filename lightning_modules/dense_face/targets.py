@@ -127,16 +127,15 @@ def light_difference(predicted: Tensor, target: Tensor, directions: Tensor) -> T
     return (irradiance(facing, predicted) - irradiance(facing, target)).abs().mean(dim=(1, 2))
 
 
-def gaze_difference(predicted: Tensor, target: Tensor, units: Tensor) -> Tensor:
-    """How far gazes are apart, in shares of the gaze of a full weight.
+def gaze(expression: Tensor, units: Tensor) -> Tensor:
+    """Where each eye looks, in shares of the gaze of a full weight.
 
     Args:
-        predicted: (B, E) weights of the expressions.
-        target: (B, E).
+        expression: (B, E) weights of the expressions.
         units: (2, 7) where each eye's `EYE_UNITS` are.
 
     Returns:
-        (B,) mean absolute difference over both eyes, sideways and up.
+        (B, 2, 2): outwards and upwards, the eyes in the order of `units`.
     """
-    _, down, inward, outward, up, _, _ = (predicted - target)[:, units].unbind(-1)
-    return torch.stack([outward - inward, up - down]).abs().mean(dim=(0, 2))
+    _, down, inward, outward, up, _, _ = expression[:, units].unbind(-1)
+    return torch.stack([outward - inward, up - down], dim=-1)

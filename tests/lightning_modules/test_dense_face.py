@@ -14,10 +14,10 @@ from torchvision.models.resnet import BasicBlock
 
 from datamodules.batch import FaceBatch, Truth
 from lightning_modules.dense_face import DenseFace, ThinResNet
-from lightning_modules.dense_face.network import EyeHead, ResidualBlock
+from lightning_modules.dense_face.network import EyeHead, ResidualBlock, eye_units
 from lightning_modules.dense_face.targets import (
     ExplainedVariance,
-    gaze_difference,
+    gaze,
     seen_by_default_camera,
     similarity_motions,
 )
@@ -184,14 +184,16 @@ def _other_side(name: str) -> str:
     return name
 
 
-def test_gaze_differs_by_what_opposite_units_leave(default_model: LinearModel) -> None:
+def test_gaze_is_what_opposite_units_leave(default_model: LinearModel) -> None:
     names = default_model.expression_names
     true, found = torch.zeros(1, len(names)), torch.zeros(1, len(names))
     true[0, names.index("eyeLookOutLeft")], found[0, names.index("eyeLookInLeft")] = 0.3, 0.1
     found[0, names.index("eyeLookUpRight")], found[0, names.index("eyeBlinkRight")] = 0.4, 1.0
-    # One eye is 0.4 off sideways, the other 0.4 off upwards: of four numbers two.
-    units = EyeHead(8, names).units
-    torch.testing.assert_close(gaze_difference(found, true, units), torch.tensor([0.2]))
+    # The left eye is 0.4 off sideways, the right one 0.4 off upwards: of four numbers two.
+    units = eye_units(names)
+    difference = gaze(found, units) - gaze(true, units)
+    torch.testing.assert_close(difference, torch.tensor([[[0.0, 0.4], [-0.4, 0.0]]]))
+    torch.testing.assert_close(difference.abs().mean(), torch.tensor(0.2))
 
 
 @pytest.mark.parametrize(("before", "after", "stride"), [(8, 8, 1), (8, 16, 2)])

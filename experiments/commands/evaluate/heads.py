@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 import torch
@@ -22,12 +23,13 @@ from lightning_modules.base import FaceModule
 from lightning_modules.components.panels import face_panels
 from lightning_modules.components.reconstruction import Reconstruction
 from lightning_modules.dense_face import DenseFace
-from lightning_modules.dense_face.targets import seen_by_default_camera
+from lightning_modules.dense_face.network import eye_units
+from lightning_modules.dense_face.targets import gaze, seen_by_default_camera
 from losses.aspect_ratio import aspect_ratios
 from losses.metrics import landmark_nme, shape_errors
 from renderers.coefficients import Coefficients
 from renderers.face_models.default.albedo import skin_colors
-from renderers.face_models.default.population import load_survey
+from renderers.face_models.default.population import Survey, load_survey
 from renderers.face_models.default.whole_head import load_whole_head
 from renderers.face_models.linear import LinearModel
 from renderers.face_models.load import load_face_model
@@ -143,18 +145,24 @@ def _groups(truth: Coefficients) -> list[set[str]]:
 
 def _like_men(identity: np.ndarray) -> list[bool]:
     """Of neutral heads with coefficients (B, I). Nobody's sex is drawn, only distances as both have them."""
-    head = load_whole_head()
-    used, survey = load_survey().compact()
-    points = head.mean_shape[used] + np.einsum("vck,bk->bvc", head.identity_basis[used], identity)
-    found: list[bool] = survey.like_men(survey.measure(points)).tolist()
+    mean, basis, survey = _measured()
+    found: list[bool] = survey.like_men(survey.measure(mean + np.einsum("vck,bk->bvc", basis, identity))).tolist()
     return found
 
 
-def _order(name: str) -> tuple[int, int]:
+@cache
+def _measured() -> tuple[np.ndarray, np.ndarray, Survey]:
+    """Mean (N, 3) and identity basis (N, 3, I) of the vertices that the survey measures, and the survey."""
+    head = load_whole_head()
+    used, survey = load_survey().compact()
+    return head.mean_shape[used], head.identity_basis[used], survey
+
+
+def _order(name: str) -> tuple[int, int, str]:
     """The key by which sets are sorted: all first, then by yaw, sex and tone."""
     kinds = (ALL, "yaw", "like", "tone")
     words = name.split()
-    return kinds.index(words[0]), int(words[1]) if words[-1].isdigit() else words[-1] == "women"
+    return kinds.index(words[0]), next((int(word) for word in words if word.isdigit()), 0), name
 
 
 @torch.no_grad()
@@ -163,13 +171,8 @@ def _states(network: FaceModule, faces: Coefficients) -> Tensor:
     looks outwards, and up, in shares of a full weight."""
     model = network.face_model
     ratios = aspect_ratios(model.landmarks(model.shape(faces.identity, faces.expression)))
-    weight = {name: faces.expression[:, k : k + 1] for k, name in enumerate(model.expression_names)}
-    looks = [
-        weight[f"eyeLook{more}{side}"] - weight[f"eyeLook{less}{side}"]
-        for more, less in (("Out", "In"), ("Up", "Down"))
-        for side in ("Right", "Left")
-    ]
-    return torch.cat([ratios, *looks], dim=1)
+    looks = gaze(faces.expression, eye_units(model.expression_names))
+    return torch.cat([ratios, looks.transpose(1, 2).flatten(1)], dim=1)
 
 
 def _seen(batch: FaceBatch) -> Tensor:

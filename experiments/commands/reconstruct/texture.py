@@ -101,7 +101,7 @@ def bake_texture(face_model: MorphableModel, views: Sequence[PhotoView], size: i
     chart = UVChart(face_model, size)
     points = face_model.uv[face_model.landmark_indices].double().numpy() * [size, -size] + [0, size]
     features = feature_mask(points, size, size)
-    openings = _openings(face_model, chart) if _has_openings(face_model) else opening_mask(points, size, size)
+    openings = _openings(face_model, chart, points)
     blended = _blended([_unwrapped(chart, view, features, openings) for view in views])
     ratio, known = blended.ratio, blended.known
     around = spread(ratio, known * ~features)
@@ -117,12 +117,13 @@ def bake_texture(face_model: MorphableModel, views: Sequence[PhotoView], size: i
     return (texture.clip(0, 1) * 255 + 0.5).astype(np.uint8)
 
 
-def _has_openings(face_model: MorphableModel) -> bool:
-    return all(len(face_model.regions.get(name, ())) for name in OPENINGS)
+def _openings(face_model: MorphableModel, chart: UVChart, points: np.ndarray) -> np.ndarray:
+    """(S, S) bool: eyeballs and inner mouth, or, of a model that has none, what lies between its landmarks.
 
-
-def _openings(face_model: MorphableModel, chart: UVChart) -> np.ndarray:
-    """(S, S) bool: eyeballs and inner mouth. The landmarks lie outside of them, on the edges of lids and lips."""
+    Our landmarks lie outside of the openings, on the edges of lids and lips.
+    """
+    if not all(len(face_model.regions.get(name, ())) for name in OPENINGS):
+        return opening_mask(points, *chart.mask.shape[-2:])
     inside = torch.zeros(1, face_model.vertex_count, 1)
     for name in OPENINGS:
         inside[:, face_model.regions[name]] = 1

@@ -8,7 +8,7 @@ import numpy as np
 
 from renderers.landmarks68 import LEFT_EYE, RIGHT_EYE
 
-OVERLAP = 0.015  # decimetres that the shut lids of the mean face overlap, so that those of other faces shut too
+OVERLAP = 0.020  # decimetres that the shut lids of the mean face overlap, so that those of other faces shut too
 UPPER, LOWER = [1, 2], [5, 4]  # of an eye's landmarks, one above the other
 
 

@@ -41,7 +41,7 @@ from renderers.io.errors import UserError
 from renderers.io.npz_file import NpzError, read_npz
 from renderers.uv.unwrap import fill_eye_holes, unwrap
 
-DERIVATION_VERSION = 12  # goes up with every change of the derived arrays
+DERIVATION_VERSION = 13  # goes up with every change of the derived arrays
 IDENTITY_MODES = 80
 EYES = ("eye_left", "eye_right")
 STEPS = {
