@@ -80,7 +80,7 @@ class DenseFace(FaceModule):
         self,
         face_model: MorphableModel,
         backbone: ThinResNet,
-        image_size: int = 112,
+        image_size: int = 224,
         parsing_classes: int = 13,
         weights: DenseFaceWeights = DenseFaceWeights(),
         optimizer: Callable[[Iterable], Optimizer] = AdamW,

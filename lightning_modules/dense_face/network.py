@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d
 
 from lightning_modules.components.backbones import CoefficientRegressor, ImageEncoder, finite, resized
 from renderers.camera import default_intrinsics, project
@@ -28,9 +29,11 @@ POINT_UNIT = 0.1  # shares of the crop's side that one unit of the head's output
 FIRST_DEVIATION = 0.05  # of an untrained network's points, shares of the crop's side
 LOG_LIMITS = (math.log(1e-3), math.log(1.0))  # of the deviation, likewise
 EXPRESSION_DEVIATION = 0.25  # of blend weights
-EYE_PATCH = (24, 32)  # height and width of what is seen of an eye once more, pixels of the crop
-EYE_CHANNELS = (16, 32, 48)
-EYE_FEATURES = 64
+COARSE = 2  # pixels of the crop along each side of one that the backbone sees
+EYE_PATCH = (48, 64)  # height and width of what is seen of an eye once more, pixels of a crop of `EYE_CROP`
+EYE_CROP = 224
+EYE_LAYERS = ((24, 2), (48, 2), (64, 1), (64, 2))  # channels and strides
+EYE_FEATURES = 96
 EYE_UNITS = ("eyeBlink", "eyeLookDown", "eyeLookIn", "eyeLookOut", "eyeLookUp", "eyeSquint", "eyeWide")
 
 
@@ -43,7 +46,7 @@ class DenseAnswer:
         first: the same before the eyes were seen once more, see `EyeHead`.
         points: (B, N, 2) pixels, of the vertices `load_dense_landmarks`.
         log_deviation: (B, N) logarithm of each coordinate's standard deviation, pixels.
-        parsing: (B, K, S / 4, S / 4) scores of the classes.
+        parsing: (B, K, S / 8, S / 8) scores of the classes.
     """
 
     coefficients: Coefficients
@@ -158,8 +161,8 @@ class ParsingHead(nn.Module):
 class EyeHead(nn.Module):
     """Sees each eye once more, pixel by pixel, and corrects what the network said of it.
 
-    Open lids are some 6 pixels of 112 apart, and the maps of the backbone have cells of 4 pixels and more. The left eye
-    is mirrored, so that one network sees both.
+    Open lids are some 12 pixels of 224 apart, and the maps of the backbone have cells of 8 pixels and more. The left
+    eye is mirrored, so that one network sees both.
 
     Args:
         features: of the backbone, which tell pose and light.
@@ -173,12 +176,14 @@ class EyeHead(nn.Module):
 
     def __init__(self, features: int, expressions: Sequence[str]) -> None:
         super().__init__()
-        first, second, third = EYE_CHANNELS
-        self.look = nn.Sequential(
-            _convolution(3, first, 1), _convolution(first, second, 2), _convolution(second, third, 2), nn.Flatten()
-        )
-        cells = EYE_PATCH[0] // 4 * (EYE_PATCH[1] // 4)
-        self.seen, self.known = nn.Linear(third * cells, EYE_FEATURES), nn.Linear(features, EYE_FEATURES)
+        widths, shrunk = [3, *(width for width, _ in EYE_LAYERS)], math.prod(stride for _, stride in EYE_LAYERS)
+        layers = [
+            _convolution(before, after, stride)
+            for before, (after, stride) in zip(widths, EYE_LAYERS, strict=False)
+        ]
+        self.look = nn.Sequential(*layers, nn.Flatten())
+        cells = math.prod(side // shrunk for side in EYE_PATCH)
+        self.seen, self.known = nn.Linear(widths[-1] * cells, EYE_FEATURES), nn.Linear(features, EYE_FEATURES)
         self.corners = RIGHT_EYE.stop - RIGHT_EYE.start
         self.correction = nn.Linear(EYE_FEATURES, len(EYE_UNITS) + 3 * self.corners)
         nn.init.zeros_(self.correction.weight)
@@ -197,7 +202,7 @@ class EyeHead(nn.Module):
         """What to add to expressions and points.
 
         Args:
-            image: (B, 3, S, S), as the backbone sees it.
+            image: (B, 3, S, S), normalized.
             features: (B, F) of the backbone.
             expression: (B, E) weights, for their shape.
             points: (B, N, 2) pixels, the 68 landmarks first.
@@ -219,8 +224,9 @@ class EyeHead(nn.Module):
 
     def _patch(self, image: Tensor, eye: Tensor) -> Tensor:
         """(B, 3, h, w) the pixels round the landmarks (B, 6, 2) of an eye, without a gradient for the landmarks."""
-        places = eye.detach().mean(dim=1)[:, None, None] + self.offsets
-        grid = 2 * places / image.shape[-1] - 1
+        size = image.shape[-1]
+        places = eye.detach().mean(dim=1)[:, None, None] + self.offsets * (size / EYE_CROP)
+        grid = 2 * places / size - 1
         return nn.functional.grid_sample(image, grid, padding_mode="border", align_corners=False)
 
 
@@ -240,7 +246,7 @@ class DenseNetwork(CoefficientRegressor):
     Args:
         face_model: the embedded default.
         backbone: the network up to its heads.
-        image_size: side of the crops that it was trained at, pixels.
+        image_size: side of the crops that it was trained at, pixels. The backbone sees them half as large.
         parsing_classes: of the parsing map.
 
     Attributes:
@@ -268,7 +274,7 @@ class DenseNetwork(CoefficientRegressor):
 
     def predict(self, image: Tensor) -> DenseAnswer:
         """(B, 3, S, S) sRGB in [0, 1] -> all that the network says of it."""
-        features, maps = self.backbone.maps(image)
+        features, maps = self.backbone.maps(avg_pool2d(image, COARSE))
         first = self.layout.split(self.head(features) * self.scale)
         raw, size = self.points(features).unflatten(-1, (-1, 3)), image.shape[-1]
         change, moved = self.eyes(self.backbone.normalized(image), features, first.expression, self._placed(raw, size))

@@ -75,7 +75,7 @@ def test_an_untrained_network_answers_the_mean_face(module: DenseFace, default_m
     np.testing.assert_allclose(
         answer.points.detach(), module.decode(mean, default_intrinsics(SIZE).expand(2, -1, -1)), atol=1e-3
     )
-    assert answer.parsing.shape == (2, 13, 8, 8)
+    assert answer.parsing.shape == (2, 13, 4, 4)
 
 
 def test_through_the_default_camera_heads_look_as_before(module: DenseFace, default_model: LinearModel) -> None:

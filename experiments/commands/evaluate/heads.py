@@ -40,6 +40,7 @@ SETTINGS = SceneSettings(views=1, light_change=0.3, heads=HeadSettings(zoom=(0.7
 YAWS = {0: 20, 20: 40, 40: 60, 60: 90}  # degrees, from and to, of the groups
 ALL = "all"
 BATCH = 32  # heads drawn at once; the camera's effects, and so the figures, depend on it
+LEAST_PICTURE = 128  # pixels along a side of the drawn heads; more for networks that see crops of more than 112
 COLUMNS = {
     "NME": "nme",
     "yaw": "yaw_error_deg",
@@ -66,9 +67,11 @@ def evaluate(module: FaceModule | None, request: Request, tell: Callable[[str], 
         )
     ready(network)
     count = request.subjects
+    size = network.image_size
     data = HeadCrops(
-        network.face_model, network.image_size, batch_size=BATCH, test_faces=count, seed=request.seed, settings=SETTINGS
-    )
+        network.face_model, size, max(LEAST_PICTURE, size * 8 // 7), BATCH, test_faces=count, seed=request.seed,
+        settings=SETTINGS,
+    )  # fmt: skip
     found: dict[str, list[float]] = {}
     groups: list[set[str]] = []
     states: list[Tensor] = []
