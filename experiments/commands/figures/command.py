@@ -89,12 +89,14 @@ def newest_checkpoint(paper: str) -> Path:
     Raises:
         UserError: there is none.
     """
+    found = sorted(Path("runs").glob(f"{paper}/*/checkpoints/[!.]*.ckpt"), key=lambda path: -path.stat().st_mtime_ns)
+    if not found:
+        raise UserError(f"no run in runs/{paper}: train one by `make train-{paper}`, or give --checkpoint FILE")
+
     from experiments.training.checkpoint import newest_whole
 
-    found = sorted(Path("runs").glob(f"{paper}/*/checkpoints/[!.]*.ckpt"), key=lambda path: -path.stat().st_mtime_ns)
     newest = newest_whole(found, print)
-    if newest is None:
-        raise UserError(f"no run in runs/{paper}: train one by `make train-{paper}`, or give --checkpoint FILE")
+    assert newest is not None
     return newest
 
 

@@ -39,7 +39,7 @@ SHOWN = (RIGHT_EYE_CORNERS[0], LEFT_EYE_CORNERS[1], NOSE_TIP, *MOUTH_CORNERS, CH
 YAWS = (-80, -60, 0, 60, 80)  # degrees, of the paper's rendered scans
 GAIN = 3.0  # a difference is shown so many times as bright as it is
 DIMMED = 0.25  # brightness of what two views do not share
-WIDTH, DOT = 2, 5  # pixels of a line, and of a dot's radius, in a picture of `LARGE`
+WIDTH, DOT = 4, 7  # pixels of a line, and of a dot's radius, in a picture of `LARGE`
 
 
 def figures(request: Request) -> Iterator[Picture]:
@@ -49,8 +49,9 @@ def figures(request: Request) -> Iterator[Picture]:
     true = FaceRenderer(request.module.face_model, batch.size)(
         true_coefficients(request.module.face_model, batch), batch.intrinsics
     )
-    yield "epipolar", draw_sheet(epipolar_sheet(batch, rendering, true))
-    yield "synthesis", draw_sheet(synthesis_sheet(batch, rendering, true))
+    labels = pair_labels(batch, request.first)
+    yield "epipolar", draw_sheet(replace(epipolar_sheet(batch, rendering, true), rows=labels))
+    yield "synthesis", draw_sheet(replace(synthesis_sheet(batch, rendering, true), rows=labels))
     yield "poses", draw_sheet(poses_sheet(request))
 
 
@@ -73,7 +74,7 @@ def epipolar_sheet(batch: MultiViewBatch, rendering: Rendering, true: Rendering)
         columns[heading] = _marked(batch.image[source], batch.landmarks[source][:, shown], found[:, shown])
         off = distances(found, batch.landmarks[source]).mean(dim=1) / batch.size[1]
         notes[heading] = lines("{:.1f} % of the picture off", 100 * off)
-    return Sheet("epipolar", columns, _pair_labels(batch), notes)
+    return Sheet("epipolar", columns, notes=notes)
 
 
 def epipolar_lines(
@@ -134,7 +135,7 @@ def synthesis_sheet(batch: MultiViewBatch, rendering: Rendering, true: Rendering
         heading: lines("difference {:.3f}", pixel_consistency_loss(one, wanted, part))
         for heading, one, part in compared
     }
-    return Sheet("synthesis", columns, _pair_labels(batch), notes)
+    return Sheet("synthesis", columns, notes=notes)
 
 
 def synthesized(batch: MultiViewBatch, rendering: Rendering) -> SynthesizedView:
@@ -166,7 +167,7 @@ def poses_sheet(request: Request) -> Sheet:
             heading = f"yaw {degrees}\N{DEGREE SIGN}"
             columns.setdefault(heading, []).extend(panel[place] for panel in panels)
             notes.setdefault(heading, []).extend(["", "", f"found {float(yaw[place]):.1f}\N{DEGREE SIGN}"])
-    labels = [f"{name} {request.first + row}" for row in range(len(batch)) for name in ("person", "truth", "answer to")]
+    labels = [name for row in range(len(batch)) for name in (f"person {request.first + row}", "truth", "answer")]
     return Sheet("poses", {heading: torch.stack(panels) for heading, panels in columns.items()}, labels, notes)
 
 
@@ -188,11 +189,11 @@ def posed(module: FaceModule, person: Coefficients, number: int) -> tuple[Render
     return rendering, torch.where(rendering.mask, rendering.image.clamp(0, 1), behind)
 
 
-def _pair_labels(batch: MultiViewBatch) -> list[str]:
-    """A label for each pair of views, counted from the first person shown."""
+def pair_labels(batch: MultiViewBatch, first: int) -> list[str]:
+    """A label for each pair of views; `first` is the number of the first person."""
     assert batch.views is not None
     people, views = batch.views.shape
-    return [f"person {row + 1}, source {view + 1}" for row in range(people) for view in range(views - 1)]
+    return [f"person {first + row}\nsource {view + 1}" for row in range(people) for view in range(views - 1)]
 
 
 def _marked(pictures: Tensor, points: Tensor, found: Tensor | None = None) -> Tensor:

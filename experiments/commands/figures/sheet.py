@@ -81,14 +81,16 @@ def layout(sheet: Sheet) -> Layout:
 
 
 def broken(text: str, width: int) -> list[str]:
-    """The text in lines of at most so many pixels, broken at spaces; a single longer word stays whole."""
-    font, lines = _font(TEXT), [""]
-    for word in text.split():
-        longer = f"{lines[-1]} {word}".lstrip()
-        if lines[-1] and font.getlength(longer) > width:
-            lines.append(word)
-        else:
-            lines[-1] = longer
+    """The text's lines, those of more pixels than that broken at spaces; a single longer word stays whole."""
+    font, lines = _font(TEXT), []
+    for line in text.split("\n"):
+        lines.append("")
+        for word in line.split():
+            longer = f"{lines[-1]} {word}".lstrip()
+            if lines[-1] and font.getlength(longer) > width:
+                lines.append(word)
+            else:
+                lines[-1] = longer
     return lines
 
 
