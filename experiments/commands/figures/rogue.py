@@ -15,6 +15,7 @@ from datamodules.batch import MultiViewBatch
 from datamodules.corruption import NOISE_KINDS, RATIONAL_KINDS, DelusionalOcclusion, Noise, RationalOcclusion
 from experiments.commands.evaluate.bootstrap import Interval, people_interval
 from experiments.commands.figures.people import (
+    LARGE,
     Picture,
     Request,
     enlarged,
@@ -39,6 +40,7 @@ SIZES = (0.15, 0.3, 0.45, 0.6)  # shares of the face under an occluder of one co
 GROWTH = tuple(step / 10 for step in range(8))  # shares of the plot: training hides .7 at most
 MEASURED = 24  # people in the plot
 NAMES = ("ROGUE", "compared")
+TRUTH, CLEAN = "truth", "clean"  # labels of rows
 
 
 def figures(request: Request) -> Iterator[Picture]:
@@ -69,49 +71,29 @@ def occlusions_sheet(networks: Sequence[FaceModule], batch: MultiViewBatch, seed
         seed: of what is put on it.
     """
     altered = conditions()
-    # The rows of the truth and of the clean picture stand above both halves.
-    half = len(RATIONAL_KINDS)
-    names = list(altered)
-    order = ["clean", *names[:half], "clean", *names[half:]]
-    images = {"clean": batch.image}
+    halves = list(altered)[: len(RATIONAL_KINDS)], list(altered)[len(RATIONAL_KINDS) :]
+    longest = max(map(len, halves))
+    order = [name for half in halves for name in (TRUTH, CLEAN, *half, *[""] * (longest - len(half)))]
+    images = {TRUTH: batch.image, CLEAN: batch.image, "": torch.ones_like(batch.image)}
     for place, (name, module) in enumerate(altered.items()):
-        generator = torch.Generator().manual_seed(1000 * seed + place)
+        generator = torch.Generator().manual_seed(1000 * seed + place)  # its own, so that it stays if others change
         images[name] = module(batch.image, batch.landmarks, generator).image
-    order += [""] * (-len(order) % 2)
-    pictures = torch.cat([images.get(name, torch.ones_like(batch.image)) for name in order])
+    pictures = torch.cat([images[name] for name in order])
+    true = true_faces(networks[0].face_model, batch)
     columns: dict[str, Tensor] = {"picture": pictures}
     notes: dict[str, list[str]] = {}
-    known = torch.tensor([name in images for name in order])
     for network, suffix in zip(networks, _suffixes(networks), strict=True):
         found = answer(network, batch, pictures)
-        shape, color = clay(found.large), on_white(found.large.albedo, found.large)
-        for heading, panels, told in (("shape", shape, found.size_notes()), ("colour", color, found.color_notes())):
-            columns[heading + suffix] = torch.where(known[:, None, None, None], panels, 1.0)
-            notes[heading + suffix] = [line if name else "" for line, name in zip(told, order, strict=True)]
-    return _with_truth(Sheet("occlusions", columns, order, notes, blocks=2), networks[0], batch)
+        for heading, draw, told in (("shape", clay, found.size_notes()), ("colour", _colors, found.color_notes())):
+            instead = {TRUTH: draw(true)[0], "": torch.ones(3, LARGE, LARGE)}
+            panels = zip(order, draw(found.large), strict=True)
+            columns[heading + suffix] = torch.stack([instead.get(name, panel) for name, panel in panels])
+            notes[heading + suffix] = ["" if name in instead else line for name, line in zip(order, told, strict=True)]
+    return Sheet("occlusions", columns, order, notes, blocks=2)
 
 
-def _with_truth(sheet: Sheet, network: FaceModule, batch: MultiViewBatch) -> Sheet:
-    """The sheet with the true face of its one person in the first row of each block."""
-    true = true_faces(network.face_model, batch)
-    shown = {"shape": clay(true), "colour": on_white(true.albedo, true)}
-    per_block = sheet.count // sheet.blocks
-
-    def headed(rows: Sequence, first: object) -> list:
-        return [
-            item
-            for block in range(sheet.blocks)
-            for item in (first, *rows[block * per_block : (block + 1) * per_block])
-        ]
-
-    columns = {
-        heading: torch.stack(headed(list(panels), shown.get(heading.split(",")[0], batch.image)[0]))
-        for heading, panels in sheet.columns.items()
-        if heading != "picture"
-    }
-    pictures = torch.stack(headed(list(sheet.columns["picture"]), batch.image[0]))
-    notes = {heading: headed(told, "") for heading, told in sheet.notes.items()}
-    return Sheet(sheet.name, {"picture": pictures, **columns}, headed(sheet.rows, "truth"), notes, sheet.blocks)
+def _colors(rendering: Rendering) -> Tensor:
+    return on_white(rendering.albedo, rendering)
 
 
 @dataclass(frozen=True)
@@ -182,6 +164,7 @@ def draw_growth(networks: Sequence[Mapping[str, Sequence[Interval]]]) -> Image.I
 
     figure = Figure(figsize=(9, 3.6), dpi=120, layout="constrained")
     shares = [100 * share for share in GROWTH]
+    figure.suptitle(f"{MEASURED} people; the bands hold 95 % of the means over resampled people", fontsize=9)
     titles = {"size": "size error, %", "color": "colour error (RMSE of the albedo, 0 to 1)"}
     for plot, (name, title) in zip(figure.subplots(1, 2), titles.items(), strict=True):
         for label, style, found in zip(NAMES, ("-", "--"), networks, strict=False):

@@ -274,10 +274,13 @@ def test_every_condition_alters_the_picture(tmp_path: Path) -> None:
     module = network("rogue", tmp_path)
     batch = people.Request(module, people.people_of("rogue", module)).batch(1)
     sheet = rogue.occlusions_sheet([module], batch, 0)
-    clean = [row in ("truth", "clean") for row in sheet.rows if row]
     same = [torch.equal(picture, batch.image[0]) for picture in sheet.columns["picture"]]
-    assert clean == same[: len(clean)] and sum(clean) == 4
+    assert same == [row in ("truth", "clean") for row in sheet.rows]
+    half = len(sheet.rows) // 2
+    assert sheet.rows[:2] == sheet.rows[half : half + 2] == ["truth", "clean"] and sum(same) == 4
     assert set(rogue.conditions()) < set(sheet.rows)
+    empty = [not row for row in sheet.rows]
+    assert [bool((panel == 1).all()) for panel in sheet.columns["shape"]] == empty and sum(empty) == 1
 
 
 def answering(module: SelfAugmentation) -> SelfAugmentation:
