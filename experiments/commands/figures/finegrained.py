@@ -27,8 +27,7 @@ def figures(request: Request) -> Iterator[Picture]:
     assert isinstance(module, Finegrained)
     with torch.no_grad():
         first, second = sheets(module, batch)
-    count = len(first.columns["picture"])
-    labels = [f"person {request.first + row}" for row in range(count)]
+    labels = [f"person {request.first + row}" for row in range(first.count)]
     yield "detail", draw_sheet(replace(first, rows=labels))
     yield "relit", draw_sheet(replace(second, rows=labels))
 
@@ -48,23 +47,23 @@ def sheets(module: Finegrained, batch: MultiViewBatch) -> tuple[Sheet, Sheet]:
     assert elsewhere is not None
     pictures, coarse_there, fine_there = elsewhere
     first = torch.arange(len(target))  # of the held-out pictures, whose other half shows the sources' faces
-    found_in = {"found in": batch.image[target]}
+    here = {"picture": batch.image[target]}
+    there = {"found in": batch.image[target], "held-out picture": pictures.image[first]}
     return (
-        _sheet("detail", batch, coarse, fine, target, {}),
-        _sheet("relit", pictures, coarse_there, fine_there, first, found_in),
+        _sheet("detail", batch, coarse, fine, target, here),
+        _sheet("relit", pictures, coarse_there, fine_there, first, there),
     )
 
 
 def _sheet(
     name: str, pictures: FaceBatch, coarse: Rendering, fine: Rendering, rows: Tensor, before: dict[str, Tensor]
 ) -> Sheet:
-    """Coarse and fine faces over some rows of the pictures, and their normals beside the true ones."""
+    """After what stands before: the faces over some rows of the pictures, and their normals beside the true ones."""
     truth = pictures.truth
     assert truth is not None and truth.normals is not None
     large = [enlarged(rendering) for rendering in (coarse, fine)]
     face = truth.depth > 0
     columns = {
-        "picture": pictures.image,
         "coarse": on_picture(large[0], pictures.image),
         "fine": on_picture(large[1], pictures.image),
         "coarse normals": normal_picture(unit(large[0].normals), large[0].mask),

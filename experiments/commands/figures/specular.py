@@ -20,7 +20,7 @@ from renderers.specular_renderer import SpecularRendering
 
 MODULE = Specular
 PRIOR = 0.5  # share of skin among a face's pixels, as in training
-HIGHLIGHT = 0.25  # display value from which a true highlight counts as one
+HIGHLIGHT = 0.35  # display value from which a true highlight counts as one
 
 
 def figures(request: Request) -> Iterator[Picture]:

@@ -332,7 +332,7 @@ def test_a_true_face_lies_on_its_held_out_picture(tmp_path: Path) -> None:
         detail, relit = finegrained.sheets(module, batch)
     target, source = batch.pairs()
     assert torch.equal(relit.columns["found in"], batch.image[target])
-    assert torch.equal(relit.columns["picture"], batch.image[source])
+    assert torch.equal(relit.columns["held-out picture"], batch.image[source])
     assert torch.equal(detail.columns["picture"], batch.image[target])
     for sheet, rows in ((detail, target), (relit, source)):
         assert batch.truth is not None
