@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     """Draws the figures; returns the exit code.
 
     Raises:
-        UserError: no checkpoint, or one of another paper; or an output that is no folder.
+        UserError: no checkpoint, or one of another paper or for another face model; or an output that is no folder.
     """
     if args.compare is not None and args.paper not in COMPARED:
         raise UserError(f"--compare: {args.paper} has no figure of two networks; {', '.join(COMPARED)} has")
@@ -63,23 +63,26 @@ def run(args: argparse.Namespace) -> int:
     if in_the_way is not None:
         raise UserError(f"--output {output}: {in_the_way} is a file; name a folder")
 
+    from datamodules.preparation.file_names import printable
     from experiments.commands.figures.people import Request, people_of
     from renderers.io.atomic_file import written_atomically
 
     paper = cast("Figures", import_module(f"experiments.commands.figures.{args.paper}"))
     module = load_paper(checkpoint, paper.MODULE, args)
     compared = load_paper(args.compare, paper.MODULE, args) if args.compare else None
+    if compared is not None and compared.face_model.fingerprint() != module.face_model.fingerprint():
+        raise UserError(
+            f"--compare {args.compare}: made for another face model than {checkpoint}; give one of the same"
+        )
     faces = people_of(args.paper, module)
     request = Request(module, faces, args.first, args.people, compared)
     for name, picture in list(paper.figures(request)):  # all are drawn before one is written
         path = output / f"{name}.png"
         with written_atomically(path) as temporary:
             picture.save(temporary, format="PNG", optimize=True)
-        print(path)
-    print(
-        f"test people from number {args.first} on of experiments/{args.paper}/default.yaml (seed {faces.seed}), "
-        f"by {checkpoint}"
-    )
+        print(printable(str(path)))
+    shown = f"test people from number {args.first} on of experiments/{args.paper}/default.yaml, seed {faces.seed}"
+    print(printable(f"{shown}, by {checkpoint}"))
     return 0
 
 

@@ -13,7 +13,7 @@ from torchmetrics import Metric
 
 from datamodules.batch import MultiViewBatch, Truth
 from datamodules.synthesis.scenes import SceneSettings
-from datamodules.synthetic import SyntheticFaces
+from datamodules.synthetic import SyntheticFaces, SyntheticMultiView
 from experiments.commands.evaluate.subjects import innermost_arguments
 from experiments.commands.figures.sheet import PANEL, fitted
 from experiments.papers import paper_folder
@@ -80,7 +80,9 @@ def people_of(paper: str, module: FaceModule) -> SyntheticFaces:
     path = paper_folder(paper, "default.yaml") / "default.yaml"
     told = innermost_arguments(read_yaml(path)["data"])
     settings: SceneSettings = Builder(str(path)).build(told.get("settings", {}), SceneSettings)
-    return SyntheticFaces(module.face_model, "test", MANY, module.image_size, told.get("seed", 0), settings)
+    # Its constructor refuses face models that lack what the scenes need.
+    data = SyntheticMultiView(module.face_model, module.image_size, seed=told.get("seed", 0), settings=settings)
+    return SyntheticFaces(data.face_model, "test", MANY, data.size, data.seed, data.settings)
 
 
 def targets(batch: MultiViewBatch) -> MultiViewBatch:

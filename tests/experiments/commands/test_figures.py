@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +26,9 @@ from lightning_modules.finegrained import Finegrained
 from lightning_modules.self_augmentation import SelfAugmentation
 from renderers.color import decode
 from renderers.face_renderer import FaceRenderer
+from renderers.io.errors import UserError
 from renderers.landmarks68 import LANDMARKS
+from tests.conf.fake_bfm import write_fake_bfm
 from tests.conf.parts import Told
 from tests.conf.scenes import exact_batch, small_face_model
 from tests.conf.tiny_papers import PAPERS, configuration, write_configuration
@@ -49,13 +52,21 @@ MODULES = {
 }
 
 
-def network(paper: str, folder: Path) -> FaceModule:
+def network(paper: str, folder: Path, config: dict[str, Any] | None = None) -> FaceModule:
     """An untrained network of a paper, whose answers differ a little from the mean face."""
     torch.manual_seed(0)
-    path = write_configuration(folder / f"{paper}.yaml", configuration(paper))
+    path = write_configuration(folder / f"{paper}.yaml", config or configuration(paper))
     module, _ = build(["--config", path], lambda config: None)
     nn.init.normal_(module.regressor.head.weight, std=0.01)  # type: ignore[union-attr]
     return module.eval()
+
+
+def write_checkpoint(path: Path, config: dict[str, Any], module: FaceModule) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    contents: dict[str, Any] = {"state_dict": module.state_dict(), CONFIG_KEY: yaml.safe_dump(config["model"])}
+    module.on_save_checkpoint(contents)
+    torch.save(contents, path)
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -64,14 +75,9 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     paths = {}
     for paper in PAPERS:
         folder = tmp_path_factory.mktemp(paper)
-        module = network(paper, folder)
         path = folder / f"runs/{paper}/first/checkpoints/last.ckpt"
-        path.parent.mkdir(parents=True)
+        paths[paper] = write_checkpoint(path, configuration(paper), network(paper, folder))
         (path.parents[1] / "config.yaml").write_text("paper: " + paper)
-        contents = {"state_dict": module.state_dict(), CONFIG_KEY: yaml.safe_dump(configuration(paper)["model"])}
-        module.on_save_checkpoint(contents)
-        torch.save(contents, path)
-        paths[paper] = path
     return paths
 
 
@@ -100,7 +106,7 @@ def test_every_figure_is_written_where_the_newest_run_lies(
     assert sorted(path.name for path in (run / "figures").iterdir()) == sorted(f"{name}.png" for name in names)
     told = capsys.readouterr().out
     assert all(str(run / "figures" / f"{name}.png") in told for name in names)
-    assert f"experiments/{paper}/default.yaml (seed" in told and str(run / "checkpoints/last.ckpt") in told
+    assert f"experiments/{paper}/default.yaml, seed" in told and str(run / "checkpoints/last.ckpt") in told
     for name, (columns, rows) in SHEETS[paper].items():
         sheet = drawn[name]
         assert (len(sheet.columns), sheet.count) == (columns, rows), name
@@ -158,6 +164,28 @@ def test_mistakes_are_told(
     ):
         assert said in complaint(capsys, ["figures", *arguments])
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_networks_of_two_face_models_are_not_compared(
+    checkpoints: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = configuration("rogue")
+    spec = str(write_fake_bfm(tmp_path / "model.mat", seed=1))
+    for part in (config["model"], config["data"]["init_args"]["data"]):
+        part["init_args"]["face_model"] = {
+            "class_path": "renderers.face_models.load.load_face_model", "init_args": {"spec": spec},
+        }  # fmt: skip
+    other = write_checkpoint(tmp_path / "other.ckpt", config, network("rogue", tmp_path, config))
+    given = ["--checkpoint", str(checkpoints["rogue"]), "--compare", str(other), "--output", str(tmp_path / "out")]
+    given += ["--trust-folder", str(tmp_path)]
+    assert "made for another face model" in complaint(capsys, ["figures", "rogue", *given, *TRUSTING])
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_face_model_that_the_scenes_cannot_be_drawn_with_is_refused(tmp_path: Path) -> None:
+    module = network("rogue", tmp_path)
+    with pytest.raises(UserError, match="no specular albedo"):
+        people.people_of("specular", module)
 
 
 def test_the_newest_whole_checkpoint_is_taken(
