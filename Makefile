@@ -23,7 +23,7 @@ TRAINED_MODEL = --model.init_args.face_model=experiments/shared/face_model_prepa
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help setup test lint docs bench reconstruct demo face-model-ict sheet corruptions relight evaluate export prepare-photos
-.PHONY: $(PAPERS:%=train-%) $(PAPERS:%=debug-%) $(PAPERS:%=table-%) $(PAPERS:%=sweep-%)
+.PHONY: $(PAPERS:%=train-%) $(PAPERS:%=debug-%) $(PAPERS:%=table-%) $(PAPERS:%=figures-%) $(PAPERS:%=sweep-%)
 
 ## help                                         this list
 help:
@@ -77,11 +77,15 @@ $(PAPERS:%=debug-%): debug-%: $(INSTALLED)
 $(PAPERS:%=table-%): table-%: $(INSTALLED)
 	@$(MONOFACE) table $* --seeds="$$SEEDS" $(if $(ANOTHER),$(MODEL_FILE)) $(ARGS)
 
+## figures-PAPER [CHECKPOINT=] [OUT=] [ARGS=...]             the paper's figures of a checkpoint (the newest run's), the truth beside
+$(PAPERS:%=figures-%): figures-%: $(INSTALLED)
+	@$(MONOFACE) figures $*$(if $(CHECKPOINT), --checkpoint="$$CHECKPOINT")$(if $(OUT), --output="$$OUT") $(ARGS)
+
 ## sweep-PAPER [LOCAL=1] [RUNS=12] [ARGS=...]  search for its weights on W&B; LOCAL=1 without an account, with a leaderboard
 $(PAPERS:%=sweep-%): sweep-%: $(INSTALLED)
 	@$(MONOFACE) sweep $*$(if $(LOCAL), --local)$(if $(RUNS), --runs="$$RUNS") $(ARGS)
 
-UNKNOWN := train-% debug-% table-% sweep-%
+UNKNOWN := train-% debug-% table-% figures-% sweep-%
 $(UNKNOWN):
 	@$(info no paper named $*; there are: $(PAPERS))exit 2
 

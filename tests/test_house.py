@@ -186,6 +186,7 @@ class TestMake:
             ],
             "debug-mgcnet": ["fit", f"--config=experiments/mgcnet/{name}.yaml", "--trainer.fast_dev_run=true"],
             "table-mgcnet": ["table", "mgcnet", f"--seeds={name}"],
+            "figures-rogue": ["figures", "rogue", f"--checkpoint={name}", f"--output={name}"],
             "sweep-mgcnet": ["sweep", "mgcnet", "--local", f"--runs={name}"],
         }
         answer = make(stand_in, *expected, *given)

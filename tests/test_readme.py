@@ -60,6 +60,11 @@ ELSEWHERE = {
     "make corruptions": "tests/experiments/commands/test_corruptions.py",
     "make relight": "tests/experiments/commands/test_relight.py",
     "make relight CHECKPOINT=runs/specular/RUN/checkpoints/last.ckpt": "tests/experiments/commands/test_relight.py",
+    "make figures-mgcnet": "tests/experiments/commands/test_figures.py",
+    "make figures-rogue": "tests/experiments/commands/test_figures.py",
+    "make figures-self_augmentation": "tests/experiments/commands/test_figures.py",
+    "make figures-specular": "tests/experiments/commands/test_figures.py",
+    "make figures-finegrained": "tests/experiments/commands/test_figures.py",
     "make sweep-mgcnet LOCAL=1 RUNS=4": "tests/experiments/commands/test_sweep.py",
     'make evaluate SUITE=now CHECKPOINT=runs/mgcnet/RUN/checkpoints/last.ckpt ARGS="--data DIR"': (
         "tests/experiments/commands/test_evaluate_benchmarks.py"

@@ -104,6 +104,12 @@ class RunFolder:
                 return
 
 
+def results_folder(checkpoint: Path) -> Path:
+    """Where commands put what they make of a checkpoint: its run's folder, or one named like it outside a run."""
+    folder = RunFolder.of_checkpoint(checkpoint)
+    return folder.path if folder else checkpoint.with_suffix("")
+
+
 def choose_folder(runs: Path, paper: str, run_id: str | None, prefix: str = "") -> RunFolder:
     """runs/PAPER/RUN_ID, where RUN_ID is the prefix and the time of day unless it is given; nothing is made yet.
 

@@ -226,12 +226,15 @@ class SelfAugmentation(FaceModule):
             coefficients: of the coarse faces.
             coarse: the coarse faces, drawn at H x W.
         """
-        with torch.no_grad():
-            code = self.code_encoder(image, coarse.landmarks)
-            attributes = self.attribute_encoder(image, coarse.landmarks)
-        features = torch.cat([code, attributes], dim=1) if self.attribute_features else code
-        texture = self.fine_model(coarse.vertex_albedo, features)
+        code, attributes = self.codes(image, coarse.landmarks)
+        texture = self.fine_model(coarse.vertex_albedo, code)
         return TexturedFaces(coefficients, coarse, recolored(coarse, texture, coefficients), attributes)
+
+    @torch.no_grad()
+    def codes(self, image: Tensor, landmarks: Tensor) -> tuple[Tensor, Tensor]:
+        """The fine model's features of pictures (B, 3, H, W), and attribute features alone, by landmarks (B, 68, 2)."""
+        code, attributes = self.code_encoder(image, landmarks), self.attribute_encoder(image, landmarks)
+        return torch.cat([code, attributes], dim=1) if self.attribute_features else code, attributes
 
     def face_mask(self, batch: FaceBatch) -> Tensor:
         """(B, 1, H, W) weights in [0, 1]: M of equation (6), before it is cut to the projected face."""

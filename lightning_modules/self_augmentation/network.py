@@ -142,12 +142,16 @@ class FineModel(nn.Module):
         Returns:
             (B, V, 3), not clamped.
         """
+        by_mesh, by_features = self.corrections(texture, features)
+        return texture + 0.5 * (by_mesh + by_features)
+
+    def corrections(self, texture: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, V, 3) twice: what the mesh-wise refiner and what the decoder adds to the colours; see `forward`."""
         if self.training:
             self.decoder.standardization.observe(features)
-        columns = texture.transpose(0, 1)
-        by_mesh = self.mesh_refiner(columns - 0.5, self.laplacian)
+        by_mesh = self.mesh_refiner(texture.transpose(0, 1) - 0.5, self.laplacian)
         by_features = self.decoder(features, self.laplacian)
-        return (columns + 0.5 * (by_mesh + by_features)).transpose(0, 1)
+        return by_mesh.transpose(0, 1), by_features.transpose(0, 1)
 
 
 def _neighbours(face_model: MorphableModel) -> Any:

@@ -104,6 +104,7 @@ MISSING = [
     ["evaluate", "--suite=rogue", "--checkpoint=absent.ckpt"],
     ["relight", "--checkpoint=absent.ckpt"],
     ["export", "--onnx=absent.ckpt"],
+    ["figures", "rogue", "--checkpoint=absent.ckpt"],
     ["relight", f"--checkpoint={CONFIG}", "--image=absent.jpg"],
     ["corruptions", "--image=absent.jpg"],
     ["prepare", "photos", "absent", "--out=out"],
@@ -117,6 +118,7 @@ UNREADABLE = [
     ["evaluate", "--suite=rogue", "--checkpoint={}.ckpt"],
     ["relight", "--checkpoint={}.ckpt"],
     ["export", "--onnx={}.ckpt"],
+    ["figures", "rogue", "--checkpoint={}.ckpt"],
     ["relight", f"--checkpoint={CONFIG}", "--image={}.jpg"],
     ["corruptions", "--image={}.jpg"],
 ]

@@ -145,9 +145,6 @@ def run(args: argparse.Namespace) -> int:
 
 def default_output(checkpoint: Path | None, suite: str) -> Path:
     """`evaluate/SUITE` in the checkpoint's run folder, or in a folder named like a checkpoint that is outside a run."""
-    from experiments.training.run_folder import RunFolder
+    from experiments.training.run_folder import results_folder
 
-    if checkpoint is None:
-        return Path("runs/evaluate") / suite
-    folder = RunFolder.of_checkpoint(checkpoint)
-    return (folder.path if folder else checkpoint.with_suffix("")) / "evaluate" / suite
+    return Path("runs/evaluate") / suite if checkpoint is None else results_folder(checkpoint) / "evaluate" / suite

@@ -69,13 +69,18 @@ def training_data(checkpoint: Path | None) -> dict[str, Any]:
     """
     folder = None if checkpoint is None else RunFolder.of_checkpoint(checkpoint)
     try:
-        section = read_yaml(folder.config)["data"] if folder else None
-        arguments = section["init_args"] if section else {}
-        while isinstance(arguments.get("data"), dict):
-            arguments = arguments["data"]["init_args"]
+        arguments = innermost_arguments(read_yaml(folder.config)["data"]) if folder else {}
     except (UserError, KeyError, TypeError, AttributeError):
         return {}
     return arguments if isinstance(arguments, dict) else {}
+
+
+def innermost_arguments(section: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of the data module that reads the faces, in a configuration's `data`; others may wrap it."""
+    arguments = section["init_args"]
+    while isinstance(arguments.get("data"), dict):
+        arguments = arguments["data"]["init_args"]
+    return arguments
 
 
 def scene_settings(training: dict[str, Any]) -> SceneSettings:
