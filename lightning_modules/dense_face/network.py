@@ -178,8 +178,7 @@ class EyeHead(nn.Module):
         super().__init__()
         widths, shrunk = [3, *(width for width, _ in EYE_LAYERS)], math.prod(stride for _, stride in EYE_LAYERS)
         layers = [
-            _convolution(before, after, stride)
-            for before, (after, stride) in zip(widths, EYE_LAYERS, strict=False)
+            _convolution(before, after, stride) for before, (after, stride) in zip(widths, EYE_LAYERS, strict=False)
         ]
         self.look = nn.Sequential(*layers, nn.Flatten())
         cells = math.prod(side // shrunk for side in EYE_PATCH)
