@@ -228,7 +228,7 @@ def test_mgcnet_table_is_table_3() -> None:
     ]
 
 
-def test_rogue_tables_are_4_7_and_8() -> None:
+def test_rogue_tables_are_1_to_8() -> None:
     spec = read_spec("rogue")
     names = ("occlusion", "noise", "consistency")
     on = [
@@ -237,7 +237,11 @@ def test_rogue_tables_are_4_7_and_8() -> None:
     ]
     # The rows of the three tables with a tick; table 8 prints the last but one and the one before in the other order.
     assert on[:8] == ["", "O", "N", "C", "ON", "OC", "NC", "ONC"]
-    assert all("-like" in row.name for row in spec.rows[8:])  # of the tables 1 to 3
+    assert all("-like" in row.name for row in spec.rows[8:10])  # of the tables 1 to 3
+    # Tables 5 and 6 print the full method between their first and their last rows.
+    told = [row.paper["delusional shape"] for row in spec.rows[10:]]
+    assert told == [0.334, 0.305, 0.093, 0.101, 0.367, 0.189, 0.180]
+    assert all(f"table {5 if number < 5 else 6}" in row.name for number, row in enumerate(spec.rows[10:]))
     shape = {
         kind: [row.paper[f"{kind} shape"] for row in spec.rows[:8]] for kind in ("rational", "delusional", "noisy")
     }
