@@ -182,7 +182,9 @@ class EyeHead(nn.Module):
         ]
         self.look = nn.Sequential(*layers, nn.Flatten())
         cells = math.prod(side // shrunk for side in EYE_PATCH)
-        self.seen, self.known = nn.Linear(widths[-1] * cells, EYE_FEATURES), nn.Linear(features, EYE_FEATURES)
+        # Without the norm all units ended below 0 within some thousand steps, where they learn nothing more.
+        self.seen = nn.Sequential(nn.Linear(widths[-1] * cells, EYE_FEATURES), nn.LayerNorm(EYE_FEATURES))
+        self.known = nn.Linear(features, EYE_FEATURES)
         self.corners = RIGHT_EYE.stop - RIGHT_EYE.start
         self.correction = nn.Linear(EYE_FEATURES, len(EYE_UNITS) + 3 * self.corners)
         nn.init.zeros_(self.correction.weight)
