@@ -45,6 +45,7 @@ COMMANDS = {
     "export": ("a checkpoint's network as ONNX, or as the network that ships", "experiments.commands.export"),
     "evaluate": ("a checkpoint on a paper's own test, its figures beside", "experiments.commands.evaluate.command"),
     "table": ("a paper's ablation table on the embedded default", "experiments.commands.table"),
+    "ablation": ("what each ingredient of drawn heads is worth", "experiments.commands.ablation.command"),
     "sweep": (
         "search a paper's hyperparameters, on W&B or here (make sweep-PAPER)",
         "experiments.commands.sweep.command",
