@@ -105,6 +105,8 @@ MISSING = [
     ["relight", "--checkpoint=absent.ckpt"],
     ["export", "--onnx=absent.ckpt"],
     ["relight", f"--checkpoint={CONFIG}", "--image=absent.jpg"],
+    ["ablation"],
+    ["ablation", "--photos=absent"],
     ["corruptions", "--image=absent.jpg"],
     ["prepare", "photos", "absent", "--out=out"],
     ["prepare", "shards", "absent", "--out=out"],

@@ -1,7 +1,8 @@
 """`python -m experiments ablation`: what each ingredient of the drawn heads is worth on pictures that nobody drew.
 
 The same small network is trained on the faces alone, on the whole heads, and on the heads without one ingredient each.
-All rows have the same people, poses, steps and seed. It takes a core some eight minutes a row.
+All rows have the same people, poses, steps and seed. A core draws a row's heads in some six minutes, and trains a
+network in one and a half.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
 from experiments.commands.counting import counted, whole_number
 from renderers.io.errors import UserError
 
@@ -30,7 +33,7 @@ if TYPE_CHECKING:
     from experiments.commands.ablation.network import SupervisedFace
     from renderers.face_models.linear import LinearModel
 
-PLAIN, ALL = "faces", "heads"
+MEAN, PLAIN, ALL = "mean face", "faces", "heads"
 IMAGE_SIZE, PICTURE_SIZE = 64, 128  # pixels, of the crops and of the drawn pictures
 BATCH = 24
 MAX_YAW, LIGHT_CHANGE, ZOOM = 80.0, 0.3, (0.72, 0.95)  # as the shipped network's recipe has them
@@ -65,6 +68,7 @@ def ingredients() -> dict[str, Ingredients]:
         "without camera effects": Ingredients(heads, None),
         "without backgrounds": Ingredients(replace(heads, backgrounds=False), cameras),
         "without things": Ingredients(replace(heads, things=0.0), cameras),
+        "without real light": Ingredients(replace(heads, environments=False), cameras),
     }
 
 
@@ -88,8 +92,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--seed", type=whole_number(0), default=0, help="of the people, weights and crops (default: %(default)s)"
     )
     parser.add_argument(
+        "--seeds", type=whole_number(1), default=1,
+        help="networks of each row, from the weights and crops of as many seeds, on the same people "
+        "(default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
         "--runs_dir", type=Path, default=Path("runs"),
-        help="trained networks and results go to ablation/ in it; a row whose network is there is not trained again "
+        help="networks and results go to ablation/ in it; a network that is there is not trained again "
         "(default: %(default)s)",
     )  # fmt: skip
 
@@ -110,6 +119,7 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from experiments.commands.ablation.faces import errors
+    from experiments.commands.ablation.network import SupervisedFace
     from experiments.training.run_folder import write_json
     from experiments.training.run_pool import current_commit
     from renderers.face_models.default.model import load_default
@@ -121,9 +131,11 @@ def run(args: argparse.Namespace) -> int:
 
     model, place = load_default(), args.runs_dir / "ablation"
     faces = faces_of(folders, tell)
-    networks = train_all(model, ingredients(), args, place, tell)
+    # An untrained network answers the mean face, seen from the front.
+    networks = {MEAN: [SupervisedFace(model, IMAGE_SIZE)], **train_all(model, ingredients(), args, place, tell)}
     rows = {
-        row: {kind: errors(network, measured) for kind, measured in faces.items()} for row, network in networks.items()
+        kind: {row: [errors(network, measured) for network in of_row] for row, of_row in networks.items()}
+        for kind, measured in faces.items()
     }
     results = {
         "command": shlex.join(["python", "-m", "experiments", "ablation", *_words(args)]),
@@ -133,13 +145,13 @@ def run(args: argparse.Namespace) -> int:
     }
     write_json(place / RESULTS, results)
     for kind in faces:
-        console.print(table({row: found[kind] for row, found in rows.items()}, kind, args.seed))
+        console.print(table(rows[kind], kind))
     tell(f"results  {place / RESULTS}")
     return 0
 
 
 def _words(args: argparse.Namespace) -> list[str]:
-    given = {name: getattr(args, name) for name in ("photos", "scans", "people", "steps", "seed")}
+    given = {name: getattr(args, name) for name in ("photos", "scans", "people", "steps", "seed", "seeds")}
     return [word for name, value in given.items() if value is not None for word in (f"--{name}", str(value))]
 
 
@@ -165,41 +177,46 @@ def faces_of(folders: Mapping[str, Path], tell: Told) -> dict[str, list[Measured
 
 def train_all(
     model: LinearModel, rows: Mapping[str, Ingredients], args: argparse.Namespace, place: Path, tell: Told
-) -> dict[str, SupervisedFace]:
-    """The network of every row, from `place` where it was trained before.
+) -> dict[str, list[SupervisedFace]]:
+    """The networks of every row, one for each seed, from `place` where they were trained before.
 
     Raises:
         UserError: a network's file is damaged.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import save_file
 
-    from experiments.commands.ablation.network import SupervisedFace, trained
+    from experiments.commands.ablation.network import trained
     from renderers.io.atomic_file import written_atomically
 
-    networks: dict[str, SupervisedFace] = {}
-    seconds: list[float] = []
     data = {row: drawn_data(model, parts, args.people, args.seed) for row, parts in rows.items()}
-    paths = {row: place / f"{row.replace(' ', '_')}-{_digest(data[row], args)}.safetensors" for row in rows}
-    missing = [row for row in rows if not paths[row].is_file()]
-    for row, path in paths.items():
-        if row in missing:
-            left = f", about {sum(seconds) / len(seconds) * len(missing) / 60:.0f} minutes left" if seconds else ""
-            tell(f"{row}: training; {counted(len(missing), 'rows')} to go{left}")
-            clock = time.monotonic()
-            networks[row] = trained(model, data[row], IMAGE_SIZE, args.steps, args.seed)
-            weights = {name: value.contiguous() for name, value in networks[row].regressor.state_dict().items()}
-            with written_atomically(path) as temporary:
-                save_file(weights, temporary)
-            seconds.append(time.monotonic() - clock)
-            missing.remove(row)
-        else:
-            networks[row] = SupervisedFace(model, IMAGE_SIZE)
-            try:
-                networks[row].regressor.load_state_dict(load_file(path))
-            except (SafetensorError, RuntimeError) as error:
-                raise UserError(f"{path}: damaged; delete it, and its row is trained again") from error
-    return networks
+    names = {row: f"{row.replace(' ', '_')}-{_digest(data[row], args.steps)}" for row in rows}
+    seeds = range(args.seed, args.seed + args.seeds)
+    files = {(row, seed): place / f"{names[row]}-seed_{seed}.safetensors" for seed in seeds for row in rows}
+    missing = [key for key, path in files.items() if not path.is_file()]
+    begun = time.monotonic()
+    for done, (row, seed) in enumerate(missing):
+        rest = len(missing) - done
+        left = f", about {(time.monotonic() - begun) / done * rest / 60:.0f} minutes left" if done else ""
+        tell(f"{row}, seed {seed}: training; {counted(rest, 'networks')} to go{left}")
+        module = trained(model, data[row], IMAGE_SIZE, args.steps, seed)
+        weights = {name: value.contiguous() for name, value in module.regressor.state_dict().items()}
+        with written_atomically(files[row, seed]) as temporary:
+            save_file(weights, temporary)
+    return {row: [_read(model, files[row, seed]) for seed in seeds] for row in rows}
+
+
+def _read(model: LinearModel, path: Path) -> SupervisedFace:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    from experiments.commands.ablation.network import SupervisedFace
+
+    module = SupervisedFace(model, IMAGE_SIZE)
+    try:
+        module.regressor.load_state_dict(load_file(path))
+    except (SafetensorError, RuntimeError) as error:
+        raise UserError(f"{path}: damaged; delete it, and the network is trained again") from error
+    return module.eval()
 
 
 def drawn_data(model: LinearModel, parts: Ingredients, people: int, seed: int) -> HeadCrops:
@@ -213,33 +230,41 @@ def drawn_data(model: LinearModel, parts: Ingredients, people: int, seed: int) -
     )
 
 
-def _digest(data: HeadCrops, args: argparse.Namespace) -> str:
-    """Twelve digits that change with what a row's network is made of, apart from the code."""
+def _digest(data: HeadCrops, steps: int) -> str:
+    """Twelve digits that change with what a row's networks are made of, apart from the code."""
     cameras = None if data.camera_effects is None else asdict(data.camera_effects.ranges)
-    key: list[Any] = [data.folder("train").name, cameras, asdict(data.crop.jitter), IMAGE_SIZE, BATCH, args.steps]
+    key: list[Any] = [data.folder("train").name, cameras, asdict(data.crop.jitter), IMAGE_SIZE, BATCH, steps]
     return hashlib.sha256(json.dumps(key).encode()).hexdigest()[:12]
 
 
-def table(rows: Mapping[str, Errors], kind: str, seed: int) -> Table:
-    """Medians over the faces, and the 95 % interval of each one's difference from that of the row `ALL`."""
+def table(rows: Mapping[str, Sequence[Errors]], kind: str) -> Table:
+    """Medians over the faces, and the 95 % interval of each one's difference from that of the row `ALL`.
+
+    Args:
+        rows: row -> the errors of each of its networks. Of a face their mean counts.
+        kind: of the faces, for the title.
+    """
     from rich.table import Table
 
-    measures = [measure for measure in MEASURES if measure in rows[ALL]]
-    count = len(rows[ALL][measures[0]])
+    measures = [measure for measure in MEASURES if measure in rows[ALL][0]]
+    faces, networks = len(rows[ALL][0][measures[0]]), len(rows[ALL])
     view = Table(
-        "", *(MEASURES[measure] for measure in measures), title=f"{kind}: {counted(count, 'faces')}",
+        "", *(MEASURES[measure] for measure in measures),
+        title=f"{kind}: {counted(faces, 'faces')}, {counted(networks, 'networks')} a row",
         caption=f"Medians; in brackets the 95 % interval of the difference from `{ALL}`, by bootstrap over faces. NME: "
         "percent of the box of the points; yaw: degrees.",
     )  # fmt: skip
     for row, found in rows.items():
-        cells = [_cell(found[measure], rows[ALL][measure], seed, row == ALL) for measure in measures]
-        view.add_row(row, *cells)
+        view.add_row(row, *(_cell(found, rows[ALL], measure) for measure in measures))
     return view
 
 
-def _cell(values: Sequence[float], baseline: Sequence[float], seed: int, alone: bool) -> str:
+def _cell(found: Sequence[Errors], baseline: Sequence[Errors], measure: str) -> str:
     from experiments.commands.evaluate.bootstrap import median_difference
 
-    gap = median_difference(values, baseline, seed)
-    between = "" if alone else f" ({gap.low:+.1f} to {gap.high:+.1f})"
-    return f"{statistics.median(values):.1f}{between}"
+    values, base = (np.mean([errors[measure] for errors in of_row], axis=0) for of_row in (found, baseline))
+    medians = [statistics.median(errors[measure]) for errors in found]
+    spread = f" ± {statistics.stdev(medians):.1f}" if len(medians) > 1 else ""
+    gap = median_difference(values, base)
+    between = "" if found is baseline else f" ({gap.low:+.1f} to {gap.high:+.1f})"
+    return f"{np.median(values):.1f}{spread}{between}"

@@ -23,7 +23,7 @@ from renderers.camera import default_intrinsics, euler_to_rotation
 from renderers.face_models.linear import LinearModel
 
 RATE = 1e-3
-TOLD = 200  # steps between two lines that say how long the training will take
+TOLD = 300  # steps between two lines that say how long the training will take
 
 
 def _adam(parameters: Iterable[Tensor]) -> Optimizer:
