@@ -9,6 +9,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
+from datamodules import synthetic
 from datamodules.batch import FaceBatch, Truth
 from datamodules.camera_effects import CameraRanges
 from datamodules.head_crops import CropJitter, HeadCrop, HeadCrops
@@ -83,7 +84,7 @@ def test_the_light_turns_with_the_head() -> None:
 def test_plain_faces_are_cropped_too_and_cameras_can_be_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("MONOFACE_CACHE", str(tmp_path))
+    monkeypatch.setattr(synthetic, "cache_dir", lambda: tmp_path)  # of faces; the face model's is kept
     found = {}
     for effects in (CameraRanges(), None):
         data = HeadCrops(load_default(), CROP, SIZE, 2, 2, 1, 1, settings=SceneSettings(1), camera_effects=effects)

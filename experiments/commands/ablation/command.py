@@ -107,7 +107,7 @@ def run(args: argparse.Namespace) -> int:
     """Trains the rows whose networks are missing, measures all, writes the results and prints them.
 
     Raises:
-        UserError: no folder or an empty one, or pictures that cannot be read.
+        UserError: no folder or an empty one, or a file that cannot be read.
     """
     folders = {kind: folder for kind in ("photos", "scans") if (folder := getattr(args, kind)) is not None}
     if not folders:
@@ -131,12 +131,14 @@ def run(args: argparse.Namespace) -> int:
 
     model, place = load_default(), args.runs_dir / "ablation"
     faces = faces_of(folders, tell)
-    # An untrained network answers the mean face, seen from the front.
-    networks = {MEAN: [SupervisedFace(model, IMAGE_SIZE)], **train_all(model, ingredients(), args, place, tell)}
-    rows = {
-        kind: {row: [errors(network, measured) for network in of_row] for row, of_row in networks.items()}
-        for kind, measured in faces.items()
-    }
+    files = train_all(model, ingredients(), args, place, tell)
+    module = SupervisedFace(model, IMAGE_SIZE)  # untrained, it answers the mean face, seen from the front
+    rows = {kind: {MEAN: [errors(module, measured)]} for kind, measured in faces.items()}
+    for row, paths in files.items():
+        for path in paths:
+            take_over(module, path)
+            for kind, measured in faces.items():
+                rows[kind].setdefault(row, []).append(errors(module, measured))
     results = {
         "command": shlex.join(["python", "-m", "experiments", "ablation", *_words(args)]),
         "commit": current_commit(),
@@ -177,12 +179,8 @@ def faces_of(folders: Mapping[str, Path], tell: Told) -> dict[str, list[Measured
 
 def train_all(
     model: LinearModel, rows: Mapping[str, Ingredients], args: argparse.Namespace, place: Path, tell: Told
-) -> dict[str, list[SupervisedFace]]:
-    """The networks of every row, one for each seed, from `place` where they were trained before.
-
-    Raises:
-        UserError: a network's file is damaged.
-    """
+) -> dict[str, list[Path]]:
+    """The files of every row's networks in `place`, one for each seed. Those that are there are not trained again."""
     from safetensors.torch import save_file
 
     from experiments.commands.ablation.network import trained
@@ -202,21 +200,22 @@ def train_all(
         weights = {name: value.contiguous() for name, value in module.regressor.state_dict().items()}
         with written_atomically(files[row, seed]) as temporary:
             save_file(weights, temporary)
-    return {row: [_read(model, files[row, seed]) for seed in seeds] for row in rows}
+    return {row: [files[row, seed] for seed in seeds] for row in rows}
 
 
-def _read(model: LinearModel, path: Path) -> SupervisedFace:
+def take_over(module: SupervisedFace, path: Path) -> None:
+    """Gives a module the weights of a trained network.
+
+    Raises:
+        UserError: the file is damaged.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    from experiments.commands.ablation.network import SupervisedFace
-
-    module = SupervisedFace(model, IMAGE_SIZE)
     try:
         module.regressor.load_state_dict(load_file(path))
     except (SafetensorError, RuntimeError) as error:
         raise UserError(f"{path}: damaged; delete it, and the network is trained again") from error
-    return module.eval()
 
 
 def drawn_data(model: LinearModel, parts: Ingredients, people: int, seed: int) -> HeadCrops:

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 import torch
 
+from datamodules import synthetic
 from datamodules.batch import FaceBatch, Truth
+from datamodules.head_crops import HeadCrops
 from datamodules.preparation.alignment import Alignment, model_template
 from experiments.__main__ import main
 from experiments.commands.ablation import command, network
@@ -79,7 +81,7 @@ def test_the_network_learns_one_batch_by_heart() -> None:
     batch = FaceBatch(torch.rand(4, 3, SIZE, SIZE), seen(truth, SIZE), torch.ones(4, 1, SIZE, SIZE), camera, held)
     optimizer = torch.optim.Adam(module.parameters(), 1e-3)
     before = {name: float(term.detach()) for name, term in module.terms(batch).items()}
-    for _ in range(30):
+    for _ in range(15):
         optimizer.zero_grad()
         module.training_step(batch, 0).backward()
         optimizer.step()
@@ -134,42 +136,63 @@ def test_pictures_of_scans_are_cropped_by_their_own_points(tmp_path: Path) -> No
         list(scanned_faces(tmp_path, template))
 
 
-def test_the_command_trains_what_is_missing_and_measures_all(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("MONOFACE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(command, "IMAGE_SIZE", SIZE)
-    monkeypatch.setattr(command, "PICTURE_SIZE", SIZE)
-    monkeypatch.setattr(command, "BATCH", 2)
+@pytest.fixture
+def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Of a command with two rows of two small networks each, and one picture."""
+    monkeypatch.setattr(synthetic, "cache_dir", lambda: tmp_path / "cache")  # of faces; the face model's is kept
+    for name, value in {"IMAGE_SIZE": SIZE, "PICTURE_SIZE": SIZE, "BATCH": 2}.items():
+        monkeypatch.setattr(command, name, value)
     rows = {name: parts for name, parts in command.ingredients().items() if name in ("faces", "heads")}
     monkeypatch.setattr(command, "ingredients", lambda: rows)
     folder_of_pictures(tmp_path / "scans")
-    words = ["ablation", "--scans", str(tmp_path / "scans"), "--runs_dir", str(tmp_path / "runs"), "--people", "4"]
-    words += ["--steps", "2", "--seeds", "2"]
-    assert main(words) == 0
-    first = json.loads((tmp_path / "runs/ablation/results.json").read_text())
-    figures = first["rows"]["scans"]
-    assert {row: len(networks) for row, networks in figures.items()} == {"mean face": 1, "faces": 2, "heads": 2}
-    assert figures["mean face"][0]["yaw_error_deg"] == pytest.approx([35.0])
-    assert figures["mean face"][0]["inner_nme"][0] < 0.1
-    assert figures["heads"][0] != figures["heads"][1] != figures["faces"][1]
-    assert "1 face, 2 networks a row" in capsys.readouterr().out
-    kept = sorted((tmp_path / "runs/ablation").glob("*.safetensors"))
-    assert len(kept) == 4
-    trained_again = []
-    train = network.trained
+    folders = ["--scans", str(tmp_path / "scans"), "--runs_dir", str(tmp_path / "runs")]
+    return ["ablation", *folders, "--people", "4", "--steps", "2", "--seeds", "2"]
 
-    def counted(*args: Any) -> SupervisedFace:
-        trained_again.append(args)
-        return train(*args)
 
-    monkeypatch.setattr(network, "trained", counted)
-    kept[0].unlink()
+def results(tmp_path: Path) -> Any:
+    return json.loads((tmp_path / "runs/ablation/results.json").read_text())["rows"]["scans"]
+
+
+def test_networks_that_are_there_are_not_trained_again(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = []
+
+    def trained(model: Any, data: HeadCrops, image_size: int, steps: int, seed: int) -> SupervisedFace:
+        """A network that answers a yaw of 10 degrees for the heads, and one more for each seed."""
+        asked.append((data.settings.heads is not None, steps, seed))
+        module = SupervisedFace(model, image_size)
+        answer = mean_coefficients(model, 1)
+        answer.angles[:, 1] = np.radians(10 * (data.settings.heads is not None) + seed)
+        with torch.no_grad():
+            module.regressor.head.bias.copy_(module.regressor.layout.join(answer)[0] / module.regressor.scale)
+        return module
+
+    monkeypatch.setattr(network, "trained", trained)
     assert main(words) == 0
-    assert len(trained_again) == 1
-    assert json.loads((tmp_path / "runs/ablation/results.json").read_text()) == first
-    kept[1].write_bytes(kept[1].read_bytes()[:1000])
-    assert kept[1].name in complaint(capsys, words)
+    assert asked == [(False, 2, 0), (True, 2, 0), (False, 2, 1), (True, 2, 1)]
+    figures = {row: [errors["yaw_error_deg"] for errors in of_row] for row, of_row in results(tmp_path).items()}
+    assert figures == {  # of -35 degrees
+        "mean face": [[pytest.approx(35)]],
+        "faces": [[pytest.approx(35, abs=1e-3)], [pytest.approx(36, abs=1e-3)]],
+        "heads": [[pytest.approx(45, abs=1e-3)], [pytest.approx(46, abs=1e-3)]],
+    }
+    assert results(tmp_path)["mean face"][0]["inner_nme"][0] < 0.1  # it shows the mean face
+    printed = capsys.readouterr().out
+    assert "1 face, 2 networks a row" in printed and "35.5 ± 0.7 (-10.0 to -10.0)" in printed
+    kept = sorted((tmp_path / "runs/ablation").glob("faces*.safetensors"))
+    kept[1].unlink()
+    assert main(words) == 0
+    assert asked[4:] == [(False, 2, 1)]
+    kept[0].write_bytes(kept[0].read_bytes()[:1000])
+    assert kept[0].name in complaint(capsys, words)
+
+
+@pytest.mark.slow
+def test_the_command_trains_on_what_it_draws(words: list[str], tmp_path: Path) -> None:
+    assert main(words) == 0
+    figures = [tuple(errors["inner_nme"]) for of_row in results(tmp_path).values() for errors in of_row]
+    assert len(figures) == len(set(figures)) == 5  # every row and seed is another network
 
 
 def test_folders_are_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
