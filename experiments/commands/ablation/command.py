@@ -68,7 +68,6 @@ def ingredients() -> dict[str, Ingredients]:
         "without camera effects": Ingredients(heads, None),
         "without backgrounds": Ingredients(replace(heads, backgrounds=False), cameras),
         "without things": Ingredients(replace(heads, things=0.0), cameras),
-        "without real light": Ingredients(replace(heads, environments=False), cameras),
     }
 
 

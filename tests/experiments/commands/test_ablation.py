@@ -60,7 +60,6 @@ def test_each_row_lacks_what_it_is_named_after_and_nothing_else() -> None:
         "without camera effects": {"camera_effects"},
         "without backgrounds": {"backgrounds"},
         "without things": {"things"},
-        "without real light": {"environments"},
     }
     assert _rows()["faces"] == (None, None)
 
