@@ -105,7 +105,6 @@ MISSING = [
     ["relight", "--checkpoint=absent.ckpt"],
     ["export", "--onnx=absent.ckpt"],
     ["relight", f"--checkpoint={CONFIG}", "--image=absent.jpg"],
-    ["ablation"],
     ["ablation", "--photos=absent"],
     ["corruptions", "--image=absent.jpg"],
     ["prepare", "photos", "absent", "--out=out"],
