@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from datamodules.batch import FaceBatch
-from datamodules.camera_effects import CameraEffects
+from datamodules.camera_effects import CameraRanges
 from datamodules.preparation.alignment import model_template
 from datamodules.synthesis.scenes import SceneSettings
 from datamodules.synthetic import SyntheticMultiView
@@ -36,7 +36,7 @@ class CropJitter:
 
 
 class HeadCrops(SyntheticMultiView):
-    """Whole synthetic heads (`SyntheticMultiView` with `settings.heads`), cropped by their five points.
+    """Synthetic faces, mostly whole heads (`SyntheticMultiView` with `settings.heads`), cropped by their five points.
 
     A training picture gets a new, slightly wrong crop and a new camera every time it is shown. Crops and cameras of
     validation pictures stay the same.
@@ -47,6 +47,7 @@ class HeadCrops(SyntheticMultiView):
         size: pixels along a side of the crops.
         picture_size: pixels along a side of the cached pictures, which the crops are cut from.
         jitter: of the crops.
+        camera_effects: what cameras do to the crops; None leaves them as they were drawn.
     """
 
     def __init__(
@@ -62,13 +63,12 @@ class HeadCrops(SyntheticMultiView):
         settings: SceneSettings = SceneSettings(),
         jitter: CropJitter = CropJitter(),
         num_workers: int = 0,
+        camera_effects: CameraRanges | None = CameraRanges(),
     ) -> None:
-        super().__init__(
-            face_model, picture_size, batch_size, train_faces, val_faces, test_faces, seed, settings, num_workers
-        )
+        counts = train_faces, val_faces, test_faces
+        super().__init__(face_model, picture_size, batch_size, *counts, seed, settings, num_workers, camera_effects)
         template = torch.as_tensor(model_template(face_model, size)).float()
         self.crop = HeadCrop(template, size, jitter, face_model.layout())
-        self.effects = CameraEffects()
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         if self.trainer is not None and self.trainer.training:
@@ -79,7 +79,8 @@ class HeadCrops(SyntheticMultiView):
 
     def photographed(self, batch: FaceBatch) -> FaceBatch:
         """The batch with new crops and new cameras."""
-        return self.effects(self.crop(batch))
+        cropped: FaceBatch = self.crop(batch)
+        return cropped if self.camera_effects is None else self.camera_effects(cropped)
 
 
 class HeadCrop(nn.Module):

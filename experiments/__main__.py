@@ -46,6 +46,7 @@ COMMANDS = {
     "evaluate": ("a checkpoint on a paper's own test, its figures beside", "experiments.commands.evaluate.command"),
     "table": ("a paper's ablation table on the embedded default", "experiments.commands.table"),
     "figures": ("a paper's figures of a checkpoint, the truth beside", "experiments.commands.figures.command"),
+    "ablation": ("what each ingredient of drawn heads is worth", "experiments.commands.ablation.command"),
     "sweep": (
         "search a paper's hyperparameters, on W&B or here (make sweep-PAPER)",
         "experiments.commands.sweep.command",

@@ -13,7 +13,7 @@ from renderers.io.errors import UserError
 TITLE = "people of one's own"
 SCANS = ("scan.obj", "scan.ply")
 LANDMARKS, POSES = "landmarks.txt", "poses.txt"
-POINTS = 68
+POINTS = (51, 68)  # of iBUG, without and with those of the jaw
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def read_people(root: Path) -> list[OwnPerson]:
     A person's folder holds photographs. These files are optional, but a scan or a photograph with points is needed:
     `scan.obj` or `scan.ply`, a neutral face in millimetres; `landmarks.txt`, 7, 51 or 68 lines of x, y, z on the scan,
     without which the scan must look towards +z with y up; `IMAGE.pts` beside a photograph, its 68 points in iBUG's
-    format; `poses.txt`, lines "IMAGE.jpg PITCH YAW ROLL" that turn the scan, in degrees.
+    format, or the 51 without the jaw; `poses.txt`, lines "IMAGE.jpg PITCH YAW ROLL" that turn the scan, in degrees.
 
     Raises:
         UserError: no such folder, a person without anything to measure, or a pose of a photograph that is not there.
@@ -85,7 +85,7 @@ def _poses(path: Path, images: tuple[Path, ...]) -> dict[Path, tuple[float, floa
 
 
 def read_points(path: Path) -> np.ndarray:
-    """(68, 2) continuous pixels, read from an iBUG `.pts` file. The file's (1, 1) is the centre of the first pixel.
+    """(68, 2) or (51, 2) continuous pixels of an iBUG `.pts` file. The file's (1, 1) is the centre of the first pixel.
 
     Raises:
         UserError: no such file, another form, or another number of points.
@@ -96,6 +96,12 @@ def read_points(path: Path) -> np.ndarray:
         points = np.array([[float(word) for word in line.split()] for line in body.splitlines() if line.strip()])
     except ValueError:
         raise UserError(f"{path}: a line between its braces is not two numbers") from None
-    if not (opening and closing) or points.shape != (POINTS, 2) or not np.isfinite(points).all():
-        raise UserError(f"{path}: expected n_points: {POINTS} and as many lines of x and y between braces")
+    if (
+        not (opening and closing)
+        or points.shape not in [(count, 2) for count in POINTS]
+        or not np.isfinite(points).all()
+    ):
+        raise UserError(
+            f"{path}: expected n_points: {' or '.join(map(str, POINTS))} and as many lines of x and y between braces"
+        )
     return points - 0.5

@@ -1,12 +1,13 @@
 """Pictures of scans, for `evaluate --suite scans`: a textured scan from several sides, and heads of the face model.
 
-python -m tests.conf.photographed_scans scan SCAN_FOLDER OUT     # SCAN_FOLDER/scan.obj with color.jpg
+python -m tests.conf.photographed_scans scan SCAN_FOLDER OUT     # SCAN_FOLDER/scan.obj with color.jpg; --yaws -60 0 60
 python -m tests.conf.photographed_scans heads OUT --count 20     # held-out people of the default model
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,8 @@ from renderers.raster.interpolation import interpolate
 from renderers.vertex_normals import VertexNormals
 
 SIZE = 480  # pixels
+DISTANCE = 12.0  # decimetres from the camera to the scan's middle
+FOCAL = 0.4 * SIZE * DISTANCE  # pixels
 OUTER_EYES = 88.0  # millimetres between the outer corners of a grown person's eyes, for scans without a unit
 YAWS = (-40, -20, 0, 20, 40)
 LIGHTS = {"front": (0.0, 0.2, 1.0), "left": (-0.9, 0.3, 0.6), "right": (0.9, 0.3, 0.6), "above": (0.0, 0.9, 0.5)}
@@ -42,9 +45,18 @@ def light(direction: tuple[float, float, float]) -> torch.Tensor:
     return weights.repeat(3)[None]
 
 
+def turned_scan(points: np.ndarray, yaw: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """(1, N, 3) decimetres before the camera, and (1, N, 3) in the picture, of points (N, 3) as `draw_scan` turns
+    them."""
+    turned = points @ Rotation.from_euler("y", yaw, degrees=True).as_matrix().T
+    posed = torch.from_numpy(turned).float()[None] + torch.tensor([0.0, 0.0, CAMERA_DISTANCE - DISTANCE])
+    intrinsics = torch.tensor([[[FOCAL, 0, SIZE / 2], [0, FOCAL, SIZE / 2], [0, 0, 1.0]]])
+    return posed, project(posed, intrinsics)
+
+
 @torch.no_grad()
 def draw_scan(
-    vertices: np.ndarray, faces: np.ndarray, colors: np.ndarray, yaw: float, lamp: torch.Tensor, distance: float = 12.0
+    vertices: np.ndarray, faces: np.ndarray, colors: np.ndarray, yaw: float, lamp: torch.Tensor
 ) -> np.ndarray:
     """(SIZE, SIZE, 3) uint8 of a turned scan.
 
@@ -54,14 +66,10 @@ def draw_scan(
         colors: (V, 3) of every vertex.
         yaw: degrees.
         lamp: (1, 27), see `light`.
-        distance: of the camera, decimetres.
     """
-    turned = vertices @ Rotation.from_euler("y", yaw, degrees=True).as_matrix().T
-    posed = torch.from_numpy(turned).float()[None] + torch.tensor([0.0, 0.0, CAMERA_DISTANCE - distance])
-    focal = 0.4 * SIZE * distance
-    intrinsics = torch.tensor([[[focal, 0, SIZE / 2], [0, focal, SIZE / 2], [0, 0, 1.0]]])
+    posed, seen = turned_scan(vertices, yaw)
     triangles = torch.from_numpy(faces)
-    fragments = rasterize(project(posed, intrinsics), triangles, (SIZE, SIZE))
+    fragments = rasterize(seen, triangles, (SIZE, SIZE))
     normals = VertexNormals(triangles, len(vertices))(posed)
     shaded = torch.from_numpy(colors).float()[None] * irradiance(normals, lamp)
     drawn = interpolate(fragments, triangles, shaded)[0]
@@ -93,21 +101,30 @@ def textured(folder: Path, finer: int = 2) -> tuple[np.ndarray, np.ndarray, np.n
     return both[:, :3], faces, colors[0, :, 0].T.numpy()
 
 
-def write_scan(folder: Path, out: Path) -> None:
-    """A person for every light: the scan from `YAWS`, scaled to `OUTER_EYES`."""
+def write_scan(folder: Path, out: Path, yaws: Sequence[int] = YAWS) -> None:
+    """A person for every light: the scan from all yaws, scaled to `OUTER_EYES`, with its landmarks in each picture."""
     mesh = read_obj(folder / "scan.obj")
     landmarks = find_scan_landmarks(mesh.vertices, mesh.triangles, DlibDetector())
     corners = landmarks[36 - 17], landmarks[45 - 17]
     scale = OUTER_EYES / float(np.linalg.norm(corners[0] - corners[1]))
     middle = landmarks[30 - 17] - [0, 0, 60 / scale]
+    marks = {f"yaw{yaw:+03d}": turned_scan((landmarks - middle) * scale / 100, yaw)[1][0, :, :2] for yaw in yaws}
     vertices, faces, colors = textured(folder)
     for name, direction in LIGHTS.items():
         pictures = {
             f"yaw{yaw:+03d}": draw_scan((vertices - middle) * scale / 100, faces, colors, yaw, light(direction))
-            for yaw in YAWS
+            for yaw in yaws
         }
-        poses = {stem: (0.0, float(yaw), 0.0) for stem, yaw in zip(pictures, YAWS, strict=True)}
+        poses = {stem: (0.0, float(yaw), 0.0) for stem, yaw in zip(pictures, yaws, strict=True)}
         write_person(out / name, (mesh.vertices - middle) * scale, mesh.triangles, pictures, poses)
+        for stem, points in marks.items():
+            write_points(out / name / f"{stem}.pts", points.numpy())
+
+
+def write_points(path: Path, points: np.ndarray) -> None:
+    """An iBUG `.pts` file of (N, 2) continuous pixels."""
+    lines = ["version: 1", f"n_points: {len(points)}", "{", *(f"{x:.4f} {y:.4f}" for x, y in points + 0.5), "}"]
+    path.write_text("\n".join(lines) + "\n")
 
 
 def write_person(
@@ -158,12 +175,13 @@ def main() -> None:
     scan = parts.add_parser("scan")
     scan.add_argument("folder", type=Path)
     scan.add_argument("out", type=Path)
+    scan.add_argument("--yaws", type=int, nargs="+", default=YAWS, help="degrees (default: -40 to 40)")
     heads = parts.add_parser("heads")
     heads.add_argument("out", type=Path)
     heads.add_argument("--count", type=int, default=20)
     args = parser.parse_args()
     if args.kind == "scan":
-        write_scan(args.folder, args.out)
+        write_scan(args.folder, args.out, args.yaws)
     else:
         model = load_face_model("default")
         assert isinstance(model, LinearModel)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
+from datamodules import synthetic
 from datamodules.batch import FaceBatch, Truth
-from datamodules.head_crops import CropJitter, HeadCrop
+from datamodules.camera_effects import CameraRanges
+from datamodules.head_crops import CropJitter, HeadCrop, HeadCrops
 from datamodules.preparation.alignment import align, model_template
+from datamodules.synthesis.scenes import SceneSettings
 from renderers.camera import default_intrinsics, euler_to_rotation, project, transform
 from renderers.coefficients import CoefficientLayout, Coefficients
 from renderers.face_models.default.model import load_default
@@ -73,3 +79,21 @@ def test_the_light_turns_with_the_head() -> None:
     assert (before - after).abs().max() > 0.2
     expected = irradiance(normals @ before.transpose(1, 2), drawn.illumination)
     np.testing.assert_allclose(irradiance(normals @ after.transpose(1, 2), turned.illumination), expected, atol=1e-5)
+
+
+def test_plain_faces_are_cropped_too_and_cameras_can_be_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(synthetic, "cache_dir", lambda: tmp_path)  # of faces; the face model's is kept
+    found = {}
+    for effects in (CameraRanges(), None):
+        data = HeadCrops(load_default(), CROP, SIZE, 2, 2, 1, 1, settings=SceneSettings(1), camera_effects=effects)
+        batch = data.faces("train")[0]
+        torch.manual_seed(3)
+        cropped = data.crop(batch)
+        torch.manual_seed(3)
+        found[effects] = data.photographed(batch)
+        assert (found[effects].image.shape[-1], batch.image.shape[-1]) == (CROP, SIZE)
+    torch.testing.assert_close(found[None].image, cropped.image, rtol=0, atol=0)
+    assert (found[CameraRanges()].image - cropped.image).abs().mean() > 0.01
+    torch.testing.assert_close(found[CameraRanges()].landmarks, cropped.landmarks)

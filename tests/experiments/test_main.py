@@ -106,6 +106,7 @@ MISSING = [
     ["export", "--onnx=absent.ckpt"],
     ["figures", "rogue", "--checkpoint=absent.ckpt"],
     ["relight", f"--checkpoint={CONFIG}", "--image=absent.jpg"],
+    ["ablation", "--photos=absent"],
     ["corruptions", "--image=absent.jpg"],
     ["prepare", "photos", "absent", "--out=out"],
     ["prepare", "shards", "absent", "--out=out"],

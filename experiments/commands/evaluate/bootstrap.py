@@ -13,7 +13,7 @@ COVERAGE = 0.95
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over people, and the limits between which 95 % of the means over resampled people lie."""
+    """A mean or another figure of people, and the limits between which 95 % of it lies over resampled people."""
 
     mean: float
     low: float
@@ -45,6 +45,20 @@ def ratio_interval(
     rows = _draws(len(values), seed)
     ratios = values[rows].mean(axis=1) / base[rows].mean(axis=1)
     return Interval(float(values.mean() / base.mean()), *_percentiles(ratios))
+
+
+def median_difference(figures: Sequence[float], baseline: Sequence[float], seed: int = 0) -> Interval:
+    """The same for the difference of two medians over the same faces, which are resampled together.
+
+    Args:
+        figures: one value for each face.
+        baseline: of the same faces.
+        seed: of the draws.
+    """
+    values, base = np.asarray(figures), np.asarray(baseline)
+    rows = _draws(len(values), seed)
+    differences = np.median(values[rows], axis=1) - np.median(base[rows], axis=1)
+    return Interval(float(np.median(values) - np.median(base)), *_percentiles(differences))
 
 
 def _draws(count: int, seed: int) -> np.ndarray:

@@ -63,7 +63,7 @@ class View:
     Attributes:
         image: its file.
         face: as the fitter sees it.
-        target: (1, 68, 2) points with which its landmarks are compared, pixels of the crop.
+        target: (1, 68, 2) or (1, 51, 2) points with which its landmarks are compared, pixels of the crop.
     """
 
     image: Path
@@ -224,9 +224,12 @@ class Measurer:
     ) -> None:
         """Add the figures of one answer to its row. The answer may be of several photographs."""
         found = self.rows.setdefault(row if truth is not None else f"{row}, no scan", Found())
-        targets = torch.cat([view.target for view in views])
+        distances = [
+            landmark_nme(marks[None, list(landmark_rows(view.target.shape[1]))], view.target)
+            for marks, view in zip(result.landmarks, views, strict=True)
+        ]
         figures = {
-            "nme": float(landmark_nme(result.landmarks, targets).mean()),
+            "nme": float(torch.cat(distances).mean()),
             "seconds": seconds / len(views),
         }
         if truth is not None:

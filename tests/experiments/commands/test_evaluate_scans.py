@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 
 from datamodules.datasets.own_scans import read_people, read_points
 from experiments.__main__ import main
-from experiments.commands.evaluate.bootstrap import people_interval, ratio_interval
+from experiments.commands.evaluate.bootstrap import median_difference, people_interval, ratio_interval
 from experiments.commands.evaluate.error_maps import SCALE, WORST, colors
 from experiments.commands.evaluate.scans import pose_error
 from experiments.commands.reconstruct import pipeline
@@ -22,7 +22,8 @@ from losses.metrics.similarity import umeyama
 from losses.metrics.surface import TriangleMesh
 from renderers.face_models.default.model import load_default
 from renderers.io.errors import UserError
-from tests.conf.photographed_scans import write_heads
+from tests.conf.photographed_scans import DISTANCE, FOCAL, turned_scan, write_heads, write_points
+from tests.conf.photographed_scans import SIZE as SCAN_SIZE
 from tests.experiments.test_main import complaint
 
 QUICK = FitSettings(photometric_iterations=2, landmark_rounds=2, photometric_size=32)
@@ -37,10 +38,7 @@ def test_the_suite_measures_shape_pose_and_marked_points(
     write_heads(tmp_path / "others", model, count=1, views=1, size=224)
     alone = (tmp_path / "others/head000").rename(tmp_path / "people/nobody")
     (alone / "scan.obj").unlink()
-    points = 60 + 100 * np.random.default_rng(0).random((68, 2))
-    lines = ["version: 1", "n_points: 68", "{", *(f"{x:.6f} {y:.6f}" for x, y in points + 0.5), "}"]
-    (alone / "view0.pts").write_text("\n".join(lines))
-    np.testing.assert_allclose(read_points(alone / "view0.pts"), points, atol=1e-5)
+    write_points(alone / "view0.pts", 60 + 100 * np.random.default_rng(0).random((51, 2)))  # without the jaw's
     out = tmp_path / "out"
     assert main(["evaluate", "--suite", "scans", "--data", str(tmp_path / "people"), "--output", str(out)]) == 0
     record = json.loads((out / "evaluation.json").read_text())
@@ -94,6 +92,25 @@ def test_intervals_over_people_are_those_of_their_means() -> None:
     assert [ratio.mean, ratio.low, ratio.high] == pytest.approx([0.5] * 3)
 
 
+def test_medians_are_compared_face_by_face() -> None:
+    generator = np.random.default_rng(2)
+    base = generator.normal(0, 5, size=400)
+    shifted = median_difference(base + 2, base)  # the faces differ by far more than the two rows
+    assert [shifted.mean, shifted.low, shifted.high] == pytest.approx([2.0] * 3)
+    gap = median_difference(generator.normal(0, 5, size=400), base)
+    # Of independent medians: the deviation of each is sqrt(pi / 2) times a mean's.
+    half = 1.96 * 5 * np.sqrt(np.pi / 2 * 2 / 400)
+    assert gap.high - gap.low == pytest.approx(2 * half, rel=0.3)
+
+
+def test_points_of_a_drawn_scan_are_where_a_pinhole_sees_them() -> None:
+    nose, turn = np.array([[0.2, -0.3, 0.9]]), np.radians(60)
+    _, seen = turned_scan(nose, 60.0)
+    x, z = 0.2 * np.cos(turn) + 0.9 * np.sin(turn), 0.9 * np.cos(turn) - 0.2 * np.sin(turn)
+    expected = SCAN_SIZE / 2 + FOCAL * np.array([x, 0.3]) / (DISTANCE - z)
+    np.testing.assert_allclose(seen[0, 0, :2], expected, rtol=1e-5)
+
+
 def test_a_models_own_frontal_does_not_count_as_a_pose_error() -> None:
     true = Rotation.from_euler("xyz", (5, 30, -4), degrees=True)
     placed = Rotation.from_euler("xyz", (9, -2, 1), degrees=True)  # the scan stands so in the model's eyes
@@ -126,6 +143,10 @@ def test_a_wrong_folder_is_named(tmp_path: Path, files: dict[str, str], said: st
 
 def test_wrong_points_and_a_missing_checkpoint_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "x.pts"
+    points = np.arange(136.0).reshape(68, 2)
+    for count in (68, 51):
+        write_points(path, points[:count])
+        np.testing.assert_allclose(read_points(path), points[:count])
     for text in ("1 2", "{\n1 2\n}", "{\n1 b\n}"):
         path.write_text(text)
         with pytest.raises(UserError, match=r"x\.pts"):
