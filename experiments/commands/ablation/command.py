@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from renderers.face_models.linear import LinearModel
 
 MEAN, PLAIN, ALL = "mean face", "faces", "heads"
+ROWS = (PLAIN, ALL, "without hair", "without camera effects", "without backgrounds", "without things")
 IMAGE_SIZE, PICTURE_SIZE = 64, 128  # pixels, of the crops and of the drawn pictures
 BATCH = 24
 MAX_YAW, LIGHT_CHANGE, ZOOM = 80.0, 0.3, (0.72, 0.95)  # as the shipped network's recipe has them
@@ -61,14 +62,15 @@ def ingredients() -> dict[str, Ingredients]:
     from datamodules.synthesis.people import HeadSettings
 
     heads, cameras = HeadSettings(zoom=ZOOM), CameraRanges()
-    return {
-        PLAIN: Ingredients(None, None),
-        ALL: Ingredients(heads, cameras),
-        "without hair": Ingredients(replace(heads, hair=False), cameras),
-        "without camera effects": Ingredients(heads, None),
-        "without backgrounds": Ingredients(replace(heads, backgrounds=False), cameras),
-        "without things": Ingredients(replace(heads, things=0.0), cameras),
-    }
+    each = (
+        Ingredients(None, None),
+        Ingredients(heads, cameras),
+        Ingredients(replace(heads, hair=False), cameras),
+        Ingredients(heads, None),
+        Ingredients(replace(heads, backgrounds=False), cameras),
+        Ingredients(replace(heads, things=0.0), cameras),
+    )
+    return dict(zip(ROWS, each, strict=True))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -80,6 +82,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--scans", type=Path, metavar="FOLDER",
         help="PERSON/*.png with poses.txt and their points in *.pts, as tests/conf/photographed_scans.py draws a scan",
+    )  # fmt: skip
+    parser.add_argument(
+        "--rows", nargs="+", choices=ROWS, default=list(ROWS), metavar="ROW",
+        help=f"these alone, and `{ALL}`, with which each is compared (default: all of {', '.join(ROWS)})",
     )  # fmt: skip
     parser.add_argument(
         "--people", type=whole_number(BATCH), default=6000, help="drawn people of each row (default: %(default)s)"
@@ -130,7 +136,8 @@ def run(args: argparse.Namespace) -> int:
 
     model, place = load_default(), args.runs_dir / "ablation"
     faces = faces_of(folders, tell)
-    files = train_all(model, ingredients(), args, place, tell)
+    wanted = {row: parts for row, parts in ingredients().items() if row in (ALL, *args.rows)}
+    files = train_all(model, wanted, args, place, tell)
     module = SupervisedFace(model, IMAGE_SIZE)  # untrained, it answers the mean face, seen from the front
     rows = {kind: {MEAN: [errors(module, measured)]} for kind, measured in faces.items()}
     for row, paths in files.items():
@@ -153,7 +160,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _words(args: argparse.Namespace) -> list[str]:
     given = {name: getattr(args, name) for name in ("photos", "scans", "people", "steps", "seed", "seeds")}
-    return [word for name, value in given.items() if value is not None for word in (f"--{name}", str(value))]
+    words = [word for name, value in given.items() if value is not None for word in (f"--{name}", str(value))]
+    return words if set(args.rows) == set(ROWS) else [*words, "--rows", *args.rows]
 
 
 def faces_of(folders: Mapping[str, Path], tell: Told) -> dict[str, list[MeasuredFace]]:

@@ -141,11 +141,9 @@ def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(synthetic, "cache_dir", lambda: tmp_path / "cache")  # of faces; the face model's is kept
     for name, value in {"IMAGE_SIZE": SIZE, "PICTURE_SIZE": SIZE, "BATCH": 2}.items():
         monkeypatch.setattr(command, name, value)
-    rows = {name: parts for name, parts in command.ingredients().items() if name in ("faces", "heads")}
-    monkeypatch.setattr(command, "ingredients", lambda: rows)
     folder_of_pictures(tmp_path / "scans")
     folders = ["--scans", str(tmp_path / "scans"), "--runs_dir", str(tmp_path / "runs")]
-    return ["ablation", *folders, "--people", "4", "--steps", "2", "--seeds", "2"]
+    return ["ablation", *folders, "--people", "4", "--steps", "2", "--seeds", "2", "--rows", "faces", "heads"]
 
 
 def results(tmp_path: Path) -> Any:
@@ -183,6 +181,8 @@ def test_networks_that_are_there_are_not_trained_again(
     kept[1].unlink()
     assert main(words) == 0
     assert asked[4:] == [(False, 2, 1)]
+    assert main([*words[:-2], "heads"]) == 0
+    assert set(results(tmp_path)) == {"mean face", "heads"} and len(asked) == 5
     kept[0].write_bytes(kept[0].read_bytes()[:1000])
     assert kept[0].name in complaint(capsys, words)
 
