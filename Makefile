@@ -123,9 +123,9 @@ corruptions: $(INSTALLED)
 relight: $(INSTALLED)
 	@$(MONOFACE) relight $(if $(CHECKPOINT),--checkpoint="$$CHECKPOINT") $(if $(IMAGE),--image="$$IMAGE") $(if $(OUT),--out="$$OUT") $(ARGS)
 
-## export CHECKPOINT= [OUT=]                    a checkpoint's network as ONNX, for programs without PyTorch
+## export [CHECKPOINT=] [OUT=]                  a network (the one that ships) as ONNX, for programs without PyTorch
 export: $(INSTALLED)
-	@$(MONOFACE) export --onnx="$$CHECKPOINT" $(if $(OUT),--out="$$OUT") $(ARGS)
+	@$(MONOFACE) export --onnx$(if $(CHECKPOINT),="$$CHECKPOINT") $(if $(OUT),--out="$$OUT") $(ARGS)
 
 ## bench [ARGS=...]                             every part and step timed, as ratios; ARGS=render: one of them
 bench: $(INSTALLED)

@@ -42,7 +42,7 @@ COMMANDS = {
         "experiments.commands.reconstruct.command",
     ),
     "demo": ("a page on this machine: photographs by drag and drop", "experiments.commands.demo.command"),
-    "export": ("a checkpoint's network as ONNX, or as the network that ships", "experiments.commands.export"),
+    "export": ("a network as ONNX or as the one that ships, or a face as USDZ", "experiments.commands.export"),
     "evaluate": ("a checkpoint on a paper's own test, its figures beside", "experiments.commands.evaluate.command"),
     "table": ("a paper's ablation table on the embedded default", "experiments.commands.table"),
     "figures": ("a paper's figures of a checkpoint, the truth beside", "experiments.commands.figures.command"),

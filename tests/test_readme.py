@@ -88,6 +88,9 @@ ELSEWHERE = {
     "make reconstruct CHECKPOINT=runs/finegrained/RUN/checkpoints/last.ckpt": (
         "tests/experiments/commands/test_reconstruct_detail.py"
     ),
+    "make export": "tests/experiments/commands/test_export.py",
+    "make face-model-ict": "tests/experiments/commands/test_prepare_face_model.py",
+    "make reconstruct IMAGE=me.jpg FACE_MODEL=ict": "tests/experiments/commands/test_prepare_face_model.py",
     "make demo": "tests/experiments/commands/test_demo.py",
     "make demo CHECKPOINT=FILE": "tests/experiments/commands/test_demo.py",
     "make table-self_augmentation": "tests/experiments/commands/test_table.py",

@@ -45,6 +45,7 @@ def load_module(path: Path, trust: Trust = Trust()) -> LightningModule:  # noqa:
     from lightning.pytorch import LightningModule
 
     contents = read_checkpoint(path)
+    _check_sums(path)
     builder = Builder(f"checkpoint {path}", trust)
     with a_checkpoint_follows():
         module = builder.build(stored_plan(contents, path), LightningModule)

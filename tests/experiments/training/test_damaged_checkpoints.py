@@ -76,6 +76,18 @@ def test_a_whole_one_loads(whole: dict[str, Any], tmp_path: Path) -> None:
         assert module.weights.pixel == (0.5 if held is PLAN else 0.15)
 
 
+def test_changed_bytes_of_a_weight_are_noticed(whole: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "file.ckpt"
+    torch.save(whole, path)
+    content = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        largest = max(archive.infolist(), key=lambda member: member.file_size)
+    content[largest.header_offset + largest.file_size // 2] ^= 0x01
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=f"{largest.filename} in it is not what was written"):
+        load_module(path, TRUST)
+
+
 def changed(*keys: str, value: Any) -> dict[str, Any]:
     plan: dict[str, Any] = copy.deepcopy(PLAN)
     inner = plan["arguments"]
