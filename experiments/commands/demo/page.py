@@ -31,6 +31,7 @@ LARGEST_UPLOAD = "64mb"
 FIRST_PORT = 7860  # Gradio's own
 FARTHEST_RIGHT, FARTHEST_UP = 90.0, 60.0  # degrees of the lamp
 LEAST_WIDTH = 300  # pixels: two views stand side by side where there is room, on a phone one above the other
+FRONTAL = (90, 90, None)  # degrees about the mesh, and down from above it: else it is seen from above
 FONTS = ("Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif")  # of the browser's machine: none is fetched
 STYLE = """
 footer {display: none !important}
@@ -126,7 +127,10 @@ def _views() -> list[gr.components.Component]:
         overlay = gr.Image(label="The face over it", buttons=["fullscreen"], min_width=LEAST_WIDTH, elem_id="overlay")
     with gr.Row():
         shape = gr.Image(label="Its shape", buttons=["fullscreen"], min_width=LEAST_WIDTH, elem_id="shape")
-        mesh = gr.Model3D(label="Its mesh: drag to turn it", height=480, min_width=LEAST_WIDTH, elem_id="mesh")
+        mesh = gr.Model3D(
+            label="Its mesh: drag to turn it", height=480, min_width=LEAST_WIDTH, elem_id="mesh",
+            camera_position=FRONTAL,
+        )  # fmt: skip
     return [photo, overlay, shape, mesh]
 
 
