@@ -72,8 +72,7 @@ class ROGUE(FaceModule):
             **dict.fromkeys(("occlusion", "noise", "consistency"), robust_start),
         }
         self.make_discriminator_optimizer = discriminator_optimizer
-        layout = face_model.layout()
-        self.discriminators = nn.ModuleDict({name: CoefficientDiscriminator(layout) for name in (OCCLUDED, NOISY)})
+        self.discriminators = nn.ModuleDict({name: CoefficientDiscriminator(face_model) for name in (OCCLUDED, NOISY)})
         self.own_metrics = RobustnessMetrics(face_model, identity_encoder)
         self.start_from(init_weights)
 

@@ -6,9 +6,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from renderers.coefficients import CoefficientLayout, Coefficients
+from renderers.camera import euler_to_rotation, transform
+from renderers.coefficients import Coefficients
+from renderers.face_models.base import MorphableModel
+from renderers.reflectance import lambertian
 
 HIDDEN = 124
+LENGTH_UNIT, COLOR_UNIT = 0.1, 0.2  # decimetres, and of colours in [0, 1]: changes of a face that weigh alike
 
 
 class CoefficientDiscriminator(nn.Module):
@@ -24,13 +28,19 @@ class CoefficientDiscriminator(nn.Module):
     spectral norm is held at 1 (Miyato et al. 2018): a softmax that is sure gives no gradient, and one whose scores
     move no faster than the coefficients is never sure of faces that are alike.
 
+    Every coefficient is first scaled by what it does to the face, see `effects`. Else scores would follow identity and
+    expression, whose numbers are large, and hardly the pose, which moves a face most.
+
     Args:
-        layout: of the vector.
+        face_model: whose coefficients they are.
     """
 
-    def __init__(self, layout: CoefficientLayout) -> None:
+    scale: Tensor
+
+    def __init__(self, face_model: MorphableModel) -> None:
         super().__init__()
-        self.layout = layout
+        layout = self.layout = face_model.layout()
+        self.register_buffer("scale", effects(face_model), persistent=False)
         self.layers = nn.Sequential(
             spectral_norm(nn.Linear(2 * layout.length, layout.length)),
             nn.LeakyReLU(0.2),
@@ -41,5 +51,30 @@ class CoefficientDiscriminator(nn.Module):
 
     def forward(self, guiding: Coefficients, other: Coefficients) -> Tensor:
         """Coefficients of B clean images, others of the same faces -> (B, 2): are these (guiding, corrupted)?"""
-        scores: Tensor = self.layers(torch.cat([self.layout.join(guiding), self.layout.join(other)], dim=1))
+        both = [self.scale * self.layout.join(coefficients) for coefficients in (guiding, other)]
+        scores: Tensor = self.layers(torch.cat(both, dim=1))
         return scores.softmax(dim=-1)
+
+
+@torch.no_grad()
+def effects(face_model: MorphableModel) -> Tensor:
+    """(L,) what one unit of each coefficient does to the mean face in even light.
+
+    The root mean square over the vertices of how far they move, in `LENGTH_UNIT`, and how much their colours change, in
+    `COLOR_UNIT`.
+    """
+    layout, step = face_model.layout(), 0.1  # central differences would gain nothing: most coefficients act linearly
+    none = face_model.mean_shape.new_zeros(1, layout.length)
+    moved = step * torch.eye(layout.length, device=none.device)
+    still, other = (_appearance(face_model, layout.split(vectors)) for vectors in (none, moved))
+    return (other - still).square().sum(dim=-1).mean(dim=-1).sqrt() / step
+
+
+def _appearance(face_model: MorphableModel, coefficients: Coefficients) -> Tensor:
+    """(B, V, 6) where the vertices are and how they are lit, in the units of `effects`."""
+    shape = face_model.shape(coefficients.identity, coefficients.expression)
+    rotation = euler_to_rotation(coefficients.angles)
+    normals = face_model.normals(shape) @ rotation.mT
+    colors = lambertian(face_model.albedo(coefficients.albedo), normals, coefficients.illumination)
+    posed = transform(shape, rotation, coefficients.translation)
+    return torch.cat([posed / LENGTH_UNIT, colors / COLOR_UNIT], dim=-1)

@@ -22,10 +22,11 @@ from lightning_modules.components.backbones import HEAD_SCALES, ResNet
 from lightning_modules.components.weighting import weighted_sum
 from lightning_modules.rogue import ROGUE, ROGUEWeights
 from lightning_modules.rogue.module import needed_corruptions
-from lightning_modules.rogue.network import CoefficientDiscriminator
+from lightning_modules.rogue.network import COLOR_UNIT, LENGTH_UNIT, CoefficientDiscriminator, effects
 from losses.consistency import consistency_loss
 from losses.photometric import render_loss
 from renderers.coefficients import Coefficients
+from renderers.face_renderer import FaceRenderer
 from tests.conf.parts import SmallEncoder, Told
 from tests.conf.scenes import exact_batch, small_face_model
 
@@ -255,13 +256,11 @@ def test_the_perceptual_term_waits_for_its_step() -> None:
 
 def test_layers_of_the_discriminator_with_bfm_2009() -> None:
     """257, 124 and 2 units for a vector of 257 (section 6.2.2)."""
-    from renderers.coefficients import CoefficientLayout
-
-    judge = CoefficientDiscriminator(CoefficientLayout(80, 64, 80))
+    judge = CoefficientDiscriminator(small_face_model())
     assert [(m.in_features, m.out_features) for m in judge.layers if hasattr(m, "in_features")] == [
         (514, 257), (257, 124), (124, 2),
     ]  # fmt: skip
-    guiding, other = (CoefficientLayout(80, 64, 80).split(100 * torch.randn(4, 257)) for _ in range(2))
+    guiding, other = (judge.layout.split(100 * torch.randn(4, 257)) for _ in range(2))
     answer = judge(guiding, other)
     torch.testing.assert_close(answer.sum(dim=1), torch.ones(4))
 
@@ -270,8 +269,8 @@ def test_layers_of_the_discriminator_with_bfm_2009() -> None:
 def judge() -> CoefficientDiscriminator:
     """One that was trained hard: random faces, whose corrupted copies gave another of them."""
     torch.manual_seed(0)
-    layout = small_face_model().layout()
-    judge = CoefficientDiscriminator(layout)
+    judge = CoefficientDiscriminator(small_face_model())
+    layout = judge.layout
     optimizer = torch.optim.Adam(judge.parameters(), lr=1e-2)
     for _ in range(60):
         guiding, corrupted = (layout.split(torch.randn(64, layout.length)) for _ in range(2))
@@ -295,6 +294,22 @@ def test_a_wrong_answer_is_told_beside_the_clean_one(judge: CoefficientDiscrimin
     with torch.no_grad():
         same, other = judge(guiding, guiding), judge(guiding, corrupted)
     assert (same[:, 0] > other[:, 0]).float().mean() > 0.9
+
+
+def test_coefficients_count_by_what_they_do_to_the_drawn_face() -> None:
+    """Against the renderer's own vertices and colours, a few coefficients of each kind."""
+    face_model = small_face_model()
+    layout, scale = face_model.layout(), effects(face_model)
+    renderer, step = FaceRenderer(face_model, SIZE), 1e-2
+    still = renderer(layout.split(torch.zeros(1, layout.length)))
+    firsts = torch.tensor(list(layout.sizes.values())).cumsum(0) - torch.tensor(list(layout.sizes.values()))
+    for index in (*firsts.tolist(), *(firsts + 2).tolist()):
+        vector = torch.zeros(1, layout.length)
+        vector[0, index] = step
+        other = renderer(layout.split(vector))
+        moved = (other.vertices - still.vertices).square().sum(dim=-1) / LENGTH_UNIT**2
+        painted = (other.vertex_colors - still.vertex_colors).square().sum(dim=-1) / COLOR_UNIT**2
+        torch.testing.assert_close(scale[index], (moved + painted).mean().sqrt() / step, rtol=0.05, atol=1e-3)
 
 
 def test_metrics_by_corruption_and_panels() -> None:
@@ -355,5 +370,5 @@ def felt(configuration: str) -> float:
 
 def test_the_papers_weight_leaves_the_game_without_effect_and_the_balanced_one_does_not() -> None:
     """The printed beta_C = 1e-3; its discriminators stay as they were drawn, for they learn at a rate of 1e-8."""
-    assert felt("paper") < 1e-5
-    assert 2e-3 < felt("paper_balanced") < 1
+    assert felt("paper") < 3e-5
+    assert 1e-2 < felt("paper_balanced") < 1
