@@ -36,13 +36,19 @@ def test_an_interval_is_students() -> None:
 
 def test_rows_agree_where_both_stand_on_the_same_side() -> None:
     headline = results.Headline("", "", 1, "", "ours", "paper", ("none", "full"))
-    values = {"full": (1.0, 10.0), "none": (2.0, 20.0), "worse here": (0.5, 12.0), "the same way": (0.5, 9.0)}
+    values: dict[str, tuple[float, list[float]]] = {
+        "full": (1.0, [10.0, 40.0]),
+        "none": (2.0, [20.0, 50.0]),
+        "worse here": (0.5, [12.0]),
+        "the same way": (0.5, [9.0]),
+        "worse on the seeds that both have": (2.0, [11.0]),  # its mean is below that of the full method's two
+    }
     rows = [
-        {"name": name, "paper": {"paper": theirs}, "ours": {"ours": {"mean": ours}}}
+        {"name": name, "paper": {"paper": theirs}, "ours": {"ours": {"seeds": ours}}}
         for name, (theirs, ours) in values.items()
     ]
-    rows.append({"name": "not published", "paper": {}, "ours": {"ours": {"mean": 1.0}}})
-    assert results.agreement({"rows": rows}, headline) == (2, 3)
+    rows.append({"name": "not published", "paper": {}, "ours": {"ours": {"seeds": [1.0]}}})
+    assert results.agreement({"rows": rows}, headline) == (3, 4)
 
 
 def test_the_architecture_is_that_of_the_code() -> None:

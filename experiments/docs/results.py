@@ -99,13 +99,17 @@ HEADLINES = {
 
 
 def agreement(table: Mapping[str, Any], headline: Headline) -> tuple[int, int]:
-    """How many rows lie on the same side of the full method's row as the paper's do, and how many are compared."""
+    """How many rows lie on the same side of the full method's row as the paper's do, and how many are compared.
+
+    Over the seeds that both rows have: a row of fewer is not held against seeds that it never saw.
+    """
     rows = {row["name"]: row for row in table["rows"] if headline.paper in row["paper"]}
     full = rows.pop(headline.rows[1])
     count = 0
     for row in rows.values():
         published = row["paper"][headline.paper] - full["paper"][headline.paper]
-        measured = row["ours"][headline.ours]["mean"] - full["ours"][headline.ours]["mean"]
+        seeds = (line["ours"][headline.ours]["seeds"] for line in (row, full))
+        measured = sum(own - other for own, other in zip(*seeds, strict=False))
         count += published * measured > 0 or published == measured == 0
     return count, len(rows)
 
