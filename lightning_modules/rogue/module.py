@@ -15,7 +15,7 @@ from lightning_modules.components.backbones import ImageEncoder
 from lightning_modules.components.panels import face_panels
 from lightning_modules.components.weighting import weighted_sum
 from lightning_modules.rogue.metrics import RobustnessMetrics
-from lightning_modules.rogue.network import CoefficientDiscriminator
+from lightning_modules.rogue.network import CoefficientDiscriminator, effects
 from lightning_modules.rogue.weights import ROGUEWeights
 from losses.consistency import consistency_loss
 from losses.encoders import FaceEncoder
@@ -72,7 +72,9 @@ class ROGUE(FaceModule):
             **dict.fromkeys(("occlusion", "noise", "consistency"), robust_start),
         }
         self.make_discriminator_optimizer = discriminator_optimizer
-        self.discriminators = nn.ModuleDict({name: CoefficientDiscriminator(face_model) for name in (OCCLUDED, NOISY)})
+        scale = effects(face_model)
+        judges = {name: CoefficientDiscriminator(face_model.layout(), scale) for name in (OCCLUDED, NOISY)}
+        self.discriminators = nn.ModuleDict(judges)
         self.own_metrics = RobustnessMetrics(face_model, identity_encoder)
         self.start_from(init_weights)
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from renderers.camera import euler_to_rotation, transform
-from renderers.coefficients import Coefficients
+from renderers.coefficients import CoefficientLayout, Coefficients
 from renderers.face_models.base import MorphableModel
 from renderers.reflectance import lambertian
 
@@ -32,15 +32,16 @@ class CoefficientDiscriminator(nn.Module):
     expression, whose numbers are large, and hardly the pose, which moves a face most.
 
     Args:
-        face_model: whose coefficients they are.
+        layout: of the vector.
+        scale: (L,) of its coefficients.
     """
 
     scale: Tensor
 
-    def __init__(self, face_model: MorphableModel) -> None:
+    def __init__(self, layout: CoefficientLayout, scale: Tensor) -> None:
         super().__init__()
-        layout = self.layout = face_model.layout()
-        self.register_buffer("scale", effects(face_model), persistent=False)
+        self.layout = layout
+        self.register_buffer("scale", scale, persistent=False)
         self.layers = nn.Sequential(
             spectral_norm(nn.Linear(2 * layout.length, layout.length)),
             nn.LeakyReLU(0.2),
@@ -73,8 +74,7 @@ def effects(face_model: MorphableModel) -> Tensor:
 def _appearance(face_model: MorphableModel, coefficients: Coefficients) -> Tensor:
     """(B, V, 6) where the vertices are and how they are lit, in the units of `effects`."""
     shape = face_model.shape(coefficients.identity, coefficients.expression)
-    rotation = euler_to_rotation(coefficients.angles)
-    normals = face_model.normals(shape) @ rotation.mT
-    colors = lambertian(face_model.albedo(coefficients.albedo), normals, coefficients.illumination)
-    posed = transform(shape, rotation, coefficients.translation)
+    posed = transform(shape, euler_to_rotation(coefficients.angles), coefficients.translation)
+    albedo = face_model.albedo(coefficients.albedo)
+    colors = lambertian(albedo, face_model.normals(posed), coefficients.illumination)
     return torch.cat([posed / LENGTH_UNIT, colors / COLOR_UNIT], dim=-1)

@@ -256,7 +256,7 @@ def test_the_perceptual_term_waits_for_its_step() -> None:
 
 def test_layers_of_the_discriminator_with_bfm_2009() -> None:
     """257, 124 and 2 units for a vector of 257 (section 6.2.2)."""
-    judge = CoefficientDiscriminator(small_face_model())
+    judge = CoefficientDiscriminator(small_face_model().layout(), effects(small_face_model()))
     assert [(m.in_features, m.out_features) for m in judge.layers if hasattr(m, "in_features")] == [
         (514, 257), (257, 124), (124, 2),
     ]  # fmt: skip
@@ -269,7 +269,7 @@ def test_layers_of_the_discriminator_with_bfm_2009() -> None:
 def judge() -> CoefficientDiscriminator:
     """One that was trained hard: random faces, whose corrupted copies gave another of them."""
     torch.manual_seed(0)
-    judge = CoefficientDiscriminator(small_face_model())
+    judge = CoefficientDiscriminator(small_face_model().layout(), effects(small_face_model()))
     layout = judge.layout
     optimizer = torch.optim.Adam(judge.parameters(), lr=1e-2)
     for _ in range(60):
