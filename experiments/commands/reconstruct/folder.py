@@ -294,11 +294,14 @@ class _FolderRun:
         self.skipped[printable(path.name)] = printable(fault).removeprefix(f"{printable(str(path))}: ")
 
     def _note(self, key: str, name: str, record: Record) -> None:
+        faces = record["faces"]
         self.photos[key] = {
             "folder": name,
-            "faces": [face["number"] for face in record["faces"]],
-            "landmark_nme": [face["landmark_nme"] for face in record["faces"]],
-            "confidence": [face["confidence"] for face in record["faces"]],
+            "faces": [face["number"] for face in faces],
+            "landmark_nme": [face["landmark_nme"] for face in faces],
+            # Results of earlier versions lack it.
+            "adapted_landmark_nme": [face.get("adapted_landmark_nme", face["landmark_nme"]) for face in faces],
+            "confidence": [face["confidence"] for face in faces],
             "smallest_face": record["smallest_face"],
         }
 
@@ -338,10 +341,14 @@ class _FolderRun:
                 self.out.rmdir()
             raise UserError(f"{self.source}: none of its {counted(len(self.names), 'files')} could be reconstructed")
         self._write_pages()
-        faces = [pair for held in self.photos.values() for pair in _told(held)]
-        trusted = [error for error, confidence in faces if confidence != "doubtful"]
+        columns = ("landmark_nme", "adapted_landmark_nme", "confidence")
+        faces = [face for held in self.photos.values() for face in zip(*(held[name] for name in columns), strict=True)]
+        trusted = [errors for *errors, confidence in faces if confidence != "doubtful"]
         smallest = max(record["smallest_face"] for record in self.photos.values())
-        error = f", mean landmark NME {np.mean(trusted):.2f} %" if trusted else ""
+        error = ""
+        if trusted:
+            plain, adapted = np.mean(trusted, axis=0)
+            error = f", mean landmark NME {plain:.2f} % ({adapted:.2f} % without the detector's usual error)"
         print(f"reconstructed {len(self.photos)} of {counted(len(self.names), 'files')}{error}")
         for key, held in self.photos.items():
             doubtful = held["confidence"].count("doubtful")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from copy import deepcopy
@@ -15,8 +16,9 @@ import torch
 from torch import Tensor
 
 from datamodules.preparation.alignment import Alignment, align, mean_landmarks, model_template
-from datamodules.preparation.landmarks import DetectedFace, LandmarkDetector, best_detector
+from datamodules.preparation.landmarks import DetectedFace, DlibDetector, LandmarkDetector, best_detector
 from datamodules.preparation.skin import skin_probability
+from datamodules.synthesis.landmark_noise import measured_noise, upright
 from experiments.commands.reconstruct.detail import DEFAULT_SIZE, face_detail
 from experiments.commands.reconstruct.export import face_mesh
 from experiments.commands.reconstruct.face import CROP_SIZE, AlignedFace, ReconstructedFace, photo_pose
@@ -331,6 +333,7 @@ class ReconstructionPipeline:
                 seconds["detail"] = time.perf_counter() - clock
             aligned, coefficients, rendering = placed.aligned, one.answer.coefficients, one.answer.rendering
             matrix = self.renderer.projection(coefficients, aligned.intrinsics)[0].numpy()
+            pose = photo_pose(coefficients, aligned.alignment)
             faces.append(
                 ReconstructedFace(
                     detected=placed.detected,
@@ -341,14 +344,23 @@ class ReconstructionPipeline:
                     rendering=rendering,
                     landmarks=self._landmarks(placed, one, result, row),
                     landmark_vertices=result.landmark_vertices[row].numpy(),
-                    pose_degrees=photo_pose(coefficients, aligned.alignment),
+                    pose_degrees=pose,
                     mesh=face_mesh(self.face_model, rendering, coefficients, texture),
                     seconds=seconds,
                     history=result.history,
                     detail=detail,
+                    usual_error=self._usual_error(placed, pose),
                 )
             )
         return faces
+
+    def _usual_error(self, placed: PlacedFace, pose: dict[str, float]) -> np.ndarray | None:
+        """See `ReconstructedFace`."""
+        if self.detector.name != DlibDetector.name or not placed.aligned.detected:
+            return None
+        yaw, roll = (torch.tensor([math.radians(pose[angle])]) for angle in ("yaw", "roll"))
+        box = float(np.prod(np.ptp(placed.detected.landmarks, axis=0))) ** 0.5
+        return box * upright(measured_noise().mean(yaw), -roll)[0].double().numpy()
 
     def _landmarks(self, placed: PlacedFace, drawn: _DrawnFace, result: FitResult, row: int) -> np.ndarray:
         """(68, 2) photograph pixels; the lids move a little with eyes that were turned after the fit."""

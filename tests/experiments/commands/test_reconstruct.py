@@ -17,6 +17,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -30,6 +31,7 @@ from skimage import data
 
 from datamodules.preparation.landmarks import DetectedFace
 from experiments.commands.reconstruct import command, results
+from experiments.commands.reconstruct.face import ReconstructedFace
 from experiments.commands.reconstruct.output import check_replaceable, marker_text, replacing, write_marker
 from experiments.commands.reconstruct.photo import Photo, open_photo
 from experiments.commands.reconstruct.pipeline import ReconstructionPipeline
@@ -39,6 +41,7 @@ from lightning_modules.base import FaceModule
 from lightning_modules.finegrained import Finegrained
 from lightning_modules.mgcnet import MGCNet
 from lightning_modules.specular import Specular
+from renderers.camera import euler_to_rotation
 from renderers.face_models.base import MorphableModel
 from renderers.face_models.bfm2009 import load_bfm2009
 from renderers.face_models.symmetry import mirror_vertices
@@ -527,6 +530,31 @@ def test_the_input_is_never_replaced(tmp_path: Path, portrait: np.ndarray, model
     with pytest.raises(UserError, match="would replace the input"):
         command.run(_arguments(str(out / "photo.png"), "--out", str(out), "--face-model", str(model_file)))
     assert (out / "photo.png").is_file()
+
+
+def test_the_detectors_usual_error_turns_with_the_head(face_model: MorphableModel, portrait: np.ndarray) -> None:
+    pipeline = ReconstructionPipeline(face_model, None, "dlib", settings=QUICK)
+    (face,) = pipeline.reconstruct(Photo("a", "a", portrait))
+    assert face.usual_error is not None and np.linalg.norm(face.usual_error, axis=1).mean() > 0.5
+    placed: Any = SimpleNamespace(detected=face.detected, aligned=SimpleNamespace(detected=True))
+    still = pipeline._usual_error(placed, {"yaw": 30.0, "roll": 0.0})
+    turned = pipeline._usual_error(placed, {"yaw": 30.0, "roll": 25.0})
+    assert still is not None and turned is not None
+    # An offset in the picture, y down, is fixed to a head, y up, which the roll turns.
+    roll = euler_to_rotation(torch.tensor([[0.0, 0.0, math.radians(25.0)]]))[0].double().numpy()
+    on_head = np.column_stack([still * [1, -1], np.zeros(68)]) @ roll.T
+    np.testing.assert_allclose(turned, on_head[:, :2] * [1, -1], atol=1e-3)
+    other: Any = SimpleNamespace(detected=face.detected, aligned=SimpleNamespace(detected=False))
+    assert pipeline._usual_error(other, face.pose_degrees) is None  # the network's own landmarks
+    # The definition of what is left: a face that is off by just that has no error.
+    moved = replace(face, landmarks=face.detected.landmarks - face.usual_error)
+    assert moved.adapted_landmark_nme < 1e-6 < moved.landmark_nme == pytest.approx(_mean_length(face), rel=1e-6)
+
+
+def _mean_length(face: ReconstructedFace) -> float:
+    """Of the usual error, percent of the box."""
+    assert face.usual_error is not None
+    return 100 * np.hypot(*face.usual_error.T).mean() / np.sqrt(np.prod(np.ptp(face.detected.landmarks, axis=0)))
 
 
 def test_the_command_from_end_to_end(
