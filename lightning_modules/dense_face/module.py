@@ -68,9 +68,12 @@ class DenseFace(FaceModule):
         backbone: the network up to its heads.
         parsing_classes: of the parsing map.
         weights: of the loss terms.
+        eyes_only: `EyeHead` alone is trained, and the rest stays as `init_weights` has it. What other modules start
+            from stays the same too, and a step takes a third of the time.
 
     Raises:
-        UserError: the face model is not the embedded default.
+        UserError: the face model is not the embedded default; at a training's start, `eyes_only` without
+            `init_weights`.
     """
 
     vertices: Tensor
@@ -86,6 +89,7 @@ class DenseFace(FaceModule):
         optimizer: Callable[[Iterable], Optimizer] = AdamW,
         schedule: Literal["constant", "cosine"] = "cosine",
         init_weights: str | None = None,
+        eyes_only: bool = False,
     ) -> None:
         if not isinstance(face_model, LinearModel) or face_model.name != "default":
             raise UserError(f"face model {face_model.name}: dense landmarks are known of the default one alone")
@@ -104,6 +108,21 @@ class DenseFace(FaceModule):
         sizes = face_model.identity_size, face_model.expression_size
         self.answer_errors = MeanSquaredError(squared=False, num_outputs=sum(sizes))
         self.start_from(init_weights)
+        self.eyes_only, self.starts_anew = eyes_only, init_weights is None
+        if eyes_only:
+            self.network.requires_grad_(False).eyes.requires_grad_(True)
+            self.train()  # the trainer leaves modules in the mode that they are in
+
+    def on_fit_start(self) -> None:
+        if self.eyes_only and self.starts_anew:
+            raise UserError("eyes_only: there is no network yet that finds the eyes; give its weights by init_weights")
+
+    def train(self, mode: bool = True) -> DenseFace:
+        """Batch norms of what is not trained keep their statistics."""
+        super().train(mode)
+        if self.eyes_only:
+            self.network.eval().eyes.train(mode)
+        return self
 
     @classmethod
     def around(cls, network: DenseNetwork, face_model: LinearModel) -> DenseFace:

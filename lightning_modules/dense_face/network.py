@@ -162,7 +162,8 @@ class EyeHead(nn.Module):
     """Sees each eye once more, pixel by pixel, and corrects what the network said of it.
 
     Open lids are some 12 pixels of 224 apart, and the maps of the backbone have cells of 8 pixels and more. The left
-    eye is mirrored, so that one network sees both.
+    eye is mirrored, so that one network sees both. Each also knows what was seen of the other: in a head that is
+    turned, one eye is seen from the side or not at all.
 
     Args:
         features: of the backbone, which tell pose and light.
@@ -184,6 +185,7 @@ class EyeHead(nn.Module):
         cells = math.prod(side // shrunk for side in EYE_PATCH)
         # Without the norm all units ended below 0 within some thousand steps, where they learn nothing more.
         self.seen = nn.Sequential(nn.Linear(widths[-1] * cells, EYE_FEATURES), nn.LayerNorm(EYE_FEATURES))
+        self.other = nn.Linear(EYE_FEATURES, EYE_FEATURES, bias=False)
         self.known = nn.Linear(features, EYE_FEATURES)
         self.corners = RIGHT_EYE.stop - RIGHT_EYE.start
         self.correction = nn.Linear(EYE_FEATURES, len(EYE_UNITS) + 3 * self.corners)
@@ -212,8 +214,9 @@ class EyeHead(nn.Module):
             (B, E) for the weights; (B, N, 3) for the points' places and their spread in units of the network's head.
         """
         eyes = torch.cat([self._patch(image, points[:, RIGHT_EYE]), self._patch(image, points[:, LEFT_EYE]).flip(-1)])
-        known = self.known(features)
-        found = self.correction((self.seen(self.look(eyes)) + torch.cat([known, known])).relu())
+        known, seen = self.known(features), self.seen(self.look(eyes))
+        right, left = seen.chunk(2)
+        found = self.correction((seen + self.other(torch.cat([left, right])) + torch.cat([known, known])).relu())
         weights, marks = found.split([len(EYE_UNITS), 3 * self.corners], dim=-1)
         right, left = marks.unflatten(-1, (self.corners, 3)).chunk(2)
         left = left[:, self.order] * self.across

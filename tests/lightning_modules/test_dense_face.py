@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +14,9 @@ from torch import nn
 from torchvision.models.resnet import BasicBlock
 
 from datamodules.batch import FaceBatch, Truth
+from experiments.training.shipped_model import write_default_model
 from lightning_modules.dense_face import DenseFace, ThinResNet
-from lightning_modules.dense_face.network import EyeHead, ResidualBlock, eye_units
+from lightning_modules.dense_face.network import EYE_UNITS, EyeHead, ResidualBlock, eye_units
 from lightning_modules.dense_face.targets import (
     ExplainedVariance,
     gaze,
@@ -27,7 +29,8 @@ from renderers.coefficients import Coefficients
 from renderers.face_models.default.model import load_default
 from renderers.face_models.linear import LinearModel
 from renderers.face_renderer import mean_coefficients
-from renderers.landmarks68 import LANDMARKS, MIRROR
+from renderers.io.errors import UserError
+from renderers.landmarks68 import LANDMARKS, LEFT_EYE, MIRROR, RIGHT_EYE
 
 SIZE = 32
 
@@ -136,18 +139,7 @@ def test_a_validation_measures_the_errors_of_its_answers(default_model: LinearMo
 def test_it_learns_one_batch_by_heart(default_model: LinearModel) -> None:
     torch.manual_seed(0)
     module = DenseFace(default_model, ThinResNet(8), SIZE)
-    drawn, camera = heads(default_model, 4)
-    batch = FaceBatch(
-        torch.rand(4, 3, SIZE, SIZE),
-        torch.zeros(4, 68, 2),
-        torch.ones(4, 1, SIZE, SIZE),
-        camera,
-        Truth(
-            module.regressor.layout.join(drawn),
-            torch.ones(4, 1, SIZE, SIZE),
-            parsing=torch.randint(0, 13, (4, 1, SIZE, SIZE), dtype=torch.uint8),
-        ),
-    )
+    batch = labelled_batch(module, default_model)
     optimizer = torch.optim.Adam(module.parameters(), 3e-3)
     before: dict[str, float] = {}
     for _ in range(25):
@@ -158,6 +150,57 @@ def test_it_learns_one_batch_by_heart(default_model: LinearModel) -> None:
         optimizer.step()
     for name in ("dense", "identity", "rotation", "translation", "parsing"):
         assert terms[name].detach() < before[name] - 0.1 * abs(before[name]), name
+
+
+def test_the_eyes_are_trained_alone(default_model: LinearModel, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    write_default_model(DenseFace(default_model, ThinResNet(8), SIZE).network, default_model, {}, tmp_path)
+    parts = default_model, ThinResNet(8), SIZE
+    with pytest.raises(UserError, match="give its weights by init_weights"):
+        DenseFace(*parts, eyes_only=True).on_fit_start()
+    module = DenseFace(*parts, init_weights=str(tmp_path / "weights.safetensors"), eyes_only=True)
+    module.on_fit_start()
+    batch = labelled_batch(module, default_model)
+    before = {name: value.clone() for name, value in module.network.state_dict().items()}
+    first = module.network.predict(batch.image).first
+    optimizer = torch.optim.Adam([p for p in module.parameters() if p.requires_grad], 1e-2)
+    for _ in range(3):
+        optimizer.zero_grad()
+        sum(module.terms(batch)[0].values()).backward()  # type: ignore[union-attr]
+        optimizer.step()
+    changed = {name for name, value in module.network.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed and all(name.startswith("eyes.") for name in changed)
+    assert any("running_mean" in name for name in changed)
+    answer = module.network.predict(batch.image)
+    for name, value in answer.first.named().items():
+        torch.testing.assert_close(value, first.named()[name])
+    assert (answer.coefficients.expression - answer.first.expression).abs().max() > 1e-3
+
+
+def test_each_eye_knows_of_the_other(default_model: LinearModel) -> None:
+    """A lid that is turned away from the camera is easier to tell by the other, which mostly does the same."""
+    torch.manual_seed(2)
+    eyes = EyeHead(8, default_model.expression_names).eval()
+    torch.nn.init.normal_(eyes.correction.weight)
+    image, features, points = torch.rand(1, 3, 64, 64), torch.rand(1, 8), 32 * torch.ones(1, LANDMARKS, 2)
+    points[:, RIGHT_EYE, 0], points[:, LEFT_EYE, 0] = -30.0, 94.0  # each sees one column at the border
+    change, _ = eyes(image, features, torch.zeros(1, 52), points)
+    image[..., 40:] = torch.rand(1, 3, 64, 24)
+    other, _ = eyes(image, features, torch.zeros(1, 52), points)
+    right = [default_model.expression_names.index(unit + "Right") for unit in EYE_UNITS]
+    assert (change - other)[:, right].abs().max() > 1e-3
+
+
+def labelled_batch(module: DenseFace, face_model: LinearModel) -> FaceBatch:
+    """Four random people, and noise instead of their pictures."""
+    drawn, camera = heads(face_model, 4)
+    truth = Truth(
+        module.regressor.layout.join(drawn),
+        torch.ones(4, 1, SIZE, SIZE),
+        parsing=torch.randint(0, 13, (4, 1, SIZE, SIZE), dtype=torch.uint8),
+    )
+    image = torch.rand(4, 3, SIZE, SIZE)
+    return FaceBatch(image, torch.zeros(4, LANDMARKS, 2), torch.ones(4, 1, SIZE, SIZE), camera, truth)
 
 
 def test_a_mirrored_face_has_mirrored_eyes(default_model: LinearModel) -> None:
@@ -173,7 +216,7 @@ def test_a_mirrored_face_has_mirrored_eyes(default_model: LinearModel) -> None:
     other_change, other_moved = eyes(image.flip(-1), features, expression, across)
     sides = [names.index(_other_side(name)) for name in names]
     torch.testing.assert_close(other_change[:, sides], change, atol=1e-5, rtol=0)
-    torch.testing.assert_close(other_moved[:, mirror] * torch.tensor([-1.0, 1, 1]), moved, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(other_moved[:, mirror] * torch.tensor([-1.0, 1, 1]), moved, atol=1e-4, rtol=1e-5)
     assert change.abs().max() > 0.01 and moved.abs().max() > 0.01
 
 

@@ -51,6 +51,13 @@ COLUMNS = {
 SEXES = {True: "like men", False: "like women"}  # by the distances that the survey of the face model measures
 LIDS = ((37, 38), (43, 44))  # landmarks of the upper lids, which a shut eye shows too
 MOUTH_SEEN = 4  # of the inner mouth's 8 landmarks that are visible
+LEAST_SEEN = 8  # eyes or mouths, of which a correlation is told
+CORRELATIONS = {
+    "lids": "eyes_opening_correlation",
+    "mouth": "mouth_opening_correlation",
+    "gaze aside": "gaze_aside_correlation",
+    "gaze up": "gaze_up_correlation",
+}
 
 
 def evaluate(module: FaceModule | None, request: Request, tell: Callable[[str], None]) -> Evaluation:
@@ -98,7 +105,10 @@ def evaluate(module: FaceModule | None, request: Request, tell: Callable[[str], 
         }
         for name in sorted(set.union(*groups), key=_order)
     }
-    return Evaluation("exact", sets, panels, pooled={ALL: _correlations(torch.cat(states, dim=1), torch.cat(seen))})
+    states_of, seen_of = torch.cat(states, dim=1), torch.cat(seen)
+    rows = {name: torch.tensor([name in own for own in groups]) for name in sets}
+    pooled = {name: _correlations(states_of[:, own], seen_of[own]) for name, own in rows.items()}
+    return Evaluation("exact", sets, panels, pooled=pooled)
 
 
 def _shipped() -> DenseFace:
@@ -187,33 +197,37 @@ def _seen(batch: FaceBatch) -> Tensor:
 
 
 def _correlations(states: Tensor, seen: Tensor) -> dict[str, float]:
-    """How true and found states (2, N, 7) correlate, see `_states`, of what is seen (N, 3); both eyes are one set."""
+    """How true and found states (2, N, 7) correlate, see `_states`, of what is seen (N, 3); both eyes are one set.
+
+    What is seen of fewer than `LEAST_SEEN` heads is left out.
+    """
     columns = {
         "eyes_opening": ([0, 1], [0, 1]), "mouth_opening": ([2], [2]), "gaze_aside": ([3, 4], [0, 1]),
         "gaze_up": ([5, 6], [0, 1]),
     }  # fmt: skip
+    chosen = {name: states[:, :, values][:, seen[:, parts]] for name, (values, parts) in columns.items()}
     return {
-        f"{name}_correlation": float(torch.corrcoef(states[:, :, values][:, seen[:, parts]])[0, 1])
-        for name, (values, parts) in columns.items()
+        f"{name}_correlation": float(torch.corrcoef(pairs)[0, 1])
+        for name, pairs in chosen.items()
+        if pairs.shape[1] >= LEAST_SEEN
     }
 
 
 def table(evaluation: Evaluation) -> Table:
     """See `experiments.commands.evaluate.command.Suite`."""
-    pooled = evaluation.pooled[ALL]
     view = Table(
         box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, caption_justify="left",
         title=f"{evaluation.subjects} synthetic heads that training never saw",
         caption="NME of the 68 landmarks, %; yaw, degrees; shape: RMSE of the neutral face after a similarity, mm, and "
-        "the mean face's beside it; size, %. Of eyes and mouths that are seen, the opening of the eyes correlates with "
-        f"the true one by {pooled['eyes_opening_correlation']:.2f}, that of the mouth by "
-        f"{pooled['mouth_opening_correlation']:.2f}, the gaze sideways by {pooled['gaze_aside_correlation']:.2f}, up "
-        f"and down by {pooled['gaze_up_correlation']:.2f}. Heads are like men or women by the survey's distances.",
+        "the mean face's beside it; size, %. Of eyes and mouths that are seen: how the opening of lids and mouth, and "
+        "the gaze, correlate with the true ones. Heads are like men or women by the survey's distances.",
     )  # fmt: skip
     view.add_column("", no_wrap=True)
-    for column in ("heads", *COLUMNS):
-        view.add_column(column, justify="right", no_wrap=True)
+    for column in ("heads", *COLUMNS, *CORRELATIONS):
+        view.add_column(column, justify="right")
     for name, metrics in evaluation.summary().items():
-        figures = (f"{metrics[metric]['mean']:.2f}" for metric in COLUMNS.values())
+        figures = [f"{metrics[metric]['mean']:.2f}" for metric in COLUMNS.values()]
+        told = evaluation.pooled[name]
+        figures += [f"{told[key]:.2f}" if key in told else "" for key in CORRELATIONS.values()]
         view.add_row(name, str(evaluation.counts[name]), *figures)
     return view

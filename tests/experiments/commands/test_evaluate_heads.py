@@ -22,7 +22,7 @@ from renderers.io.cache import cache_dir
 from renderers.io.errors import UserError
 from tests.conf.fake_bfm import write_fake_bfm
 
-COUNT = 8
+COUNT = 16
 
 
 @pytest.fixture(autouse=True)
@@ -73,6 +73,7 @@ def test_what_is_seen_correlates_where_it_agrees() -> None:
     assert correlations["eyes_opening_correlation"] == pytest.approx(1)
     assert correlations["gaze_up_correlation"] == pytest.approx(1)
     assert abs(correlations["mouth_opening_correlation"]) < 0.2 and abs(correlations["gaze_aside_correlation"]) < 0.2
+    assert heads._correlations(torch.stack([true, found])[:, :3], seen[:3]) == {}  # three heads tell nothing
 
 
 def test_heads_are_told_apart_by_their_distances() -> None:
