@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from renderers.face_models.linear import LinearModel
 
 MEAN, PLAIN, ALL = "mean face", "faces", "heads"
-ROWS = (PLAIN, ALL, "without hair", "without camera effects", "without backgrounds", "without things")
+EXACT = "faces, exact crops"
+ROWS = (EXACT, PLAIN, ALL, "without hair", "without camera effects", "without backgrounds", "without things")
 IMAGE_SIZE, PICTURE_SIZE = 64, 128  # pixels, of the crops and of the drawn pictures
 BATCH = 24
 MAX_YAW, LIGHT_CHANGE, ZOOM = 80.0, 0.3, (0.72, 0.95)  # as the shipped network's recipe has them
@@ -50,10 +51,12 @@ class Ingredients(NamedTuple):
     Attributes:
         heads: what whole heads vary over; None draws the face alone, as by default.
         camera_effects: what cameras do to the pictures; None leaves them as they were drawn.
+        jittered: crops err as a detector's do; else all are placed by the exact points, as the papers' own data are.
     """
 
     heads: HeadSettings | None
     camera_effects: CameraRanges | None
+    jittered: bool = True
 
 
 def ingredients() -> dict[str, Ingredients]:
@@ -63,6 +66,7 @@ def ingredients() -> dict[str, Ingredients]:
 
     heads, cameras = HeadSettings(zoom=ZOOM), CameraRanges()
     each = (
+        Ingredients(None, None, jittered=False),
         Ingredients(None, None),
         Ingredients(heads, cameras),
         Ingredients(replace(heads, hair=False), cameras),
@@ -227,12 +231,14 @@ def take_over(module: SupervisedFace, path: Path) -> None:
 
 def drawn_data(model: LinearModel, parts: Ingredients, people: int, seed: int) -> HeadCrops:
     """The training pictures of a row."""
-    from datamodules.head_crops import HeadCrops
+    from datamodules.head_crops import CropJitter, HeadCrops
     from datamodules.synthesis.scenes import SceneSettings
 
     settings = SceneSettings(views=1, max_yaw=MAX_YAW, light_change=LIGHT_CHANGE, heads=parts.heads)
+    jitter = CropJitter() if parts.jittered else CropJitter(0.0, 0.0, 0.0, 0.0)
+    counts = people, 1, 1
     return HeadCrops(
-        model, IMAGE_SIZE, PICTURE_SIZE, BATCH, people, 1, 1, seed, settings, camera_effects=parts.camera_effects
+        model, IMAGE_SIZE, PICTURE_SIZE, BATCH, *counts, seed, settings, jitter, camera_effects=parts.camera_effects
     )
 
 

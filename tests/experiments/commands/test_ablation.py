@@ -53,7 +53,7 @@ def test_each_row_lacks_what_it_is_named_after_and_nothing_else() -> None:
     differing = {
         name: {field for field, value in fields.items() if value != rows["heads"].get(field)}
         for name, fields in rows.items()
-        if name not in ("heads", "faces")
+        if not name.startswith(("heads", "faces"))
     }
     assert differing == {
         "without hair": {"hair"},
@@ -61,7 +61,20 @@ def test_each_row_lacks_what_it_is_named_after_and_nothing_else() -> None:
         "without backgrounds": {"backgrounds"},
         "without things": {"things"},
     }
-    assert _rows()["faces"] == (None, None)
+    assert _rows()["faces"] == (None, None, True)
+    assert _rows()["faces, exact crops"] == (None, None, False)
+    assert all(parts.jittered for name, parts in _rows().items() if name != "faces, exact crops")
+
+
+def test_exact_crops_do_not_err() -> None:
+    first, second = (
+        command.drawn_data(load_default(), _rows()["faces, exact crops"], command.BATCH, 0).crop for _ in range(2)
+    )
+    camera = default_intrinsics(SIZE).repeat(2, 1, 1)
+    batch = FaceBatch(torch.rand(2, 3, SIZE, SIZE), seen(drawn(2), SIZE), torch.ones(2, 1, SIZE, SIZE), camera)
+    torch.testing.assert_close(first(batch).landmarks, second(batch).landmarks)
+    jittered = command.drawn_data(load_default(), _rows()["faces"], command.BATCH, 0).crop
+    assert (jittered(batch).landmarks - first(batch).landmarks).abs().max() > 0.3
 
 
 def _rows() -> Mapping[str, command.Ingredients]:
