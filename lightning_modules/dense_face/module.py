@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -117,6 +117,10 @@ class DenseFace(FaceModule):
         if self.eyes_only and self.starts_anew:
             raise UserError("eyes_only: there is no network yet that finds the eyes; give its weights by init_weights")
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        self.starts_anew = False
+
     def train(self, mode: bool = True) -> DenseFace:
         """Batch norms of what is not trained keep their statistics."""
         super().train(mode)
@@ -193,7 +197,8 @@ class DenseFace(FaceModule):
 
     def on_validation_epoch_end(self) -> None:
         super().on_validation_epoch_end()
-        self.network.answer_deviation.copy_(self.answer_errors.compute())
+        if not self.eyes_only:
+            self.network.answer_deviation.copy_(self.answer_errors.compute())
         self.answer_errors.reset()
 
     def true_points(self, batch: FaceBatch) -> Tensor:

@@ -5,9 +5,11 @@ It stands apart from its training (`module`), so that a photograph is reconstruc
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -200,6 +202,7 @@ class EyeHead(nn.Module):
         self.register_buffer("order", order, persistent=False)
         self.register_buffer("across", torch.tensor([-1.0, 1.0, 1.0]), persistent=False)
         self.register_buffer("units", eye_units(expressions), persistent=False)
+        self.register_load_state_dict_pre_hook(_knowing_nothing_of_the_other)
 
     def forward(self, image: Tensor, features: Tensor, expression: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
         """What to add to expressions and points.
@@ -232,6 +235,12 @@ class EyeHead(nn.Module):
         places = eye.detach().mean(dim=1)[:, None, None] + self.offsets * (size / EYE_CROP)
         grid = 2 * places / size - 1
         return nn.functional.grid_sample(image, grid, padding_mode="border", align_corners=False)
+
+
+def _knowing_nothing_of_the_other(eyes: nn.Module, weights: dict[str, Tensor], prefix: str, *rest: object) -> None:
+    """Weights of before version 0.2 lack those of the other eye; without any it has no say, as then."""
+    assert isinstance(eyes, EyeHead)
+    weights.setdefault(f"{prefix}other.weight", torch.zeros_like(eyes.other.weight))
 
 
 def eye_units(expressions: Sequence[str]) -> Tensor:
@@ -275,6 +284,12 @@ class DenseNetwork(CoefficientRegressor):
         identity = torch.ones(face_model.identity_size)
         expression = torch.full((face_model.expression_size,), EXPRESSION_DEVIATION)
         self.register_buffer("answer_deviation", torch.cat([identity, expression]))
+
+    @cached_property
+    def digest(self) -> str:
+        """Twelve digits that change with the weights, which must not change any more."""
+        content = b"".join(value.cpu().numpy().tobytes() for value in self.state_dict().values())
+        return hashlib.sha256(content).hexdigest()[:12]
 
     def predict(self, image: Tensor) -> DenseAnswer:
         """(B, 3, S, S) sRGB in [0, 1] -> all that the network says of it."""

@@ -171,10 +171,30 @@ def test_the_eyes_are_trained_alone(default_model: LinearModel, tmp_path: Path) 
     changed = {name for name, value in module.network.state_dict().items() if not torch.equal(value, before[name])}
     assert changed and all(name.startswith("eyes.") for name in changed)
     assert any("running_mean" in name for name in changed)
+    deviation = module.network.answer_deviation.clone()
+    module.log_dict = lambda *args, **kwargs: None  # type: ignore[method-assign]
+    module.log = lambda *args, **kwargs: None  # type: ignore[method-assign]
+    module.evaluate("val", batch, 0)
+    module.on_validation_epoch_end()
+    torch.testing.assert_close(module.network.answer_deviation, deviation)
     answer = module.network.predict(batch.image)
     for name, value in answer.first.named().items():
         torch.testing.assert_close(value, first.named()[name])
     assert (answer.coefficients.expression - answer.first.expression).abs().max() > 1e-3
+
+
+def test_weights_without_the_other_eye_answer_as_before(default_model: LinearModel) -> None:
+    torch.manual_seed(3)
+    names = default_model.expression_names
+    old, new = EyeHead(8, names).eval(), EyeHead(8, names).eval()
+    torch.nn.init.normal_(old.correction.weight)
+    torch.nn.init.zeros_(old.other.weight)
+    weights = old.state_dict()
+    del weights["other.weight"]
+    new.load_state_dict(weights)
+    faces = torch.rand(2, 3, 64, 64), torch.rand(2, 8), torch.zeros(2, 52), 17 + 30 * torch.rand(2, LANDMARKS, 2)
+    for one, other in zip(old(*faces), new(*faces), strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def test_each_eye_knows_of_the_other(default_model: LinearModel) -> None:

@@ -1,6 +1,7 @@
 """`python -m experiments ablation`: what each ingredient of the drawn heads is worth on pictures that nobody drew.
 
-The same small network is trained on the faces alone, on the whole heads, and on the heads without one ingredient each.
+The same small network is trained on the faces alone, in crops without and with a detector's errors, on the whole heads,
+and on the heads without one ingredient each.
 All rows have the same people, poses, steps and seed. A core draws a row's heads in some six minutes, and trains a
 network in one and a half.
 """
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from renderers.face_models.linear import LinearModel
 
 MEAN, PLAIN, ALL = "mean face", "faces", "heads"
-EXACT = "faces, exact crops"
+EXACT = "faces in exact crops"
 ROWS = (EXACT, PLAIN, ALL, "without hair", "without camera effects", "without backgrounds", "without things")
 IMAGE_SIZE, PICTURE_SIZE = 64, 128  # pixels, of the crops and of the drawn pictures
 BATCH = 24

@@ -199,7 +199,7 @@ def _seen(batch: FaceBatch) -> Tensor:
 def _correlations(states: Tensor, seen: Tensor) -> dict[str, float]:
     """How true and found states (2, N, 7) correlate, see `_states`, of what is seen (N, 3); both eyes are one set.
 
-    What is seen of fewer than `LEAST_SEEN` heads is left out.
+    Left out is what is seen of fewer than `LEAST_SEEN` eyes or mouths, and what the answers say alike of all.
     """
     columns = {
         "eyes_opening": ([0, 1], [0, 1]), "mouth_opening": ([2], [2]), "gaze_aside": ([3, 4], [0, 1]),
@@ -209,7 +209,7 @@ def _correlations(states: Tensor, seen: Tensor) -> dict[str, float]:
     return {
         f"{name}_correlation": float(torch.corrcoef(pairs)[0, 1])
         for name, pairs in chosen.items()
-        if pairs.shape[1] >= LEAST_SEEN
+        if pairs.shape[1] >= LEAST_SEEN and bool((pairs.amax(dim=1) > pairs.amin(dim=1)).all())
     }
 
 

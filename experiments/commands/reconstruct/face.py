@@ -118,14 +118,14 @@ class ReconstructedFace:
         return self._nme(self.detected.landmarks)
 
     @property
-    def adapted_landmark_nme(self) -> float:
-        """`landmark_nme` without the detector's `usual_error`.
+    def adapted_landmark_nme(self) -> float | None:
+        """`landmark_nme` without the detector's `usual_error`; None where nobody has measured that.
 
-        A detector marks other points than the face model does, such as a wider jaw. Wood et al. (2021, section 3.2)
-        adapt labels to its definition with a network; the mean difference does here.
+        A detector marks other points than the face model does. From the front dlib's marks of the jaw's sides lie
+        lower, and those of chin and brows higher. Wood et al. (2021, section 3.2) adapt labels to its definition with a
+        network; the mean difference does here.
         """
-        usual = 0.0 if self.usual_error is None else self.usual_error
-        return self._nme(self.detected.landmarks - usual)
+        return None if self.usual_error is None else self._nme(self.detected.landmarks - self.usual_error)
 
     def _nme(self, target: np.ndarray) -> float:
         box = math.sqrt(float(np.prod(np.ptp(self.detected.landmarks, axis=0))))
@@ -133,6 +133,7 @@ class ReconstructedFace:
 
     def record(self) -> dict[str, Any]:
         """What `reconstruction.json` says about this face."""
+        adapted = self.adapted_landmark_nme
         return {
             "number": self.number,
             "box": _rounded(self.detected.box, 2),
@@ -144,7 +145,7 @@ class ReconstructedFace:
             "landmarks_projected": _rounded(self.landmarks, 3),
             "landmark_vertices": self.landmark_vertices.tolist(),
             "landmark_nme": round(self.landmark_nme, 4),
-            "adapted_landmark_nme": round(self.adapted_landmark_nme, 4),
+            "adapted_landmark_nme": None if adapted is None else round(adapted, 4),
             "pose_degrees": {name: round(value, 3) for name, value in self.pose_degrees.items()},
             "camera": self.camera,
             "coefficients": {name: _rounded(value[0], 6) for name, value in self.coefficients.named().items()},

@@ -299,8 +299,7 @@ class _FolderRun:
             "folder": name,
             "faces": [face["number"] for face in faces],
             "landmark_nme": [face["landmark_nme"] for face in faces],
-            # Results of earlier versions lack it.
-            "adapted_landmark_nme": [face.get("adapted_landmark_nme", face["landmark_nme"]) for face in faces],
+            "adapted_landmark_nme": [face.get("adapted_landmark_nme") for face in faces],
             "confidence": [face["confidence"] for face in faces],
             "smallest_face": record["smallest_face"],
         }
@@ -344,11 +343,13 @@ class _FolderRun:
         columns = ("landmark_nme", "adapted_landmark_nme", "confidence")
         faces = [face for held in self.photos.values() for face in zip(*(held[name] for name in columns), strict=True)]
         trusted = [errors for *errors, confidence in faces if confidence != "doubtful"]
+        adapted = [errors for errors in trusted if errors[1] is not None]
         smallest = max(record["smallest_face"] for record in self.photos.values())
-        error = ""
-        if trusted:
-            plain, adapted = np.mean(trusted, axis=0)
-            error = f", mean landmark NME {plain:.2f} % ({adapted:.2f} % without the detector's usual error)"
+        error = f", mean landmark NME {np.mean([plain for plain, _ in trusted]):.2f} %" if trusted else ""
+        if adapted:
+            before, after = np.mean(adapted, axis=0)
+            many = counted(len(adapted), "faces")
+            error += f" ({after:.2f} instead of {before:.2f} % without the detector's usual error, {many})"
         print(f"reconstructed {len(self.photos)} of {counted(len(self.names), 'files')}{error}")
         for key, held in self.photos.items():
             doubtful = held["confidence"].count("doubtful")

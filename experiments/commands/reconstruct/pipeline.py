@@ -27,6 +27,7 @@ from experiments.commands.reconstruct.head_parts import head_parts
 from experiments.commands.reconstruct.photo import Photo
 from experiments.commands.reconstruct.texture import TEXTURE_SIZE, PhotoView, bake_texture
 from experiments.fitting.landmark_fitting import SecondOpinion
+from experiments.fitting.landmark_noise import MAX_YAW
 from experiments.fitting.photometric_fitting import FitResult, FitSettings, fit, project_landmarks
 from lightning_modules.components.reconstruction import Reconstruction
 from lightning_modules.dense_face.network import DenseNetwork
@@ -355,8 +356,9 @@ class ReconstructionPipeline:
         return faces
 
     def _usual_error(self, placed: PlacedFace, pose: dict[str, float]) -> np.ndarray | None:
-        """See `ReconstructedFace`."""
-        if self.detector.name != DlibDetector.name or not placed.aligned.detected:
+        """See `ReconstructedFace`. It was measured of dlib on the default model's heads, up to a yaw of `MAX_YAW`."""
+        measured = self.detector.name == DlibDetector.name and self.face_model.name == MEASURED_MODEL
+        if not measured or not placed.aligned.detected or abs(pose["yaw"]) > MAX_YAW:
             return None
         yaw, roll = (torch.tensor([math.radians(pose[angle])]) for angle in ("yaw", "roll"))
         box = float(np.prod(np.ptp(placed.detected.landmarks, axis=0))) ** 0.5

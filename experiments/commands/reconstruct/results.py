@@ -142,6 +142,7 @@ def made_with(pipeline: ReconstructionPipeline) -> dict[str, Any]:
         "face_model": {"name": model.name, "fingerprint": model.fingerprint()},
         "checkpoint": checkpoint,
         "checkpoint_stamp": stamp(Path(checkpoint)) if checkpoint else None,
+        "shipped_network": pipeline.shipped.digest if pipeline.shipped is not None else None,
         "detector": pipeline.detector.name,
         "refined": pipeline.refine,
         "fit": json.loads(json.dumps(asdict(pipeline.settings))),

@@ -62,13 +62,13 @@ def test_each_row_lacks_what_it_is_named_after_and_nothing_else() -> None:
         "without things": {"things"},
     }
     assert _rows()["faces"] == (None, None, True)
-    assert _rows()["faces, exact crops"] == (None, None, False)
-    assert all(parts.jittered for name, parts in _rows().items() if name != "faces, exact crops")
+    assert _rows()["faces in exact crops"] == (None, None, False)
+    assert all(parts.jittered for name, parts in _rows().items() if name != "faces in exact crops")
 
 
 def test_exact_crops_do_not_err() -> None:
     first, second = (
-        command.drawn_data(load_default(), _rows()["faces, exact crops"], command.BATCH, 0).crop for _ in range(2)
+        command.drawn_data(load_default(), _rows()["faces in exact crops"], command.BATCH, 0).crop for _ in range(2)
     )
     camera = default_intrinsics(SIZE).repeat(2, 1, 1)
     batch = FaceBatch(torch.rand(2, 3, SIZE, SIZE), seen(drawn(2), SIZE), torch.ones(2, 1, SIZE, SIZE), camera)

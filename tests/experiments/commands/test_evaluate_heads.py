@@ -74,6 +74,8 @@ def test_what_is_seen_correlates_where_it_agrees() -> None:
     assert correlations["gaze_up_correlation"] == pytest.approx(1)
     assert abs(correlations["mouth_opening_correlation"]) < 0.2 and abs(correlations["gaze_aside_correlation"]) < 0.2
     assert heads._correlations(torch.stack([true, found])[:, :3], seen[:3]) == {}  # three heads tell nothing
+    alike = torch.stack([true, torch.ones_like(true)])
+    assert heads._correlations(alike, seen) == {}
 
 
 def test_heads_are_told_apart_by_their_distances() -> None:

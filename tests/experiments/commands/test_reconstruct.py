@@ -44,6 +44,7 @@ from lightning_modules.specular import Specular
 from renderers.camera import euler_to_rotation
 from renderers.face_models.base import MorphableModel
 from renderers.face_models.bfm2009 import load_bfm2009
+from renderers.face_models.default.model import load_default
 from renderers.face_models.symmetry import mirror_vertices
 from renderers.face_renderer import FaceRenderer, mean_coefficients
 from renderers.io.errors import UserError
@@ -533,7 +534,7 @@ def test_the_input_is_never_replaced(tmp_path: Path, portrait: np.ndarray, model
 
 
 def test_the_detectors_usual_error_turns_with_the_head(face_model: MorphableModel, portrait: np.ndarray) -> None:
-    pipeline = ReconstructionPipeline(face_model, None, "dlib", settings=QUICK)
+    pipeline = ReconstructionPipeline(load_default(), None, "dlib", settings=QUICK)
     (face,) = pipeline.reconstruct(Photo("a", "a", portrait))
     assert face.usual_error is not None and np.linalg.norm(face.usual_error, axis=1).mean() > 0.5
     placed: Any = SimpleNamespace(detected=face.detected, aligned=SimpleNamespace(detected=True))
@@ -546,9 +547,15 @@ def test_the_detectors_usual_error_turns_with_the_head(face_model: MorphableMode
     np.testing.assert_allclose(turned, on_head[:, :2] * [1, -1], atol=1e-3)
     other: Any = SimpleNamespace(detected=face.detected, aligned=SimpleNamespace(detected=False))
     assert pipeline._usual_error(other, face.pose_degrees) is None  # the network's own landmarks
+    assert pipeline._usual_error(placed, {"yaw": -55.0, "roll": 0.0}) is None  # nobody measured such heads
+    bfm = ReconstructionPipeline(face_model, None, "dlib", settings=QUICK)
+    assert bfm._usual_error(placed, face.pose_degrees) is None
+    assert face.record()["adapted_landmark_nme"] == pytest.approx(face.adapted_landmark_nme, abs=1e-3)
+    assert replace(face, usual_error=None).record()["adapted_landmark_nme"] is None
     # The definition of what is left: a face that is off by just that has no error.
     moved = replace(face, landmarks=face.detected.landmarks - face.usual_error)
-    assert moved.adapted_landmark_nme < 1e-6 < moved.landmark_nme == pytest.approx(_mean_length(face), rel=1e-6)
+    assert moved.adapted_landmark_nme == pytest.approx(0, abs=1e-6)
+    assert moved.landmark_nme == pytest.approx(_mean_length(face), rel=1e-6)
 
 
 def _mean_length(face: ReconstructedFace) -> float:
