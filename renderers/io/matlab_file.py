@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterator, Sequence
 from math import prod
 from pathlib import Path
 
@@ -14,6 +15,9 @@ DEFLATE_RATIO = 1040  # zlib packs at most 1032 bytes into one
 WIDEST = 8  # bytes of a number
 HDF5_VERSION = 2  # as `matfile_version` counts
 HEADER = 128  # bytes, of which the last two tell the byte order
+START = 2**16  # bytes of an array, in which its name ends and its numbers begin
+COMPRESSED = 15
+STORED = {1, 2, 3, 4, 5, 6, 7, 9, 12, 13}  # as what numbers are stored: 1 is int8, 9 double, 13 uint64
 BYTES = {"int8": 1, "uint8": 1, "logical": 1, "int16": 2, "uint16": 2, "int32": 4, "uint32": 4, "single": 4}
 CLASSES = {*BYTES, "int64", "uint64", "double"}
 
@@ -80,6 +84,9 @@ def read_matlab(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
         # MATLAB stores whole numbers of any class in a byte each where they fit.
         if min(shape) < 0 or wanted > min(LARGEST, WIDEST * DEFLATE_RATIO * size):
             raise MatlabError(f"{name} declares shape {shape}, more than a file of {size} bytes may hold")
+    for name, stored in _stored_kinds(path):
+        if name in names and stored not in STORED:
+            raise MatlabError(f"{name} holds numbers of kind {stored}, which MATLAB does not have: the file is damaged")
     try:
         found_arrays = scipy.io.loadmat(path, variable_names=list(names))
     except Exception as error:  # as above
@@ -97,6 +104,38 @@ def _check_end(path: Path) -> None:
             if end > size:
                 raise EOFError
             file.seek(end)
+
+
+def _stored_kinds(path: Path) -> Iterator[tuple[str, int]]:
+    """The name of every array, and as what numbers it is stored (MAT-File Format, "Data Types").
+
+    SciPy takes them for granted: of a kind that is undefined it reads from nowhere, and the process dies.
+    """
+    with path.open("rb") as file:
+        order = {b"IM": "<", b"MI": ">"}[file.read(HEADER)[-2:]]
+        while tag := file.read(8):
+            kind, size = struct.unpack(f"{order}II", tag)
+            end = file.tell() + size
+            start = file.read(min(size, START))
+            try:
+                if kind == COMPRESSED:
+                    start = zlib.decompressobj().decompress(start, START)[8:]
+                place = 0
+                for _ in range(2):  # flags and dimensions
+                    _, place, _ = _element(start, place, order)
+                _, after, name = _element(start, place, order)
+                yield name.decode("latin-1"), _element(start, after, order)[0]
+            except (struct.error, zlib.error) as error:
+                raise _refusal(error) from error
+            file.seek(end)
+
+
+def _element(content: bytes, place: int, order: str) -> tuple[int, int, bytes]:
+    """Of the element at a place: its kind, where the next one begins, and its bytes."""
+    kind, size = struct.unpack_from(f"{order}II", content, place)
+    if kind >> 16:  # up to four bytes stand in the tag itself
+        return kind & 0xFFFF, place + 8, content[place + 4 : place + 4 + (kind >> 16)]
+    return kind, place + 8 + -(-size // 8) * 8, content[place + 8 : place + 8 + size]
 
 
 def _refusal(error: Exception) -> MatlabError:

@@ -58,13 +58,25 @@ def test_missing_names_say_what_is_there(tmp_path: Path) -> None:
     assert message(tmp_path / "file.mat", "a", "c", "d") == "no c, d in it, expected a, c, d; found a, b"
 
 
-def declared(rows: int, columns: int, payload: bytes) -> bytes:
-    """A compressed double array that declares a shape and holds a payload."""
+def declared(rows: int, columns: int, payload: bytes, kind: int = 9, packed: bool = True) -> bytes:
+    """A double array that declares a shape and holds a payload, of numbers of a kind of the format's description."""
     flags = struct.pack("<IIII", 6, 8, 6, 0)
     header = flags + struct.pack("<IIii", 5, 8, rows, columns) + struct.pack("<II", 1, 1) + b"x".ljust(8, b"\0")
-    body = header + struct.pack("<II", 9, len(payload)) + payload
-    packed = zlib.compress(struct.pack("<II", 14, len(body)) + body)
-    return b"MATLAB 5.0 MAT-file".ljust(124) + b"\x00\x01IM" + struct.pack("<II", 15, len(packed)) + packed
+    body = header + struct.pack("<II", kind, len(payload)) + payload
+    element = struct.pack("<II", 14, len(body)) + body
+    if packed:
+        deflated = zlib.compress(element)
+        element = struct.pack("<II", 15, len(deflated)) + deflated
+    return b"MATLAB 5.0 MAT-file".ljust(124) + b"\x00\x01IM" + element
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_numbers_of_no_kind_are_refused(tmp_path: Path, packed: bool) -> None:
+    """SciPy's reader ends the process for most of them."""
+    path = tmp_path / "file.mat"
+    for kind in (0, 8, 10, 11, 14, 15, 19, 20, 21, 255, 65535):
+        path.write_bytes(declared(2, 1, np.array([3.0, 4.0]).tobytes(), kind, packed))
+        assert f"numbers of kind {kind}, which MATLAB does not have" in message(path, "x")
 
 
 def test_more_is_declared_than_the_file_holds(tmp_path: Path) -> None:
