@@ -69,7 +69,7 @@ class DenseFace(FaceModule):
         parsing_classes: of the parsing map.
         weights: of the loss terms.
         eyes_only: `EyeHead` alone is trained, and the rest stays as `init_weights` has it. What other modules start
-            from stays the same too, and a step takes a third of the time.
+            from stays the same too.
 
     Raises:
         UserError: the face model is not the embedded default; at a training's start, `eyes_only` without

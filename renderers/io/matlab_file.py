@@ -96,14 +96,8 @@ def read_matlab(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
 
 def _check_end(path: Path) -> None:
     """Raises EOFError where the file's last element does not end with the file; SciPy ignores that."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        order = {b"IM": "<", b"MI": ">"}[file.read(HEADER)[-2:]]
-        while tag := file.read(8):
-            end = file.tell() + struct.unpack(f"{order}II", tag)[1]
-            if end > size:
-                raise EOFError
-            file.seek(end)
+    for _ in _elements(path):
+        pass
 
 
 def _stored_kinds(path: Path) -> Iterator[tuple[str, int]]:
@@ -111,22 +105,34 @@ def _stored_kinds(path: Path) -> Iterator[tuple[str, int]]:
 
     SciPy takes them for granted: of a kind that is undefined it reads from nowhere, and the process dies.
     """
+    for order, kind, start in _elements(path):
+        try:
+            if kind == COMPRESSED:
+                start = zlib.decompressobj().decompress(start, START)[8:]
+            place = 0
+            for _ in range(2):  # flags and dimensions
+                _, place, _ = _element(start, place, order)
+            _, after, name = _element(start, place, order)
+            yield name.decode("latin-1"), _element(start, after, order)[0]
+        except (struct.error, zlib.error) as error:
+            raise _refusal(error) from error
+
+
+def _elements(path: Path) -> Iterator[tuple[str, int, bytes]]:
+    """Of every element of a file: the byte order, its kind, and its first `START` bytes.
+
+    Raises:
+        EOFError: an element does not end within the file.
+    """
+    whole = path.stat().st_size
     with path.open("rb") as file:
         order = {b"IM": "<", b"MI": ">"}[file.read(HEADER)[-2:]]
         while tag := file.read(8):
             kind, size = struct.unpack(f"{order}II", tag)
             end = file.tell() + size
-            start = file.read(min(size, START))
-            try:
-                if kind == COMPRESSED:
-                    start = zlib.decompressobj().decompress(start, START)[8:]
-                place = 0
-                for _ in range(2):  # flags and dimensions
-                    _, place, _ = _element(start, place, order)
-                _, after, name = _element(start, place, order)
-                yield name.decode("latin-1"), _element(start, after, order)[0]
-            except (struct.error, zlib.error) as error:
-                raise _refusal(error) from error
+            if end > whole:
+                raise EOFError
+            yield order, kind, file.read(min(size, START))
             file.seek(end)
 
 

@@ -1,9 +1,8 @@
 """`python -m experiments ablation`: what each ingredient of the drawn heads is worth on pictures that nobody drew.
 
 The same small network is trained on the faces alone, in crops without and with a detector's errors, on the whole heads,
-and on the heads without one ingredient each.
-All rows have the same people, poses, steps and seed. A core draws a row's heads in some six minutes, and trains a
-network in one and a half.
+and on the heads without one ingredient each. All rows have the same people, poses, steps and seed. A core draws a row's
+heads in some six minutes, and trains a network in one and a half.
 """
 
 from __future__ import annotations
