@@ -8,6 +8,7 @@ blush, beard, freckles and smooth blotches.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import scipy.sparse as sparse
@@ -47,6 +48,7 @@ def srgb(linear: np.ndarray) -> np.ndarray:
     return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * np.maximum(linear, 1e-9) ** (1 / 2.4) - 0.055)
 
 
+@cache
 def skin_colors() -> tuple[np.ndarray, np.ndarray]:
     """Mean skin (3,) and its three principal directions (3, 3), rows scaled by standard deviation, in sRGB.
 
