@@ -231,9 +231,26 @@ def age(paper: str) -> str:
         )
     now = _made_by(spec.paper, code_digests(), source_stamp(spec.config))
     changed = [part for part, digest in now.items() if made_by.get(part) != digest]
+    if _other_settings(table, spec):
+        changed.append("what all rows of table.yaml share")
+    measured = {row["name"]: tuple(row["overrides"]) for row in table["rows"]}
+    changed += [f"row {row.name!r}" for row in spec.rows if measured.get(row.name, row.overrides) != row.overrides]
+    missing = sum(row.name not in measured for row in spec.rows)
+    lacks = f"; {missing} of {len(spec.rows)} rows have not been run" if missing else ""
     if changed:
-        return f"{spec.paper}: older than the code: since commit {table['commit']} changed {', '.join(changed)}"
-    return f"{spec.paper}: made by this code"
+        return f"{spec.paper}: older than the code: since commit {table['commit']} changed {', '.join(changed)}{lacks}"
+    return f"{spec.paper}: made by this code{lacks}"
+
+
+def _settings(spec: TableSpec) -> dict[str, list[str]]:
+    """What all rows share."""
+    warm = () if spec.warm_start is None else spec.warm_start.overrides
+    return {"overrides": list(spec.overrides), "warm_start": list(warm)}
+
+
+def _other_settings(table: Mapping[str, Any], spec: TableSpec) -> bool:
+    """Whether a table's rows were made with other settings: new rows cannot stand beside them."""
+    return "settings" in table and table["settings"] != _settings(spec)
 
 
 def _made_by(paper: str, digests: Mapping[str, str], configuration: str) -> dict[str, str]:
@@ -313,10 +330,14 @@ def execute(runs: Sequence[Run], stamp: str, jobs: int) -> None:
 def collect(spec: TableSpec, rows: Sequence[Row], runs: Sequence[Run], arguments: argparse.Namespace) -> dict[str, Any]:
     """table.json: the rows that were asked for from their runs, the others as they stood.
 
+    Others that were made with other settings are left out.
+
     Raises:
         UserError: a run has no such metric.
     """
     old = read_json(spec.results / "table.json")
+    if _other_settings(old, spec):
+        old = {}
     kept = {row["name"]: row for row in old.get("rows", [])}
     wanted = {row.name for row in rows}
     lines = []
@@ -335,7 +356,8 @@ def collect(spec: TableSpec, rows: Sequence[Row], runs: Sequence[Run], arguments
         commits.update(str(old["commit"]).split(", "))
         made_by.append(old.get("code", {}))
     code = {part: _common([made.get(part, MIXED) for made in made_by]) for part in made_by[0]}
-    made = {"command": _command(spec, arguments), "commit": ", ".join(sorted(commits)), "code": code, "rows": lines}
+    made = {"command": _command(spec, arguments), "commit": ", ".join(sorted(commits)), "code": code}
+    made |= {"settings": _settings(spec), "rows": lines}
     return made | {name: old[name] for name in ("per_image",) if name in old}
 
 

@@ -63,7 +63,8 @@ def test_table_runs_once_and_writes_what_it_measured(paper: Path, capsys: pytest
         assert saved["trainer"]["max_epochs"] == 2
     assert finals["a-plain"] != finals["b-prior"]
     written = json.loads((paper / "table.json").read_text())
-    assert set(written) == {"command", "commit", "code", "rows"}
+    assert set(written) == {"command", "commit", "code", "settings", "rows"}
+    assert written["settings"] == {"overrides": ["--trainer.max_epochs=2"], "warm_start": []}
     assert [row["name"] for row in written["rows"]] == ["A: plain", "B: prior"]
     first, second = written["rows"]
     assert first["ours"] == {
@@ -95,6 +96,24 @@ def test_table_runs_once_and_writes_what_it_measured(paper: Path, capsys: pytest
     (paper / "table.json").write_text(json.dumps({"commit": "abc", "rows": []}))
     assert main(["table", str(paper), "--check"]) == 0
     assert "before tables recorded theirs (commit abc)" in capsys.readouterr().out
+
+
+def test_rows_with_other_settings_do_not_stand_beside_each_other(
+    paper: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["table", str(paper), "--seeds", "1"]) == 0
+    tree = yaml.safe_load((paper / "table.yaml").read_text())
+    other = {**tree["rows"][1], "overrides": ["--model.init_args.weights.prior=0.25"]}
+    (paper / "table.yaml").write_text(yaml.safe_dump({**tree, "rows": [tree["rows"][0], other, {"name": "C"}]}))
+    capsys.readouterr()
+    assert main(["table", str(paper), "--check"]) == 0
+    assert capsys.readouterr().out.endswith("changed row 'B: prior'; 1 of 3 rows have not been run\n")
+
+    (paper / "table.yaml").write_text(yaml.safe_dump({**tree, "overrides": ["--trainer.max_epochs=1"]}))
+    assert main(["table", str(paper), "--check"]) == 0
+    assert capsys.readouterr().out.endswith("changed what all rows of table.yaml share\n")
+    assert main(["table", str(paper), "--seeds", "1", "--only", "A: plain"]) == 0
+    assert [row["name"] for row in json.loads((paper / "table.json").read_text())["rows"]] == ["A: plain"]
 
 
 def test_a_table_needs_a_paper(capsys: pytest.CaptureFixture[str]) -> None:
