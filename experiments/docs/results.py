@@ -59,7 +59,7 @@ HEADLINES = {
         "ROGUE, BMVC 2022",
         "robustness to occlusion",
         9,
-        "posed error under occlusion, mm",
+        "drift under occlusion, mm",
         "val/delusional/posed_drift_mm",
         "delusional shape",
         ("none (guidance alone)", "L_O, L_N, L_C (ROGUE)"),
