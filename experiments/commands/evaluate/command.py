@@ -97,6 +97,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seed", type=whole_number(0), default=0, help="which faces and corruptions (default: %(default)s)"
     )
+    parser.add_argument(
+        "--fitted_truth",
+        action="store_true",
+        help="rogue, synthetic faces: against fits to the clean pictures, as photographs are measured",
+    )
     parser.add_argument("--batch_size", type=whole_number(1), default=10, help="faces at a time (default: %(default)s)")
 
 
@@ -110,6 +115,8 @@ def run(args: argparse.Namespace) -> int:
         check_checkpoint(args.checkpoint)
     elif args.suite not in WITHOUT_CHECKPOINT:
         raise UserError(f"--suite {args.suite} needs --checkpoint FILE, what `fit` wrote")
+    if args.fitted_truth and args.suite != "rogue":
+        raise UserError(f"--fitted_truth is of --suite rogue: leave it out for {args.suite}")
     if args.data is not None and not args.data.is_dir():
         raise UserError(f"{args.data}: {'not a folder' if args.data.exists() else 'no such folder'}")
     output: Path = args.output or default_output(args.checkpoint, args.suite)
@@ -134,7 +141,7 @@ def run(args: argparse.Namespace) -> int:
     suite = cast(Suite, import_module(entry.module))
     console = Console()
     subjects = args.subjects or entry.subjects or EVERYONE
-    request = Request(args.checkpoint, args.data, subjects, args.seed, args.batch_size, output)
+    request = Request(args.checkpoint, args.data, subjects, args.seed, args.batch_size, output, args.fitted_truth)
     evaluation = suite.evaluate(module, request, lambda line: console.print(line, highlight=False, markup=False))
     written = write_results(output, args.suite, args.checkpoint, evaluation)
     console.print(suite.table(evaluation))

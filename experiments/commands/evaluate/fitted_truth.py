@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from datamodules.batch import FaceBatch
 from datamodules.collate import collate_faces
 from datamodules.photo_folder import PreparedFaces
 from datamodules.preparation.prepared_folder import PhotoIndex, PreparedFace, read_face
@@ -50,15 +51,26 @@ def fitted_coefficients(
         missing = [row for row, face in enumerate(faces) if vectors[row] is None and face.contour == contour]
         if not missing:
             continue
-        settings = fit_settings(face_model, contour)
         pictures = PreparedFaces(root, [faces[row] for row in missing], index.size, index.size)
-        batch = collate_faces([pictures[row] for row in range(len(missing))]).to(face_model.mean_shape.device)
-        found = fit(face_model, batch.image, batch.landmarks, batch.skin, batch.intrinsics, settings=settings)
-        for row, vector in zip(missing, layout.join(found.coefficients).cpu(), strict=True):
+        batch = collate_faces([pictures[row] for row in range(len(missing))])
+        for row, vector in zip(missing, fitted(face_model, batch, contour), strict=True):
             vectors[row] = vector
             with written_atomically(paths[row]) as temporary:
                 np.savez(temporary, coefficients=vector.numpy())
     return torch.stack([vector for vector in vectors if vector is not None])
+
+
+def fitted(face_model: MorphableModel, clean: FaceBatch, contour: bool) -> Tensor:
+    """(B, L) coefficients of B clean pictures by optimization alone, on the CPU.
+
+    Args:
+        face_model: the decoder; the fit runs on its device.
+        clean: the pictures.
+        contour: see `FaceBatch`; the same for all of them.
+    """
+    batch, settings = clean.to(face_model.mean_shape.device), fit_settings(face_model, contour)
+    found = fit(face_model, batch.image, batch.landmarks, batch.skin, batch.intrinsics, settings=settings)
+    return face_model.layout().join(found.coefficients).cpu()
 
 
 def faces_to_fit(face_model: MorphableModel, root: Path, faces: Sequence[PreparedFace]) -> int:

@@ -32,6 +32,7 @@ class Request:
         seed: of synthetic faces, and of corruptions.
         batch_size: faces at a time; no figure depends on it.
         output: folder for files to submit to a benchmark.
+        fitted_truth: of synthetic faces, fit the truth to the clean pictures as if it were unknown.
     """
 
     checkpoint: Path | None
@@ -40,6 +41,7 @@ class Request:
     seed: int
     batch_size: int
     output: Path | None = None
+    fitted_truth: bool = False
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from datamodules.photo_folder import PreparedFaces
 from datamodules.preparation.prepared_folder import PhotoIndex, PreparedFace, prepared_index
 from datamodules.synthesis.scenes import SceneSettings
 from datamodules.synthetic import SyntheticMultiView
-from experiments.commands.evaluate.fitted_truth import faces_to_fit, fitted_coefficients
+from experiments.commands.evaluate.fitted_truth import faces_to_fit, fitted, fitted_coefficients
 from experiments.commands.evaluate.results import Request
 from experiments.training.plain_yaml import read_yaml
 from experiments.training.run_folder import RunFolder
@@ -111,9 +111,9 @@ def _synthetic(face_model: MorphableModel, size: int, request: Request, settings
     def batches() -> Iterator[tuple[FaceBatch, Tensor]]:
         for batch in loader:
             assert batch.truth is not None
-            yield batch, batch.truth.coefficients
+            yield batch, fitted(face_model, batch, False) if request.fitted_truth else batch.truth.coefficients
 
-    return Subjects("exact", request.subjects, batches())
+    return Subjects("fitted" if request.fitted_truth else "exact", request.subjects, batches())
 
 
 def _photographs(

@@ -327,6 +327,19 @@ def test_photographs_are_fitted_once(tmp_path: Path, cache: Path, network: FaceM
     assert len(files) == 4 and all(file.suffix == ".npz" for file in files)
 
 
+def test_the_truth_of_synthetic_faces_can_be_fitted_to_their_clean_pictures(cache: Path, fits: list[int]) -> None:
+    request, model = ask(fitted_truth=True), small_face_model()
+    batches = list(find_subjects(model, SIZE, request, print).batches)
+    assert fits == [2, 1]
+    for (batch, vector), exact in zip(batches, true_vectors(ask()), strict=True):
+        found = fit(model, batch.image, batch.landmarks, batch.skin, batch.intrinsics, settings=QUICK).coefficients
+        torch.testing.assert_close(vector, model.layout().join(found), **CLOSE)
+        assert (vector - exact).norm() > 0.01
+    right = evaluate(Oracle(model, [vector for _, vector in batches]), request)
+    assert right.truth == "fitted"
+    assert max(max(metrics["posed_rmse_mm"]) for metrics in right.sets.values()) < 1e-3
+
+
 def test_a_damaged_fit_is_made_anew(tmp_path: Path, cache: Path, network: FaceModule, fits: list[int]) -> None:
     index = prepared_folder(tmp_path, photos=1)
     model = network.face_model
@@ -396,6 +409,7 @@ def test_errors_are_one_line(tmp_path: Path, checkpoint: Path, capsys: pytest.Ca
         ([*rogue_of, str(tmp_path / "tiny.ckpt")], "holds a TinyModule, which reconstructs no faces"),
         ([*rogue_of, str(checkpoint), "--data", str(tmp_path)], "prepare photos"),
         ([*rogue_of, str(checkpoint), "--output", str(tmp_path / "text.ckpt")], "name a folder"),
+        (["evaluate", "--suite", "heads", "--fitted_truth"], "--fitted_truth is of --suite rogue"),
         ([*rogue_of, str(checkpoint), "--subjects", "0"], "'0' is not a whole number from 1"),
         ([*rogue_of, str(checkpoint), "--batch_size", "none"], "'none' is not a whole number from 1"),
         ([*rogue_of, str(checkpoint), "--seed", "-1"], "'-1' is not a whole number from 0"),
