@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import io
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,6 +16,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from rich.console import Console
 from scipy.spatial.transform import Rotation
 from torch import Tensor, nn
 
@@ -135,6 +137,7 @@ def test_who_knows_the_truth_makes_no_error() -> None:
     for metrics in found.sets.values():
         for metric in METRICS[:3]:
             np.testing.assert_allclose(metrics[metric], np.zeros(3), atol=1e-3)
+        assert max(metrics.get("posed_drift_mm", [0.0])) == 0
         # Its faces are one and the same, and are compared with the clean photograph, whatever the network was shown.
         assert metrics["cosine_distance"] == found.sets["clean"]["cosine_distance"]
 
@@ -220,6 +223,31 @@ def test_subjects_are_no_training_faces(network: FaceModule) -> None:
     assert torch.cdist(tested[:, :80], seen[:, :80]).min() > 1
 
 
+def test_drift_is_measured_from_the_answer_to_the_clean_picture() -> None:
+    """An answer that a corruption moves sideways has not drifted; one that it makes wider has."""
+    request, model = ask(2), small_face_model()
+    true, layout = true_vectors(request)[0], model.layout()
+    wider = layout.join(replace(layout.split(true), identity=layout.split(true).identity + 1))
+    moved = layout.split(true)
+    moved = layout.join(replace(moved, translation=moved.translation + torch.tensor([0.1, 0.0, 0.0])))
+    oracle = Oracle(model, [])
+    oracle.answers = iter([true, wider, moved, true])
+    found = evaluate(oracle, request)
+    np.testing.assert_allclose(found.sets["rational"]["posed_drift_mm"], found.sets["rational"]["posed_rmse_mm"])
+    assert min(found.sets["rational"]["posed_drift_mm"]) > 0.1
+    np.testing.assert_allclose(found.sets["delusional"]["posed_drift_mm"], 0, atol=1e-3)
+
+
+def test_large_figures_are_not_cut_off() -> None:
+    figures = {metric: [11.111, 33.333] for metric in rogue.METRICS}
+    figures |= {"shape_rmse_mm": [1.0, 5.0], "texture_rmse": [0.1, 0.5], "cosine_distance": [0.1, 0.5]}
+    written = io.StringIO()
+    Console(width=80, file=written).print(rogue.table(Evaluation("exact", dict.fromkeys(SETS, figures), {})))
+    printed = written.getvalue()
+    assert "3.00 ± 2.83" in printed and "22.2 ± 15.7" in printed and "0.300 ± 0.283" in printed
+    assert "…" not in printed
+
+
 def test_the_command_writes_what_it_prints(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from experiments.__main__ import main
 
@@ -240,7 +268,10 @@ def test_the_command_writes_what_it_prints(checkpoint: Path, capsys: pytest.Capt
     assert list(record["sets"]) == SETS
     rows = list(csv.DictReader((folder / "evaluation.csv").open()))
     assert list(rows[0]) == ["set", "metric", "mean", "std", "subjects"]
-    assert [(row["set"], row["metric"]) for row in rows] == [(name, metric) for name in SETS for metric in METRICS]
+    assert [(row["set"], row["metric"]) for row in rows] == [
+        *(("clean", metric) for metric in METRICS),
+        *((name, metric) for name in SETS[1:] for metric in (*METRICS, "posed_drift_mm")),
+    ]
     for row in rows:
         value = record["sets"][row["set"]][row["metric"]]
         assert list(value) == ["mean", "std"]
