@@ -18,6 +18,24 @@ _cleared: set[Path] = set()  # folders that hold no more leftovers
 
 
 @contextlib.contextmanager
+def parents_made(path: Path) -> Iterator[None]:
+    """Makes the folders above `path`; if the block fails, those that it made and that are still empty go again.
+
+    Raises:
+        OSError: a folder cannot be made.
+    """
+    missing = [folder for folder in path.parents if not folder.exists()]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):  # another process uses one
+            for folder in missing:
+                folder.rmdir()
+        raise
+
+
+@contextlib.contextmanager
 def written_atomically(path: Path) -> Iterator[Path]:
     """A temporary name in the same folder, with the same suffix, that becomes `path` when the block ends well.
 
@@ -27,20 +45,21 @@ def written_atomically(path: Path) -> Iterator[Path]:
     Raises:
         OSError: the folder or the file cannot be written; it names `path`.
     """
-    with _names(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _clear_leftovers(path.parent)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=_prefix(path), suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        with _names(path, temporary):
-            yield temporary
-            # mkstemp makes files that only their owner reads.
-            temporary.chmod(0o666 & ~_umask())
-            temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with contextlib.ExitStack() as parents:
+        with _names(path):
+            parents.enter_context(parents_made(path))
+            _clear_leftovers(path.parent)
+            handle, name = tempfile.mkstemp(dir=path.parent, prefix=_prefix(path), suffix=path.suffix)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            with _names(path, temporary):
+                yield temporary
+                # mkstemp makes files that only their owner reads.
+                temporary.chmod(0o666 & ~_umask())
+                temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -52,17 +71,18 @@ def folder_written_atomically(path: Path) -> Iterator[Path]:
     Raises:
         OSError: the folder cannot be written, or another process has made it meanwhile; it names `path`.
     """
-    with _names(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _clear_leftovers(path.parent)
-        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=_prefix(path), suffix=path.suffix))
-    try:
-        with _names(path, temporary):
-            yield temporary
-            temporary.chmod(0o777 & ~_umask())
-            temporary.replace(path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with contextlib.ExitStack() as parents:
+        with _names(path):
+            parents.enter_context(parents_made(path))
+            _clear_leftovers(path.parent)
+            temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=_prefix(path), suffix=path.suffix))
+        try:
+            with _names(path, temporary):
+                yield temporary
+                temporary.chmod(0o777 & ~_umask())
+                temporary.replace(path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _prefix(path: Path) -> str:

@@ -7,11 +7,11 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from renderers.io.atomic_file import write_bytes
+from renderers.io.atomic_file import parents_made, write_bytes
 from renderers.io.errors import UserError
 
 GENERATOR = "monoface reconstruct"
@@ -103,23 +103,24 @@ def replacing(out: Path) -> Iterator[Path]:
         UserError: `out` may not be replaced, cannot be written to, or the disk is full.
     """
     check_replaceable(out)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=STAGING, dir=out.parent))
-    except OSError as error:
-        raise UserError(f"{out}: cannot be written ({error.strerror or error}); choose another OUT") from error
-    try:
-        yield staging
-        # mkdtemp's folders are the user's alone; the result gets what any new folder would.
-        umask = os.umask(0)
-        os.umask(umask)
-        staging.chmod(0o777 & ~umask)
-        check_replaceable(out)
-        _swap(staging, out)
-    except OSError as error:
-        raise UserError(f"{out}: cannot be written ({error.strerror or error}); nothing was changed") from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+    with ExitStack() as parents:
+        try:
+            parents.enter_context(parents_made(out))
+            staging = Path(tempfile.mkdtemp(prefix=STAGING, dir=out.parent))
+        except OSError as error:
+            raise UserError(f"{out}: cannot be written ({error.strerror or error}); choose another OUT") from error
+        try:
+            yield staging
+            # mkdtemp's folders are the user's alone; the result gets what any new folder would.
+            umask = os.umask(0)
+            os.umask(umask)
+            staging.chmod(0o777 & ~umask)
+            check_replaceable(out)
+            _swap(staging, out)
+        except OSError as error:
+            raise UserError(f"{out}: cannot be written ({error.strerror or error}); nothing was changed") from error
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
 
 
 def _swap(staging: Path, out: Path) -> None:

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -46,7 +47,7 @@ def test_a_full_disk_names_the_file_that_was_asked_for(tmp_path: Path, little_ro
         else:
             Image.effect_noise((100, 100), 50.0).save(temporary)
     assert caught.value.filename == str(path) and caught.value.filename2 is None
-    assert names(path.parent) == []
+    assert names(tmp_path) == []
 
 
 def test_a_folder_that_cannot_be_names_the_file_that_was_asked_for(tmp_path: Path) -> None:
@@ -133,3 +134,17 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
         (temporary / "a.npy").touch()
     assert names(path.parent) == ["train-1"] and names(path) == ["a.npy"]
     assert path.stat().st_mode & 0o777 == 0o777 & ~atomic_file._umask()
+
+
+@pytest.mark.parametrize("written", [written_atomically, folder_written_atomically])
+def test_a_failure_leaves_no_folder_that_was_made_for_it(tmp_path: Path, written: Any) -> None:
+    (tmp_path / "theirs").mkdir()
+    path = tmp_path / "theirs" / "made" / "too" / "result"
+    with pytest.raises(KeyboardInterrupt), written(path):
+        assert path.parent.is_dir()
+        raise KeyboardInterrupt
+    assert names(tmp_path) == ["theirs"] and names(tmp_path / "theirs") == []
+    with pytest.raises(ValueError, match="half"), written(path):
+        (path.parent / "another's").touch()
+        raise ValueError("half")
+    assert names(path.parent) == ["another's"]
