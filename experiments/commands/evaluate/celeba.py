@@ -30,8 +30,9 @@ COLUMNS = {"PSNR": "psnr", "SSIM": "ssim", "RMSE": "rmse", "identity": "identity
 CAPTION = (
     "PSNR in dB, SSIM, RMSE of 8-bit colours over the drawn face; cosine of identity features between photograph and "
     "drawing, by the checkpoint's own encoder. Ours: mean ± deviation over the test photographs. The papers crop, mask "
-    "and encode differently (identity: FaceNet's), so only the order of methods can be compared. Fine-grained's "
-    "tables are of CelebA, LS3D-W and LFW."
+    "and encode differently (identity: FaceNet's, or that of the named network), so only the order of methods can be "
+    "compared. Fine-grained's tables are of CelebA, LS3D-W and LFW. Self-augmentation's are of "
+    "pictures with a part hidden, against the same without: 1a CelebA, 1b AFLW2000."
 )
 
 

@@ -82,7 +82,13 @@ def benchmark_table(
     columns = dict.fromkeys(column for table in tables for column in table.columns)
     columns |= dict.fromkeys(column for row in ours.values() for column in row)
     view = Table(
-        box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, title=title, caption=caption, caption_justify="left"
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        show_edge=False,
+        pad_edge=False,
+        title=title,
+        caption=caption,
+        caption_justify="left",
     )
     view.add_column("method", no_wrap=True)
     for column in columns:
