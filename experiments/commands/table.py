@@ -133,7 +133,7 @@ def run(arguments: argparse.Namespace) -> int:
         rows = tuple(row for row in rows if arguments.only in (row.name, row.slug))
         if not rows:
             raise UserError(f"--only {arguments.only}: the rows are {', '.join(row.name for row in spec.rows)}")
-    common = (*spec.overrides, *(f"--{override.lstrip('-')}" for override in arguments.override))
+    common = (*spec.overrides, *map(_option, arguments.override))
     if arguments.per_image:
         _write(spec, optimized(spec, rows, config, common, arguments))
         return 0
@@ -231,7 +231,7 @@ def age(paper: str) -> str:
         )
     now = _made_by(spec.paper, code_digests(), source_stamp(spec.config))
     changed = [part for part, digest in now.items() if made_by.get(part) != digest]
-    if _other_settings(table, spec):
+    if table.get("settings", _settings(spec)) != _settings(spec):
         changed.append("what all rows of table.yaml share")
     measured = {row["name"]: tuple(row["overrides"]) for row in table["rows"]}
     changed += [f"row {row.name!r}" for row in spec.rows if measured.get(row.name, row.overrides) != row.overrides]
@@ -242,15 +242,15 @@ def age(paper: str) -> str:
     return f"{spec.paper}: made by this code{lacks}"
 
 
-def _settings(spec: TableSpec) -> dict[str, list[str]]:
-    """What all rows share."""
+def _option(override: str) -> str:
+    """`NAME=VALUE` of the command line as an option of `fit`."""
+    return f"--{override.lstrip('-')}"
+
+
+def _settings(spec: TableSpec, overrides: Sequence[str] = ()) -> dict[str, list[str]]:
+    """What all rows share; `overrides` are the command line's. Tables that were made before 0.2 do not record it."""
     warm = () if spec.warm_start is None else spec.warm_start.overrides
-    return {"overrides": list(spec.overrides), "warm_start": list(warm)}
-
-
-def _other_settings(table: Mapping[str, Any], spec: TableSpec) -> bool:
-    """Whether a table's rows were made with other settings: new rows cannot stand beside them."""
-    return "settings" in table and table["settings"] != _settings(spec)
+    return {"overrides": [*spec.overrides, *map(_option, overrides)], "warm_start": list(warm)}
 
 
 def _made_by(paper: str, digests: Mapping[str, str], configuration: str) -> dict[str, str]:
@@ -330,34 +330,38 @@ def execute(runs: Sequence[Run], stamp: str, jobs: int) -> None:
 def collect(spec: TableSpec, rows: Sequence[Row], runs: Sequence[Run], arguments: argparse.Namespace) -> dict[str, Any]:
     """table.json: the rows that were asked for from their runs, the others as they stood.
 
-    Others that were made with other settings are left out.
+    Others that were made with other settings are left out, and the user is told.
 
     Raises:
         UserError: a run has no such metric.
     """
     old = read_json(spec.results / "table.json")
-    if _other_settings(old, spec):
-        old = {}
-    kept = {row["name"]: row for row in old.get("rows", [])}
-    wanted = {row.name for row in rows}
+    settings, wanted = _settings(spec, arguments.override), {row.name for row in rows}
+    stood = {row["name"]: row for row in old.get("rows", [])}
+    kept = {row.name for row in spec.rows if row.name in stood and stood[row.name]["overrides"] == list(row.overrides)}
+    kept = kept - wanted if old.get("settings", settings) == settings else set()
+    if left := stood.keys() - wanted - kept:
+        print(f"left out, because they were made with other settings: {', '.join(sorted(left))}")
     lines = []
     for row in spec.rows:
         if row.name in wanted:
             finals = [read_json(run.folder.metrics)["final"] for run in runs if run.row == row]
             ours = {metric: summary([_value(final, metric, row) for final in finals]) for metric in spec.metrics}
             line = {"name": row.name, "overrides": list(row.overrides), "paper": dict(row.paper), "ours": ours}
-            lines.append(line | {name: v for name, v in kept.get(row.name, {}).items() if name == "per_image"})
+            lines.append(line | {name: v for name, v in stood.get(row.name, {}).items() if name == "per_image"})
         elif row.name in kept:
-            lines.append(kept[row.name])
+            lines.append(stood[row.name])
     stamps = [read_json(run.stamp) for run in runs]
     commits = {str(stamp.get("commit", "unknown")) for stamp in stamps}
     made_by = [_made_by(spec.paper, stamp.get("code", {}), stamp.get("configuration", MIXED)) for stamp in stamps]
-    if wanted != {row.name for row in spec.rows} and old.get("commit"):
+    if kept and old.get("commit"):
         commits.update(str(old["commit"]).split(", "))
         made_by.append(old.get("code", {}))
     code = {part: _common([made.get(part, MIXED) for made in made_by]) for part in made_by[0]}
     made = {"command": _command(spec, arguments), "commit": ", ".join(sorted(commits)), "code": code}
-    made |= {"settings": _settings(spec), "rows": lines}
+    if not kept or "settings" in old:
+        made["settings"] = settings
+    made["rows"] = lines
     return made | {name: old[name] for name in ("per_image",) if name in old}
 
 

@@ -24,13 +24,17 @@ def parents_made(path: Path) -> Iterator[None]:
     Raises:
         OSError: a folder cannot be made.
     """
-    missing = [folder for folder in path.parents if not folder.exists()]
-    path.parent.mkdir(parents=True, exist_ok=True)
+    made: list[Path] = []
     try:
+        for folder in reversed(path.absolute().parents):
+            if not folder.is_dir():
+                with contextlib.suppress(FileExistsError):  # another process was faster
+                    folder.mkdir()
+                    made.append(folder)
         yield
     except BaseException:
-        with contextlib.suppress(OSError):  # another process uses one
-            for folder in missing:
+        with contextlib.suppress(OSError):  # another process uses it
+            for folder in reversed(made):
                 folder.rmdir()
         raise
 

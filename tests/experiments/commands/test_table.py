@@ -113,7 +113,28 @@ def test_rows_with_other_settings_do_not_stand_beside_each_other(
     assert main(["table", str(paper), "--check"]) == 0
     assert capsys.readouterr().out.endswith("changed what all rows of table.yaml share\n")
     assert main(["table", str(paper), "--seeds", "1", "--only", "A: plain"]) == 0
+    assert "left out, because they were made with other settings: B: prior\n" in capsys.readouterr().out
     assert [row["name"] for row in json.loads((paper / "table.json").read_text())["rows"]] == ["A: plain"]
+
+    (paper / "table.yaml").write_text(yaml.safe_dump(tree))
+    assert main(["table", str(paper), "--seeds", "1"]) == 0
+    assert main(["table", str(paper), "--seeds", "1", "--only", "B: prior", "--override=seed_everything=5"]) == 0
+    written = json.loads((paper / "table.json").read_text())
+    assert [row["name"] for row in written["rows"]] == ["B: prior"]
+    assert written["settings"]["overrides"] == ["--trainer.max_epochs=2", "--seed_everything=5"]
+
+
+def test_settings_that_nobody_recorded_are_not_invented(paper: Path) -> None:
+    """Tables of before 0.2 do not say with which settings their rows were made."""
+    assert main(["table", str(paper), "--seeds", "1"]) == 0
+    old = json.loads((paper / "table.json").read_text())
+    del old["settings"]
+    (paper / "table.json").write_text(json.dumps(old))
+    assert main(["table", str(paper), "--seeds", "1", "--only", "A: plain"]) == 0
+    written = json.loads((paper / "table.json").read_text())
+    assert len(written["rows"]) == 2 and "settings" not in written
+    assert main(["table", str(paper), "--seeds", "1"]) == 0
+    assert "settings" in json.loads((paper / "table.json").read_text())
 
 
 def test_a_table_needs_a_paper(capsys: pytest.CaptureFixture[str]) -> None:

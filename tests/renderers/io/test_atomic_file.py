@@ -144,6 +144,9 @@ def test_a_failure_leaves_no_folder_that_was_made_for_it(tmp_path: Path, written
         assert path.parent.is_dir()
         raise KeyboardInterrupt
     assert names(tmp_path) == ["theirs"] and names(tmp_path / "theirs") == []
+    with pytest.raises(OSError, match="too long"), written(tmp_path / "theirs" / "made" / ("n" * 300) / "result"):
+        pass
+    assert names(tmp_path / "theirs") == []
     with pytest.raises(ValueError, match="half"), written(path):
         (path.parent / "another's").touch()
         raise ValueError("half")
