@@ -100,7 +100,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--fitted_truth",
         action="store_true",
-        help="rogue, synthetic faces: against fits to the clean pictures, as photographs are measured",
+        help="rogue without --data: compare with the face model fitted to the clean pictures, not with the exact truth",
     )
     parser.add_argument("--batch_size", type=whole_number(1), default=10, help="faces at a time (default: %(default)s)")
 
@@ -117,9 +117,11 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"--suite {args.suite} needs --checkpoint FILE, what `fit` wrote")
     if args.fitted_truth and args.suite != "rogue":
         raise UserError(f"--fitted_truth is of --suite rogue: leave it out for {args.suite}")
+    if args.fitted_truth and args.data is not None:
+        raise UserError("--fitted_truth is of synthetic faces: the truth of photographs is always fitted, leave it out")
     if args.data is not None and not args.data.is_dir():
         raise UserError(f"{args.data}: {'not a folder' if args.data.exists() else 'no such folder'}")
-    output: Path = args.output or default_output(args.checkpoint, args.suite)
+    output: Path = args.output or default_output(args.checkpoint, args.suite + "_fitted" * args.fitted_truth)
     if output.exists() and not output.is_dir():
         raise UserError(f"--output {output}: this is a file; name a folder")
 

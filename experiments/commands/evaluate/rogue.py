@@ -89,14 +89,14 @@ def evaluate(module: FaceModule, request: Request, tell: Callable[[str], None]) 
         for clean, vector in subjects.batches:
             pictures = {CLEAN: clean.image, **corrupted_pictures(clean, corruptions, request.seed, counted)}
             batch, true = clean.to(device), layout.split(vector.to(device))
-            unhidden = module.reconstruct(batch.image, batch.skin, batch.intrinsics).rendering
+            clean_answer = module.reconstruct(batch.image, batch.skin, batch.intrinsics).rendering
             for name, image in pictures.items():
-                rendering = unhidden
+                rendering = clean_answer
                 if name != CLEAN:
                     rendering = module.reconstruct(image.to(device), batch.skin, batch.intrinsics).rendering
                 errors = face_errors(module, batch, rendering, true)
                 if name != CLEAN:
-                    errors[DRIFT] = centred_vertex_rmse(rendering.vertices, unhidden.vertices)
+                    errors[DRIFT] = centred_vertex_rmse(rendering.vertices, clean_answer.vertices)
                 for metric, values in errors.items():
                     sets.setdefault(name, {}).setdefault(metric, []).extend(values.tolist())
                 if counted < SHOWN:
@@ -168,7 +168,7 @@ def _columns(name: str, image: Tensor, clean: Tensor, rendering: Rendering) -> d
 
 def table(evaluation: Evaluation) -> Table:
     """Ours, set by set, and below each the paper's; 80 columns are enough."""
-    truth = "the exact truth" if evaluation.truth == "exact" else "fits to the clean photographs"
+    truth = "the exact truth" if evaluation.truth == "exact" else "fits to the clean pictures"
     view = Table(
         box=SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
@@ -177,7 +177,7 @@ def table(evaluation: Evaluation) -> Table:
         title=f"ROGUE's evaluation on {evaluation.subjects} subjects against {truth}",
         caption="Ours: RMSE over the vertices in mm (shape: after a similarity, posed: in camera space, less the mean "
         "translation; drift: the same against the answer to the clean picture) and of their albedo in [0, 1], size in "
-        "percent, cosine distance of identity features; mean ± deviation over the subjects. The paper's, whose shape "
+        "percent, cosine distance of identity features; means over the subjects, ± deviation. The paper's, whose shape "
         "is not aligned and so counts size as well: on CelebA with BFM, in a unit of its own and with another "
         "recognition network, so only orders can be compared.",
         caption_justify="left",

@@ -48,6 +48,8 @@ def find_subjects(face_model: MorphableModel, size: int, request: Request, tell:
     """
     training = training_data(request.checkpoint)
     if request.data is None:
+        if request.fitted_truth:
+            tell(f"fitting the face model to {request.subjects} clean pictures: a second or two each")
         return _synthetic(face_model, size, request, scene_settings(training))
     index = prepared_index(request.data)
     faces = [face for _, face in index.faces()][: request.subjects]

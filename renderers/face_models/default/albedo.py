@@ -52,7 +52,7 @@ def srgb(linear: np.ndarray) -> np.ndarray:
 def skin_colors() -> tuple[np.ndarray, np.ndarray]:
     """Mean skin (3,) and its three principal directions (3, 3), rows scaled by standard deviation, in sRGB.
 
-    Colours of a grid of pigment amounts; the first direction runs from dark to light.
+    Colours of a grid of pigment amounts; the first direction runs from dark to light. Both arrays are read-only.
     """
     melanin = np.exp(np.linspace(np.log(0.13), np.log(2.1), 41))
     blood = np.linspace(0.08, 0.48, 15)
@@ -61,7 +61,10 @@ def skin_colors() -> tuple[np.ndarray, np.ndarray]:
     mean = colors.mean(axis=0)
     values, vectors = np.linalg.eigh(np.cov(colors.T))
     directions = (vectors * np.sqrt(np.maximum(values, 0))).T[::-1]
-    return mean, directions * np.sign(directions[:, :1])
+    directions = directions * np.sign(directions[:, :1])
+    for shared in (mean, directions):
+        shared.setflags(write=False)
+    return mean, directions
 
 
 def smoothstep(values: np.ndarray, low: float, high: float) -> np.ndarray:
