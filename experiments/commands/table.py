@@ -358,7 +358,7 @@ def collect(spec: TableSpec, rows: Sequence[Row], runs: Sequence[Run], arguments
         commits.update(str(old["commit"]).split(", "))
         made_by.append(old.get("code", {}))
     code = {part: _common([made.get(part, MIXED) for made in made_by]) for part in made_by[0]}
-    made = {"command": _command(spec, arguments), "commit": ", ".join(sorted(commits)), "code": code}
+    made: dict[str, Any] = {"command": _command(spec, arguments), "commit": ", ".join(sorted(commits)), "code": code}
     if not kept or "settings" in old:
         made["settings"] = settings
     made["rows"] = lines
