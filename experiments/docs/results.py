@@ -58,7 +58,7 @@ HEADLINES = {
     "rogue": Headline(
         "ROGUE, BMVC 2022",
         "robustness to occlusion",
-        9,
+        10,
         "drift under occlusion, mm",
         "val/delusional/posed_drift_mm",
         "delusional shape",
@@ -68,7 +68,7 @@ HEADLINES = {
     "specular": Headline(
         "Specular, MM 2022",
         "highlights and a lamp",
-        10,
+        12,
         "colour error",
         "val/color_error",
         "color error",
